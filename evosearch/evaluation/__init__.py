@@ -1,0 +1,1 @@
+"""What a mask is worth: data, models, scoring and training."""

@@ -1,0 +1,75 @@
+"""What the torch side measures once per run and the strategies read: plain numpy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SensitivityCurve:
+    """How the loss rises when one group alone is cut (knowledge, not trials).
+
+    Attributes:
+        widths: the widths probed, ascending, the last the group's size; `(probes,)`.
+        loss_increase: loss on the calibration split minus the base network's, in nats;
+            `(probes,)`, the last 0.
+    """
+
+    widths: NDArray[np.int64]
+    loss_increase: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """Measurements on the base network.
+
+    Attributes:
+        gram: `(group, group) -> (channels, channels)`: the two-step Gram matrix between two
+            groups, each consumer divided by its output energy. Diagonal blocks are symmetric;
+            of a pair of groups that feed one consumer together only one order is present.
+        scores: importance criterion -> group -> `(channels,)`, higher is kept.
+        sensitivity: group -> curve; empty where the strategy does not ask for it.
+    """
+
+    gram: Mapping[tuple[str, str], Array]
+    scores: Mapping[str, Mapping[str, Array]]
+    sensitivity: Mapping[str, SensitivityCurve] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Writes everything to one `.npz` file, by way of a temporary name."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for (left, right), block in self.gram.items():
+            arrays[f"gram|{left}|{right}"] = block
+        for criterion, groups in self.scores.items():
+            for group, values in groups.items():
+                arrays[f"score|{criterion}|{group}"] = values
+        for group, curve in self.sensitivity.items():
+            arrays[f"sensitivity|{group}|widths"] = curve.widths
+            arrays[f"sensitivity|{group}|loss_increase"] = curve.loss_increase
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, allow_pickle=False, **arrays)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Knowledge":
+        """Reads what `save` wrote; refuses anything that would need unpickling."""
+        gram: dict[tuple[str, str], Array] = {}
+        scores: dict[str, dict[str, Array]] = {}
+        curves: dict[str, dict[str, NDArray[Any]]] = {}
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                kind, first, second = key.split("|")
+                if kind == "gram":
+                    gram[first, second] = arrays[key]
+                elif kind == "score":
+                    scores.setdefault(first, {})[second] = arrays[key]
+                else:
+                    curves.setdefault(first, {})[second] = arrays[key]
+        sensitivity = {group: SensitivityCurve(**curve) for group, curve in curves.items()}
+        return cls(gram=gram, scores=scores, sensitivity=sensitivity)

@@ -1,0 +1,1 @@
+"""Tables and plots, derived from a study on disk."""

@@ -1,0 +1,389 @@
+"""The search space: channel groups, exact costs as forms in their widths, legality and repair."""
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+
+from evosearch.cost import RESOURCES, Budget, Cost, format_count
+from evosearch.errors import InfeasibleBudget, InputError
+from evosearch.mask import Bits, ChannelGroup, Mask, Member
+
+Widths = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Monomial:
+    """`coefficient` times the product of the widths of at most two groups."""
+
+    coefficient: int
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostTerm:
+    """What one module costs, exactly, as sums of monomials in the widths.
+
+    Attributes:
+        name: the module, or the part of the network, that the cost belongs to.
+        macs: multiply-accumulates for one image.
+        params: parameters; a shared module's parameters count once.
+        activations: elements of its output for one image.
+    """
+
+    name: str
+    macs: tuple[Monomial, ...] = ()
+    params: tuple[Monomial, ...] = ()
+    activations: tuple[Monomial, ...] = ()
+
+    def evaluate(self, widths: Mapping[str, int]) -> Cost:
+        """Returns the module's cost at the given widths."""
+        totals = {}
+        for resource in RESOURCES:
+            monomials: tuple[Monomial, ...] = getattr(self, resource)
+            totals[resource] = sum(
+                m.coefficient * int(np.prod([widths[g] for g in m.groups], dtype=np.int64))
+                for m in monomials
+            )
+        return Cost(**totals)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenGroup:
+    """Channels that the search leaves alone, and why."""
+
+    name: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """What is searched: which channels may go, and what every choice costs.
+
+    Attributes:
+        groups: the prunable groups in network order; an array of widths follows this order.
+        terms: the cost of every module; their sum is the network's.
+        frozen: what stays, with reasons.
+        reference: the sections of the space file that say which model and data this is.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    terms: tuple[CostTerm, ...]
+    frozen: tuple[FrozenGroup, ...] = ()
+    reference: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Group name -> number of channels."""
+        return {group.name: group.size for group in self.groups}
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits that change with the groups or the costs."""
+        text = json.dumps([_group_to_json(g) for g in self.groups] + self._terms_to_json())
+        return sha256(text.encode()).hexdigest()[:16]
+
+    # Cost
+
+    @cached_property
+    def _forms(self) -> tuple[tuple[Widths, Widths, Widths], ...]:
+        """Per resource: coefficients and the two columns that each multiplies (0 is the 1)."""
+        column = {group.name: i + 1 for i, group in enumerate(self.groups)}
+        forms = []
+        for resource in RESOURCES:
+            totals: dict[tuple[int, int], int] = {}
+            for term in self.terms:
+                for monomial in getattr(term, resource):
+                    columns = sorted(column[name] for name in monomial.groups)
+                    left, right = [0] * (2 - len(columns)) + columns
+                    totals[left, right] = totals.get((left, right), 0) + monomial.coefficient
+            keys = np.array(list(totals), dtype=np.int64).reshape(-1, 2)
+            forms.append((np.array(list(totals.values()), dtype=np.int64), keys[:, 0], keys[:, 1]))
+        return tuple(forms)
+
+    def costs(self, widths: Widths) -> dict[str, Widths]:
+        """Returns the exact costs of many plans at once.
+
+        Args:
+            widths: `(plans, groups)`.
+
+        Returns:
+            For each of "macs", "params" and "activations" an array `(plans,)`.
+        """
+        padded = np.ones((len(widths), len(self.groups) + 1), dtype=np.int64)
+        padded[:, 1:] = widths
+        return {
+            resource: (padded[:, left] * padded[:, right]) @ coefficients
+            for resource, (coefficients, left, right) in zip(RESOURCES, self._forms, strict=True)
+        }
+
+    def cost_of_widths(self, widths: Widths) -> Cost:
+        """Returns the exact cost of one plan, `(groups,)`."""
+        costs = self.costs(np.asarray(widths)[None])
+        return Cost(**{resource: int(values[0]) for resource, values in costs.items()})
+
+    def cost(self, mask: Mask) -> Cost:
+        """Returns the exact cost of the network that a mask leaves."""
+        return self.cost_of_widths(self.widths(mask))
+
+    def widths(self, mask: Mask) -> Widths:
+        """Returns a mask's widths in group order, `(groups,)`."""
+        return np.array([mask[group.name].sum() for group in self.groups], dtype=np.int64)
+
+    @cached_property
+    def full_widths(self) -> Widths:
+        """Every group's size, `(groups,)`."""
+        return np.array([group.size for group in self.groups], dtype=np.int64)
+
+    @cached_property
+    def least_widths(self) -> Widths:
+        """Every group's smallest legal width, `(groups,)`."""
+        return np.array([group.legal_widths()[0] for group in self.groups], dtype=np.int64)
+
+    @cached_property
+    def base_cost(self) -> Cost:
+        """Cost of the unpruned network."""
+        return self.cost_of_widths(self.full_widths)
+
+    @cached_property
+    def smallest_cost(self) -> Cost:
+        """The smallest reachable cost: every group at its smallest legal width."""
+        return self.cost_of_widths(self.least_widths)
+
+    def fits(self, widths: Widths, budget: Budget) -> NDArray[np.bool_]:
+        """Returns which of many plans `(plans, groups)` meet the budget, `(plans,)`."""
+        costs = self.costs(widths)
+        met = np.ones(len(widths), dtype=np.bool_)
+        for name, bound in budget.bounds.items():
+            met &= costs[name] <= bound.high
+        return met
+
+    def require_reachable(self, budget: Budget) -> None:
+        """Checks that some mask fits even the lower end of the budget.
+
+        Raises:
+            InfeasibleBudget: none does; names the smallest reachable cost and what holds it up.
+        """
+        for name, bound in budget.bounds.items():
+            smallest, base = getattr(self.smallest_cost, name), getattr(self.base_cost, name)
+            if smallest <= bound.low:
+                continue
+            least = dict(zip(self.sizes, self.least_widths.tolist(), strict=True))
+            rest = sorted(
+                ((getattr(term.evaluate(least), name), term.name) for term in self.terms),
+                reverse=True,
+            )
+            scale, unit = (2, "FLOPs") if name == "macs" else (1, name)
+            holders = ", ".join(f"{n} {format_count(scale * c)}" for c, n in rest[:3] if c)
+            raise InfeasibleBudget(
+                f"budget of {format_count(scale * bound.low)} {unit} ({bound.low / base:.1%} of"
+                f" the base) is out of reach: the smallest reachable network has"
+                f" {format_count(scale * smallest)} {unit} ({smallest / base:.1%}),"
+                f" held up by {holders}"
+            )
+
+    # Legality
+
+    def check(self, mask: Mask) -> None:
+        """Checks that a mask belongs to this space.
+
+        Raises:
+            InputError: groups or sizes differ, or a width is not legal.
+        """
+        if set(mask) != set(self.sizes):
+            raise InputError(f"mask names groups {sorted(mask)}, expected {sorted(self.sizes)}")
+        for group in self.groups:
+            bits = mask[group.name]
+            if bits.size != group.size:
+                raise InputError(
+                    f"mask of group {group.name!r} has {bits.size} channels, expected {group.size}"
+                )
+            if int(bits.sum()) not in group.legal_widths():
+                raise InputError(
+                    f"mask keeps {int(bits.sum())} channels of group {group.name!r}; legal widths"
+                    f" are {_summary(group.legal_widths())}"
+                )
+
+    def full_mask(self) -> Mask:
+        """Returns the mask that keeps everything."""
+        return Mask({group.name: np.ones(group.size, dtype=np.bool_) for group in self.groups})
+
+    def fit_widths(self, widths: Widths, budget: Budget) -> Widths:
+        """Returns legal widths within the budget, no larger than asked where those are legal.
+
+        Widths that are legal and fit come back unchanged. Others are scaled down together, then
+        grown again one legal step at a time in turn, as far as the budget and `widths` allow.
+
+        Args:
+            widths: `(groups,)`, any integers.
+            budget: its upper end is met.
+
+        Raises:
+            InfeasibleBudget: not even the smallest legal widths fit.
+        """
+        legal = [np.array(group.legal_widths()) for group in self.groups]
+        steps = np.array(
+            [
+                max(0, np.searchsorted(w, x, side="right") - 1)
+                for w, x in zip(legal, widths, strict=True)
+            ],
+            dtype=np.int64,
+        )
+
+        def at(step: Widths) -> Widths:
+            return np.array([w[s] for w, s in zip(legal, step, strict=True)], dtype=np.int64)
+
+        if self.fits(at(steps)[None], budget)[0]:
+            return at(steps)
+        shares = np.linspace(0, 1, 257)[:-1]
+        scaled = np.floor(shares[:, None] * steps).astype(np.int64)
+        fitting = np.flatnonzero(self.fits(np.stack([at(row) for row in scaled]), budget))
+        if fitting.size == 0:
+            self.require_reachable(
+                Budget.from_json({n: [b.high] * 2 for n, b in budget.bounds.items()})
+            )
+        current = scaled[fitting[-1]]
+        growing = list(range(len(steps)))
+        while growing:
+            grown = []
+            for group in growing:
+                trial = current.copy()
+                trial[group] += 1
+                if trial[group] <= steps[group] and self.fits(at(trial)[None], budget)[0]:
+                    current = trial
+                    grown.append(group)
+            growing = grown
+        return at(current)
+
+    def sample(self, rng: np.random.Generator, budget: Budget) -> Mask:
+        """Returns a random legal mask within the budget: widths first, then channels."""
+        widths = [int(rng.choice(group.legal_widths())) for group in self.groups]
+        scores = {group.name: rng.random(group.size) for group in self.groups}
+        return self.top_channels(self.fit_widths(np.array(widths), budget), scores)
+
+    def top_channels(self, widths: Widths, scores: Mapping[str, NDArray[Any]]) -> Mask:
+        """Returns the mask that keeps the highest-scored channels; ties keep the earlier channel.
+
+        Args:
+            widths: `(groups,)`.
+            scores: group name -> `(channels,)`.
+        """
+        bits: dict[str, Bits] = {}
+        for group, width in zip(self.groups, widths, strict=True):
+            order = np.argsort(-np.asarray(scores[group.name]), kind="stable")
+            bits[group.name] = np.isin(np.arange(group.size), order[:width])
+        return Mask(bits)
+
+    def repair(self, mask: Mask, rng: np.random.Generator, budget: Budget) -> Mask:
+        """Returns a legal mask within the budget, near to the one given.
+
+        A mask that is legal and fits comes back equal. Widths are lowered by `fit_widths`; which
+        channels go (or come, where a width was under the smallest legal one) is drawn at random.
+        """
+        widths = self.fit_widths(self.widths(mask), budget)
+        # Kept channels score in [1, 2), dropped ones in [0, 1): kept ones go first, at random.
+        scores = {name: bits + rng.random(bits.size) for name, bits in mask.items()}
+        return self.top_channels(widths, scores)
+
+    # Files
+
+    def _terms_to_json(self) -> list[dict[str, Any]]:
+        return [
+            {"name": term.name}
+            | {
+                resource: [[m.coefficient, *m.groups] for m in getattr(term, resource)]
+                for resource in RESOURCES
+            }
+            for term in self.terms
+        ]
+
+    def save(self, path: Path) -> None:
+        """Writes the space as TOML: the reference sections, then what tracing and proof found."""
+        traced = {
+            "digest": self.digest,
+            "group": [_group_to_json(group) for group in self.groups],
+            "frozen": [vars(part) for part in self.frozen],
+            "term": self._terms_to_json(),
+        }
+        path.write_text(tomli_w.dumps({**self.reference, "traced": traced}))
+
+    @classmethod
+    def load(cls, path: Path) -> "SearchSpace":
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: the file is no saved space, or its content does not match its digest.
+        """
+        try:
+            data = tomllib.loads(path.read_text())
+            traced = data.pop("traced")
+            space = cls(
+                groups=tuple(_group_from_json(group) for group in traced["group"]),
+                terms=tuple(_term_from_json(term) for term in traced["term"]),
+                frozen=tuple(FrozenGroup(**part) for part in traced["frozen"]),
+                reference=data,
+            )
+        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a saved search space ({error!r})") from error
+        if space.digest != traced["digest"]:
+            raise InputError(f"{path}: groups or costs were edited (their digest no longer holds)")
+        return space
+
+
+def _group_to_json(group: ChannelGroup) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "size": group.size,
+        "min_keep": group.min_keep,
+        "multiple_of": group.multiple_of,
+        "members": [[m.tensor, m.dim, _encode_ranges(m.positions)] for m in group.members],
+    }
+
+
+def _group_from_json(data: dict[str, Any]) -> ChannelGroup:
+    members = tuple(
+        Member(tensor=tensor, dim=dim, positions=_decode_ranges(text))
+        for tensor, dim, text in data["members"]
+    )
+    return ChannelGroup(**{**data, "members": members})
+
+
+def _term_from_json(data: dict[str, Any]) -> CostTerm:
+    forms = {
+        resource: tuple(Monomial(c, tuple(groups)) for c, *groups in data[resource])
+        for resource in RESOURCES
+    }
+    return CostTerm(name=data["name"], **forms)
+
+
+def _encode_ranges(positions: Iterable[int]) -> str:
+    """Returns positions as half-open ranges: (0, 1, 2, 7) -> "0:3,7:8"."""
+    ranges: list[list[int]] = []
+    for position in positions:
+        if ranges and ranges[-1][1] == position:
+            ranges[-1][1] += 1
+        else:
+            ranges.append([position, position + 1])
+    return ",".join(f"{start}:{stop}" for start, stop in ranges)
+
+
+def _decode_ranges(text: str) -> tuple[int, ...]:
+    ends = [part.split(":") for part in text.split(",")]
+    return tuple(i for start, stop in ends for i in range(int(start), int(stop)))
+
+
+def _summary(widths: Sequence[int]) -> str:
+    return (
+        ", ".join(map(str, widths))
+        if len(widths) <= 6
+        else f"{widths[0]}, {widths[1]}, ..., {widths[-1]}"
+    )

@@ -1,0 +1,1 @@
+"""Strategies propose masks and learn from trials; nothing here imports torch."""

@@ -1,0 +1,1 @@
+"""What is coupled in a network, and how to cut it."""

@@ -1,0 +1,111 @@
+"""One evaluated candidate: what was tried, what came of it, and what is optimised."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any
+
+from evosearch.cost import Budget, Cost
+from evosearch.mask import Mask
+
+Genome = Mapping[str, Any]
+"""A strategy's own description of a proposal, as JSON: layer weights, parents, operator."""
+
+
+class Rung(IntEnum):
+    """How far up the fitness ladder a candidate climbed; only FULL scores enter the front."""
+
+    COST = 0
+    TWO_STEP = 1
+    COMPENSATED = 2
+    PARTIAL = 3
+    FULL = 4
+
+
+class TrialState(Enum):
+    """Whether a trial has an evaluation."""
+
+    COMPLETE = "complete"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a candidate was measured to be worth on the search split.
+
+    Attributes:
+        loss: mean over images, in nats.
+        loss_se: its standard error over images.
+        accuracy: share of images classified right, in [0, 1].
+        accuracy_se: its standard error over images.
+        images: number of images scored.
+        seconds: wall time of the evaluation.
+        rung: the rung reached.
+    """
+
+    loss: float
+    loss_se: float
+    accuracy: float
+    accuracy_se: float
+    images: int
+    seconds: float
+    rung: Rung = Rung.FULL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A mask to evaluate, and the strategy's own genome for it."""
+
+    mask: Mask
+    genome: Genome = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One proposal and its outcome.
+
+    Attributes:
+        number: position in the study, from 0.
+        generation: the round that proposed it, from 0.
+        mask: the channels kept.
+        genome: as proposed.
+        cost: exact cost of the network that the mask leaves.
+        state: COMPLETE with an evaluation, or FAIL with an error.
+        evaluation: what was measured.
+        error: one line on why the candidate failed.
+        duplicate_of: number of the earlier trial with the same mask, whose outcome this repeats.
+    """
+
+    number: int
+    generation: int
+    mask: Mask
+    genome: Genome
+    cost: Cost
+    state: TrialState
+    evaluation: Evaluation | None = None
+    error: str | None = None
+    duplicate_of: int | None = None
+
+    def violation(self, budget: Budget) -> float:
+        """Returns by how much the trial exceeds a budget; 0.0 when it is met."""
+        return budget.violation(self.cost, self.evaluation)
+
+
+class Objective(Enum):
+    """A quantity to minimise. Losses and sizes are both smaller-is-better, everywhere."""
+
+    LOSS = "loss"
+    MACS = "macs"
+    PARAMS = "params"
+
+    def of(self, trial: Trial) -> float:
+        """Returns the trial's value.
+
+        Raises:
+            ValueError: the trial failed and the objective is a measurement.
+        """
+        if self is not Objective.LOSS:
+            return float(getattr(trial.cost, self.value))
+        if trial.evaluation is None:
+            raise ValueError(f"trial {trial.number} failed: it has no {self.value}")
+        return trial.evaluation.loss
