@@ -4,6 +4,7 @@ MACs are the multiply-accumulates of convolution, linear and attention products 
 FLOPs are twice that, as `torch.utils.flop_counter` counts them.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -57,7 +58,7 @@ class Bound:
 
     def at(self, position: float) -> int:
         """Returns the bound at `position` in [0, 1], spaced by equal ratios."""
-        spaced = self.low * float(self.high / self.low) ** position
+        spaced = self.low * math.pow(self.high / self.low, position)
         return min(self.high, round(spaced))
 
 

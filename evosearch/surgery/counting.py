@@ -1,0 +1,122 @@
+"""What each layer costs, as exact forms in the widths; torch's own counter is the oracle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from evosearch.errors import TracingError
+from evosearch.mask import ChannelGroup
+from evosearch.space import CostTerm, Monomial
+from evosearch.surgery.tracing import Layer
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """Size of one tensor dimension: a constant plus the widths of groups, each so many times."""
+
+    constant: int
+    counts: tuple[tuple[str, int], ...]
+
+    def monomials(self) -> tuple[Monomial, ...]:
+        constant = (Monomial(self.constant),) if self.constant else ()
+        return constant + tuple(Monomial(count, (group,)) for group, count in self.counts)
+
+
+class _Extents:
+    """The extents of every dimension of every tensor under a choice of groups."""
+
+    def __init__(self, groups: Sequence[ChannelGroup], model: nn.Module) -> None:
+        self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        self._counts: dict[tuple[str, int], list[tuple[str, int]]] = {}
+        self._covered: dict[tuple[str, int], int] = {}
+        for group in groups:
+            for member in group.members:
+                axis = (member.tensor, member.dim)
+                count = len(member.positions) // group.size
+                self._counts.setdefault(axis, []).append((group.name, count))
+                self._covered[axis] = self._covered.get(axis, 0) + len(member.positions)
+
+    def product(self, tensor: str, dims: Sequence[int], factor: int = 1) -> tuple[Monomial, ...]:
+        """Returns `factor` times the sizes of some dimensions of a tensor, multiplied out."""
+        result: tuple[Monomial, ...] = (Monomial(factor),)
+        for dim in dims:
+            axis = (tensor, dim)
+            size = self._shapes[tensor][dim]
+            extent = _Extent(size - self._covered.get(axis, 0), tuple(self._counts.get(axis, ())))
+            result = tuple(
+                Monomial(a.coefficient * b.coefficient, a.groups + b.groups)
+                for a in result
+                for b in extent.monomials()
+            )
+        return result
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        return self._shapes[tensor]
+
+
+def cost_terms(
+    model: nn.Module,
+    example: tuple[Any, ...],
+    groups: Sequence[ChannelGroup],
+    layers: Sequence[Layer],
+) -> tuple[CostTerm, ...]:
+    """Returns the cost of every module as exact forms in the widths of `groups`.
+
+    MACs that the counter sees and no layer explains (attention) are a constant term of their own.
+
+    Raises:
+        TracingError: the layers account for more MACs than the counter sees.
+    """
+    extents = _Extents(groups, model)
+    macs: dict[str, tuple[Monomial, ...]] = {}
+    outputs: dict[str, tuple[Monomial, ...]] = {}
+    for layer in layers:
+        dims = range(len(extents.shape(layer.weight)))
+        macs[layer.module] = macs.get(layer.module, ()) + extents.product(
+            layer.weight, dims, layer.positions
+        )
+        outputs[layer.module] = outputs.get(layer.module, ()) + extents.product(
+            layer.weight, [0], layer.positions
+        )
+    params: dict[str, tuple[Monomial, ...]] = {}
+    for name, parameter in model.named_parameters():
+        module = name.rpartition(".")[0]
+        params[module] = params.get(module, ()) + extents.product(name, range(parameter.ndim))
+
+    terms = [
+        CostTerm(
+            name=module,
+            macs=macs.get(module, ()),
+            params=params.get(module, ()),
+            activations=outputs.get(module, ()),
+        )
+        for module in dict.fromkeys([*macs, *params])
+    ]
+    full = {group.name: group.size for group in groups}
+    rest = count_macs(model, example) - sum(term.evaluate(full).macs for term in terms)
+    if rest < 0:
+        raise TracingError(f"the cost form exceeds the flop counter by {-rest} MACs")
+    if rest:
+        terms.append(CostTerm(name="(not in layers)", macs=(Monomial(rest),)))
+    return tuple(terms)
+
+
+def count_macs(model: nn.Module, example: tuple[Any, ...]) -> int:
+    """Counts a model's multiply-accumulates for one image with `torch.utils.flop_counter`.
+
+    Args:
+        model: evaluated in eval mode, with gradients enabled: attention is counted otherwise
+            without them.
+        example: batched arguments; the count is divided by the batch size.
+    """
+    was_training = model.training
+    counter = FlopCounterMode(display=False)
+    with torch.enable_grad(), counter:
+        model.eval()(*example)
+    model.train(was_training)
+    batch = next(a for a in example if isinstance(a, torch.Tensor)).shape[0]
+    return int(counter.get_total_flops()) // (2 * batch)
