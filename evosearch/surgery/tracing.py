@@ -54,6 +54,7 @@ class Layer:
         bias: name of its bias, if it has one.
         mixes: whether it reads every input channel for every output channel; a depthwise
             convolution does not, it passes channels through.
+        normalized: whether its output goes into BatchNorm alone, which absorbs a constant shift.
         positions: output positions for one image.
     """
 
@@ -61,6 +62,7 @@ class Layer:
     weight: str
     bias: str | None
     mixes: bool
+    normalized: bool
     positions: int
 
 
@@ -311,6 +313,7 @@ class _Tracer:
                 weight=weight.name,
                 bias=None if bias is None else bias.name,
                 mixes=mixes,
+                normalized=all("batch_norm" in str(user.target) for user in node.users),
                 positions=prod(shape) // shape[0] // written.numel(),
             )
         )
