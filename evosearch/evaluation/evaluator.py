@@ -1,0 +1,174 @@
+"""What a mask is worth: compact, compensate, recalibrate, score on the search split."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from evosearch.errors import EvaluationError
+from evosearch.evaluation.data import CalibrationSplit, SearchSplit
+from evosearch.evaluation.recalibration import recalibrate
+from evosearch.evaluation.scoring import Score, score
+from evosearch.knowledge import Knowledge, SensitivityCurve
+from evosearch.mask import Bits, Mask
+from evosearch.surgery.compaction import compact, dropped_positions
+from evosearch.surgery.compensation import compensate
+from evosearch.surgery.criteria import l1
+from evosearch.surgery.discovery import Discovery
+from evosearch.surgery.gram import collect_statistics, gram_blocks
+from evosearch.trial import Evaluation
+
+
+class EvaluatorConfig(BaseModel):
+    """How candidates are scored.
+
+    Attributes:
+        compensate: whether kept weights are refitted by least squares before scoring.
+        batch_size: images per forward pass when scoring.
+        calibration_batch: images per forward pass when BatchNorm statistics are re-estimated.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    compensate: bool = True
+    batch_size: int = Field(default=128, ge=1)
+    calibration_batch: int = Field(default=128, ge=2)
+
+
+class Evaluator(Protocol):
+    """Measures candidates; never changes the model that it was given."""
+
+    def evaluate(self, mask: Mask) -> Evaluation:
+        """Returns what a mask is worth; the same for the same mask, whenever it is asked.
+
+        Raises:
+            EvaluationError: the candidate has no finite score.
+        """
+        ...
+
+
+@final
+class MaskEvaluator:
+    """Scores masks on the search split; its statistics come from the calibration split."""
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        discovery: Discovery,
+        calibration: CalibrationSplit,
+        search: SearchSplit,
+        config: EvaluatorConfig,
+        seed: int,
+    ) -> None:
+        """Measures the base network's statistics.
+
+        Args:
+            model: the base network, trained; not changed.
+            discovery: its proven groups and its layers.
+            calibration: images for statistics.
+            search: images that candidates are scored on.
+            config: how candidates are scored.
+            seed: the run's.
+        """
+        self._model = model
+        self._discovery = discovery
+        self._calibration = calibration
+        self._search = search
+        self._config = config
+        self._batches = [
+            batch
+            for batch in torch.split(calibration.images, config.calibration_batch)
+            if len(batch) > 1  # BatchNorm cannot take statistics of a single image
+        ]
+        self._consumers = collect_statistics(
+            model, discovery.space.groups, discovery.layers, self._batches, seed
+        )
+
+    def network(self, mask: Mask) -> nn.Module:
+        """Returns the compact network of a mask, compensated and recalibrated.
+
+        The full mask gives a copy of the base network, exactly.
+        """
+        groups = self._discovery.space.groups
+        network = compact(self._model, groups, mask).eval()
+        if all(bits.all() for bits in mask.values()):
+            return network
+        if self._config.compensate:
+            compensate(network, self._model, dropped_positions(groups, mask), self._consumers)
+        recalibrate(network, self._batches)
+        return network
+
+    def plain_network(self, mask: Mask) -> nn.Module:
+        """Returns the compact network of a mask, recalibrated but not compensated."""
+        network = compact(self._model, self._discovery.space.groups, mask).eval()
+        recalibrate(network, self._batches)
+        return network
+
+    def evaluate(self, mask: Mask) -> Evaluation:
+        """See `Evaluator.evaluate`."""
+        start = time.perf_counter()
+        try:
+            scored = score(self.network(mask), self._search, batch_size=self._config.batch_size)
+        except (RuntimeError, ValueError) as error:
+            raise EvaluationError(f"{type(error).__name__}: {error}") from error
+        return evaluation_of(scored, seconds=time.perf_counter() - start)
+
+    def knowledge(self) -> Knowledge:
+        """Returns the Gram matrices and importance scores of the base network."""
+        groups = self._discovery.space.groups
+        return Knowledge(
+            gram=gram_blocks(self._model, groups, self._consumers),
+            scores={"l1": l1(self._model, groups, self._discovery.layers)},
+        )
+
+    def sensitivity(
+        self,
+        subset: Callable[[str, int], Bits],
+        keep_ratios: tuple[float, ...],
+        on_probe: Callable[[], None],
+    ) -> dict[str, SensitivityCurve]:
+        """Measures how the calibration loss rises when one group alone is cut.
+
+        Args:
+            subset: gives the channels to keep of a group at a width.
+            keep_ratios: shares of each group's channels to probe.
+            on_probe: called after each group.
+        """
+        space = self._discovery.space
+        full = space.full_mask()
+        base = score(self._model, self._calibration, batch_size=self._config.batch_size).loss
+        curves = {}
+        for group in space.groups:
+            legal = np.array(group.legal_widths())
+            wanted = {int(legal[np.abs(legal - r * group.size).argmin()]) for r in keep_ratios}
+            widths = np.array([*sorted(wanted - {group.size}), group.size], dtype=np.int64)
+            losses = [
+                score(
+                    self.network(Mask({**full, group.name: subset(group.name, int(width))})),
+                    self._calibration,
+                    batch_size=self._config.batch_size,
+                ).loss
+                for width in widths[:-1]
+            ]
+            increases: NDArray[np.float64] = np.array([*losses, base]) - base
+            curves[group.name] = SensitivityCurve(widths=widths, loss_increase=increases)
+            on_probe()
+        return curves
+
+
+def evaluation_of(scored: Score, seconds: float) -> Evaluation:
+    """Returns a score on the whole search split as an evaluation."""
+    return Evaluation(
+        loss=scored.loss,
+        loss_se=scored.loss_se,
+        accuracy=scored.accuracy,
+        accuracy_se=scored.accuracy_se,
+        images=scored.images,
+        seconds=seconds,
+    )

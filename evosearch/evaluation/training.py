@@ -1,0 +1,194 @@
+"""The one epoch loop of the program, and the training of base networks with it."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from evosearch.errors import EvaluationError
+from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
+from evosearch.evaluation.models import torch_seeded
+from evosearch.evaluation.scoring import Score, device_of, score
+from evosearch.seeding import Stream, integer
+
+
+class Schedule(Protocol):
+    """What the epoch loop needs to know of a config."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the train split."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step, at most."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the first step."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """L2 penalty on all parameters."""
+        ...
+
+
+class TrainConfig(BaseModel):
+    """How a base network is trained.
+
+    Attributes:
+        epochs: passes over the train split.
+        batch_size: images per step, at most: an epoch is cut into batches of nearly equal size.
+        lr: learning rate of the first step; a cosine takes it to zero.
+        weight_decay: L2 penalty on all parameters.
+        label_smoothing: probability that is spread evenly over the classes, in [0, 1).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=40, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.1, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One epoch of a training.
+
+    Attributes:
+        epoch: from 1; 0 is the network before its first step.
+        epochs: planned in all.
+        train_loss: mean of the training objective over the epoch's images; none at epoch 0.
+        search: score on the search split after the epoch, where one was given.
+        seconds: since training began.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float | None
+    search: Score | None
+    seconds: float
+
+
+OnEpoch = Callable[[EpochRecord], None]
+BatchLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def run_epochs(
+    model: nn.Module,
+    train: TrainSplit,
+    schedule: Schedule,
+    batch_loss: BatchLoss,
+    rng: torch.Generator,
+) -> Iterator[float]:
+    """Trains a model, yielding the mean objective after every epoch.
+
+    SGD with Nesterov momentum 0.9; the learning rate follows half a cosine to zero, step by step
+    (Loshchilov and Hutter 2017, eq. 5, without restarts). The order of the images and their
+    augmentation come from `rng` alone.
+
+    Args:
+        model: changed in place.
+        train: drawn from without replacement, epoch by epoch.
+        schedule: how long and how fast.
+        batch_loss: images and labels of a batch, on the model's device -> mean objective.
+        rng: of the CPU.
+
+    Raises:
+        EvaluationError: the objective is no longer finite.
+    """
+    require_split(train, TrainSplit)
+    steps = math.ceil(len(train) / schedule.batch_size)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=schedule.lr,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=schedule.weight_decay,
+    )
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.epochs * steps)
+    place = device_of(model)
+    for epoch in range(1, schedule.epochs + 1):
+        model.train()
+        total = 0.0
+        # Batches of nearly equal size: a last batch of one image would break BatchNorm.
+        for positions in torch.randperm(len(train), generator=rng).tensor_split(steps):
+            images, labels = train.batch(positions, rng)
+            loss = batch_loss(images.to(place), labels.to(place))
+            value = loss.item()
+            if not math.isfinite(value):
+                raise EvaluationError(
+                    f"training diverged in epoch {epoch} of {schedule.epochs}"
+                    f" (loss {value}); lower lr = {schedule.lr:g}"
+                )
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            cosine.step()
+            total += value * len(positions)
+        yield total / len(train)
+
+
+def train_base(
+    model: nn.Module,
+    train: TrainSplit,
+    search: SearchSplit | None,
+    config: TrainConfig,
+    seed: int,
+    on_epoch: OnEpoch | None = None,
+) -> tuple[EpochRecord, ...]:
+    """Trains a base network with cross-entropy; the network of the last epoch is the result.
+
+    The search split only shows how training goes: nothing is chosen by it, so that it stays a
+    fair judge of the networks cut from this one. The weights are a function of the initial
+    weights, the data, the config, the seed and the number of threads.
+
+    Args:
+        model: changed in place, and left in evaluation mode.
+        train: what is learned.
+        search: scored after every epoch, where given.
+        config: the `[train]` section.
+        seed: of order and augmentation.
+        on_epoch: called after every epoch.
+
+    Returns:
+        One record per epoch.
+
+    Raises:
+        EvaluationError: the loss is no longer finite.
+    """
+    began = time.perf_counter()
+    rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(
+            model(images), labels, label_smoothing=config.label_smoothing
+        )
+
+    history: list[EpochRecord] = []
+    with torch_seeded(integer(seed, Stream.BASE_TRAINING, "dropout"), device_of(model)):
+        for train_loss in run_epochs(model, train, config, loss, rng):
+            record = EpochRecord(
+                epoch=len(history) + 1,
+                epochs=config.epochs,
+                train_loss=train_loss,
+                search=None if search is None else score(model, search),
+                seconds=time.perf_counter() - began,
+            )
+            history.append(record)
+            if on_epoch is not None:
+                on_epoch(record)
+    model.eval()
+    return tuple(history)

@@ -1,0 +1,95 @@
+"""Weights in files, as tensors and nothing else, and a digest that tells them apart."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from evosearch.errors import InputError
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads every parameter and buffer of a model from a file; nothing is unpickled.
+
+    Args:
+        model: changed in place, only where all of the file fits.
+        path: a `.safetensors` file, or what `torch.save` wrote for a state dict, also one under
+            the key "state_dict" or "model" of a checkpoint.
+
+    Raises:
+        InputError: the file is missing, broken or holds more than tensors, or its tensors are
+            not the model's; names those that are missing, unexpected or of another shape.
+    """
+    tensors = _read_tensors(path)
+    expected = model.state_dict()
+    problems = []
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [name for name in tensors if name not in expected]
+    for kind, names in (("missing", missing), ("unexpected", unexpected)):
+        if names:
+            problems.append(f"{kind} {_listed(names)}")
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} for {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if shapes:
+        problems.append(f"other shapes: {_listed(shapes)}")
+    if problems:
+        raise InputError(f"{path}: the weights do not fit the model: {'; '.join(problems)}")
+    model.load_state_dict(tensors)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    try:
+        content: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    # A broken archive or pickle raises nearly anything.
+    except (SafetensorError, Exception) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{path}: no weights file; expected safetensors or a checkpoint of nothing but"
+            f" tensors ({type(error).__name__}: {reason})"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise InputError(f"{path}: no state dict: expected names with one tensor each")
+    return dict(content)
+
+
+def _listed(items: list[str]) -> str:
+    shown = ", ".join(items[:3])
+    return shown if len(items) <= 3 else f"{shown} and {len(items) - 3} more"
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Writes every parameter and buffer as safetensors, by way of a temporary name."""
+    # Clones, because safetensors refuses tensors that share memory.
+    tensors = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
+    temporary = path.with_name(f"{path.name}.tmp")
+    save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+    temporary.replace(path)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Returns 32 hexadecimal digits that change with any name, shape, type or value of weight."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(flat.numpy().tobytes())
+    return digest.hexdigest()[:32]

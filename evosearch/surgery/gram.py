@@ -1,0 +1,180 @@
+"""Second-order statistics of layer inputs, and the Gram matrices of the two-step fitness."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evosearch.mask import ChannelGroup
+from evosearch.seeding import Stream, generator
+from evosearch.surgery.tracing import Layer
+
+MAX_PATCHES = 100_000
+"""Patches per layer that enter its statistics; beyond that, positions are drawn."""
+MAX_INPUTS = 5_000
+"""Layers that read more inputs than this keep variances only, and are not compensated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consumer:
+    """A layer that reads prunable channels, and what it was seen to read.
+
+    Attributes:
+        layer: the layer.
+        mean: of its input patches, float64 `(inputs,)`; inputs = in_channels x kernel elements.
+            Zero where no bias or BatchNorm behind the layer absorbs a constant shift.
+        covariance: of its input patches around `mean`, float64 `(inputs, inputs)`; the diagonal
+            alone, `(inputs,)`, where the layer reads more than `MAX_INPUTS`.
+    """
+
+    layer: Layer
+    mean: Tensor
+    covariance: Tensor
+
+
+def collect_statistics(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    layers: Sequence[Layer],
+    batches: Sequence[Tensor],
+    seed: int,
+) -> dict[str, Consumer]:
+    """Runs calibration images through the base network and measures what consumers read.
+
+    Args:
+        model: the base network; run in eval mode, not changed.
+        groups: only layers that read their channels are measured.
+        layers: all layers of the network.
+        batches: images, `(batch, channels, height, width)` each.
+        seed: of the positions drawn where there are more than `MAX_PATCHES`.
+
+    Returns:
+        Module name -> consumer.
+    """
+    read = {member.tensor for group in groups for member in group.members if member.dim == 1}
+    layer_of = {layer.module: layer for layer in layers if layer.mixes and layer.weight in read}
+    images = sum(len(batch) for batch in batches)
+    moments: dict[str, _Moments] = {}
+    hooks = []
+    for name, layer in layer_of.items():
+        module = model.get_submodule(name)
+        moments[name] = _Moments(
+            inputs=model.get_parameter(layer.weight)[0].numel(),
+            share=min(1.0, MAX_PATCHES / (images * layer.positions)),
+            rng=generator(seed, Stream.STATISTICS, name),
+        )
+        hooks.append(module.register_forward_pre_hook(moments[name].observe))
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()
+            for batch in batches:
+                model(batch)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return {name: moments[name].consumer(layer) for name, layer in layer_of.items()}
+
+
+class _Moments:
+    """Running first and second moments of a layer's input patches."""
+
+    def __init__(self, inputs: int, share: float, rng: np.random.Generator) -> None:
+        self._share = share
+        self._rng = rng
+        self._count = 0
+        self._sum = torch.zeros(inputs, dtype=torch.float64)
+        shape = (inputs, inputs) if inputs <= MAX_INPUTS else (inputs,)
+        self._products = torch.zeros(shape, dtype=torch.float64)
+
+    def observe(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Adds what the module reads; a forward pre-hook."""
+        rows = input_patches(module, inputs[0])
+        if self._share < 1:
+            count = max(1, round(self._share * len(rows)))
+            chosen = np.sort(self._rng.choice(len(rows), count, replace=False))
+            rows = rows[torch.from_numpy(chosen).to(rows.device)]
+        self._count += len(rows)
+        self._sum += rows.sum(dim=0).cpu()
+        full = self._products.ndim == 2
+        self._products += (rows.T @ rows if full else rows.square().sum(dim=0)).cpu()
+
+    def consumer(self, layer: Layer) -> Consumer:
+        absorbed = layer.bias is not None or layer.normalized
+        mean = self._sum / self._count * absorbed
+        shift = torch.outer(mean, mean) if self._products.ndim == 2 else mean.square()
+        return Consumer(layer=layer, mean=mean, covariance=self._products / self._count - shift)
+
+
+def input_patches(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Returns the rows that a layer's weight multiplies (im2col), `(positions, inputs)`.
+
+    Raises:
+        TypeError: the module is neither a linear layer nor a two-dimensional convolution.
+    """
+    if isinstance(module, nn.Linear):
+        return inputs.flatten(0, -2)
+    if not isinstance(module, nn.Conv2d):
+        raise TypeError(f"no patches are known for {type(module).__name__}")
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padded = F.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    columns = F.unfold(padded, module.kernel_size, module.dilation, stride=module.stride)
+    return columns.transpose(1, 2).flatten(0, 1)
+
+
+def gram_blocks(
+    model: nn.Module, groups: Sequence[ChannelGroup], consumers: Mapping[str, Consumer]
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """Returns the Gram matrices of the two-step fitness, `dE(mask) = p' G p`.
+
+    When a consumer with weight W and input covariance S loses the input channels p, its output
+    error is `tr(W_p S_pp W_p')` (Hu et al. 2018, arXiv 1805.11394, with the layer-wise Hessian
+    of Dong et al. 2017, arXiv 1705.07565). So `G_ij = tr(W_i S_ij W_j')`. Each consumer is
+    divided by its output energy `tr(W S W')`, and a group sums over its consumers.
+
+    Returns:
+        `(group, group)` -> `(channels, channels)`, the pair in network order; a block between
+        two groups exists where one consumer reads both.
+    """
+    readers: dict[str, list[tuple[str, NDArray[np.int64]]]] = {}
+    blocks: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for group in groups:
+        blocks[group.name, group.name] = np.zeros((group.size, group.size))
+        for member in group.members:
+            if member.dim == 1:
+                readers.setdefault(member.tensor, []).append((group.name, group.index(member)))
+    for consumer in consumers.values():
+        gram = channel_gram(model.get_parameter(consumer.layer.weight), consumer.covariance)
+        energy = gram.sum()
+        if energy <= 0:
+            continue  # the layer's output is constant: nothing can be lost
+        pairs = combinations_with_replacement(readers[consumer.layer.weight], 2)
+        for (left, rows), (right, columns) in pairs:
+            block = gram[rows[:, None, :, None], columns[None, :, None, :]].sum((2, 3)) / energy
+            blocks[left, right] = blocks.get((left, right), 0) + block
+    return blocks
+
+
+def channel_gram(weight: Tensor, covariance: Tensor) -> NDArray[np.float64]:
+    """Returns `tr(W_i S_ij W_j')` for all input channels i and j of one layer.
+
+    Args:
+        weight: `(out_channels, in_channels, ...)`.
+        covariance: `(inputs, inputs)`, or its diagonal `(inputs,)`.
+
+    Returns:
+        `(in_channels, in_channels)`.
+    """
+    flat = weight.detach().flatten(1).double().cpu()
+    channels, kernel = weight.shape[1], flat.shape[1] // weight.shape[1]
+    if covariance.ndim == 1:
+        energies = flat.square().sum(dim=0) * covariance
+        return np.diag(energies.reshape(channels, kernel).sum(dim=1).numpy())
+    products = (flat.T @ flat) * covariance
+    return products.reshape(channels, kernel, channels, kernel).sum((1, 3)).numpy()
