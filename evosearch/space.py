@@ -159,6 +159,16 @@ class SearchSpace:
         """The smallest reachable cost: every group at its smallest legal width."""
         return self.cost_of_widths(self.least_widths)
 
+    @cached_property
+    def prunable_share(self) -> float:
+        """Share of the base network's MACs in layers with a prunable side."""
+        prunable = sum(
+            term.evaluate(self.sizes).macs
+            for term in self.terms
+            if any(monomial.groups for monomial in term.macs)
+        )
+        return prunable / self.base_cost.macs
+
     def fits(self, widths: Widths, budget: Budget) -> NDArray[np.bool_]:
         """Returns which of many plans `(plans, groups)` meet the budget, `(plans,)`."""
         costs = self.costs(widths)

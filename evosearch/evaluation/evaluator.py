@@ -13,7 +13,7 @@ from torch import nn
 from evosearch.errors import EvaluationError
 from evosearch.evaluation.data import CalibrationSplit, SearchSplit
 from evosearch.evaluation.recalibration import recalibrate
-from evosearch.evaluation.scoring import Score, score
+from evosearch.evaluation.scoring import device_of, score
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import Bits, Mask
 from evosearch.surgery.compaction import compact, dropped_positions
@@ -82,7 +82,7 @@ class MaskEvaluator:
         self._search = search
         self._config = config
         self._batches = [
-            batch
+            batch.to(device_of(model))
             for batch in torch.split(calibration.images, config.calibration_batch)
             if len(batch) > 1  # BatchNorm cannot take statistics of a single image
         ]
@@ -105,19 +105,33 @@ class MaskEvaluator:
         return network
 
     def plain_network(self, mask: Mask) -> nn.Module:
-        """Returns the compact network of a mask, recalibrated but not compensated."""
+        """Returns the compact network of a mask, recalibrated but not compensated: a baseline."""
         network = compact(self._model, self._discovery.space.groups, mask).eval()
         recalibrate(network, self._batches)
         return network
 
     def evaluate(self, mask: Mask) -> Evaluation:
         """See `Evaluator.evaluate`."""
+        return self._measure(lambda: self.network(mask))
+
+    def evaluate_plain(self, mask: Mask) -> Evaluation:
+        """Returns what `plain_network` is worth."""
+        return self._measure(lambda: self.plain_network(mask))
+
+    def _measure(self, build: Callable[[], nn.Module]) -> Evaluation:
         start = time.perf_counter()
         try:
-            scored = score(self.network(mask), self._search, batch_size=self._config.batch_size)
+            scored = score(build(), self._search, batch_size=self._config.batch_size)
         except (RuntimeError, ValueError) as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
-        return evaluation_of(scored, seconds=time.perf_counter() - start)
+        return Evaluation(
+            loss=scored.loss,
+            loss_se=scored.loss_se,
+            accuracy=scored.accuracy,
+            accuracy_se=scored.accuracy_se,
+            images=scored.images,
+            seconds=time.perf_counter() - start,
+        )
 
     def knowledge(self) -> Knowledge:
         """Returns the Gram matrices and importance scores of the base network."""
@@ -131,14 +145,12 @@ class MaskEvaluator:
         self,
         subset: Callable[[str, int], Bits],
         keep_ratios: tuple[float, ...],
-        on_probe: Callable[[], None],
     ) -> dict[str, SensitivityCurve]:
         """Measures how the calibration loss rises when one group alone is cut.
 
         Args:
             subset: gives the channels to keep of a group at a width.
             keep_ratios: shares of each group's channels to probe.
-            on_probe: called after each group.
         """
         space = self._discovery.space
         full = space.full_mask()
@@ -158,17 +170,4 @@ class MaskEvaluator:
             ]
             increases: NDArray[np.float64] = np.array([*losses, base]) - base
             curves[group.name] = SensitivityCurve(widths=widths, loss_increase=increases)
-            on_probe()
         return curves
-
-
-def evaluation_of(scored: Score, seconds: float) -> Evaluation:
-    """Returns a score on the whole search split as an evaluation."""
-    return Evaluation(
-        loss=scored.loss,
-        loss_se=scored.loss_se,
-        accuracy=scored.accuracy,
-        accuracy_se=scored.accuracy_se,
-        images=scored.images,
-        seconds=seconds,
-    )

@@ -1,1 +1,1 @@
-"""Tables and plots, derived from a study on disk."""
+"""Tables and plots, derived from a study on disk; nothing here imports torch."""

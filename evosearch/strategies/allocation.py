@@ -7,19 +7,24 @@ linearise, solve, repair and repeat; a local search with the true costs ends it.
 """
 
 from collections.abc import Mapping
-from typing import final
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evosearch.cost import Bound, Budget
+from evosearch.cost import Budget
 from evosearch.knowledge import Array
 from evosearch.space import SearchSpace, Widths
 from evosearch.strategies.baselines import uniform_widths
+from evosearch.strategies.knapsack import knapsack
 from evosearch.strategies.two_step import ErrorCurve
 
 ROUNDS = 6
 """Most times that costs are linearised."""
+START_GROUPS = 40
+"""The iteration starts from this many plans, divided by groups and bounds; from 1 to 5."""
 BUCKETS = 1000
 """Equal parts of the budget that the dynamic program counts in."""
 REACH = 16
@@ -37,6 +42,27 @@ def allocate(
     return Allocator(space, curves).allocate(weights, budget)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    """What allocations of one space have in common.
+
+    Attributes:
+        space: exact costs.
+        options: widths to choose from, ascending, `(groups, options)`; short rows repeat their
+            last width.
+        count: number of distinct options, `(groups,)`.
+        errors: error of each option, falling, `(groups, options)`; infinite beyond `count`.
+        linear, quadratic: per resource, the form of its cost in the widths; see `_coefficients`.
+    """
+
+    space: SearchSpace
+    options: Widths
+    count: NDArray[np.int64]
+    errors: Array
+    linear: dict[str, Array]
+    quadratic: dict[str, Array]
+
+
 @final
 class Allocator:
     """Allocates one space's budgets, many times over, from the same error curves."""
@@ -46,16 +72,19 @@ class Allocator:
 
         The smallest width of a curve must be the group's smallest legal one.
         """
-        self._space = space
         chosen = [_decreasing(curves[group.name]) for group in space.groups]
-        self._count = np.array([len(curve.widths) for curve in chosen])
-        options = int(self._count.max())
-        # Short rows repeat their last width with an infinite error, so that none is chosen.
-        self._options = np.stack([_padded(curve.widths, options) for curve in chosen])
-        self._errors = np.full(self._options.shape, np.inf)
-        for row, curve in zip(self._errors, chosen, strict=True):
-            row[: len(curve.errors)] = curve.errors
-        self._linear, self._quadratic = _coefficients(space)
+        length = max(len(curve.widths) for curve in chosen)
+        linear, quadratic = _coefficients(space)
+        self._tables = _Tables(
+            space=space,
+            options=np.stack(
+                [_padded(curve.widths, length, curve.widths[-1]) for curve in chosen]
+            ),
+            count=np.array([len(curve.widths) for curve in chosen]),
+            errors=np.stack([_padded(curve.errors, length, np.inf) for curve in chosen]),
+            linear=linear,
+            quadratic=quadratic,
+        )
 
     def allocate(self, weights: Array, budget: Budget) -> Widths:
         """Returns the widths of least `sum_g weights_g * error_g(width_g)` found in the budget.
@@ -70,43 +99,69 @@ class Allocator:
         Raises:
             InfeasibleBudget: no legal plan fits.
         """
-        top = {name: Bound(low=bound.high, high=bound.high) for name, bound in budget.bounds.items()}
-        solver = _Solver(self, np.asarray(weights, dtype=np.float64), Budget(**top))
-        return solver.solve()
+        upper = budget.at(1.0)
+        self._tables.space.require_reachable(upper)
+        return _Solver(self._tables, np.asarray(weights, dtype=np.float64), upper).solve()
 
 
 @final
 class _Solver:
     """One allocation. A plan is one option (an index into the curve) per group: `steps`."""
 
-    def __init__(self, parts: Allocator, weights: Array, budget: Budget) -> None:
-        self._space, self._budget = parts._space, budget
-        self._options, self._count = parts._options, parts._count
-        self._weighted = weights[:, None] * parts._errors
+    def __init__(self, tables: _Tables, weights: Array, budget: Budget) -> None:
+        self._space, self._budget = tables.space, budget
+        self._options, self._count = tables.options, tables.count
+        self._weighted = weights[:, None] * tables.errors
         self._rows = np.arange(len(weights))
-        names = list(budget.bounds)
         # Costs as shares of their bounds: `(resources, groups)` and `(resources, groups, groups)`.
-        bounds = np.array([bound.high for bound in budget.bounds.values()], dtype=np.float64)
-        self._linear = np.stack([parts._linear[n] for n in names]) / bounds[:, None]
-        self._quadratic = np.stack([parts._quadratic[n] for n in names]) / bounds[:, None, None]
+        bounds = budget.bounds
+        self._linear = np.stack([tables.linear[n] / bounds[n].high for n in bounds])
+        self._quadratic = np.stack([tables.quadratic[n] / bounds[n].high for n in bounds])
 
     def solve(self) -> Widths:
-        uniform = uniform_widths(self._space, self._budget)
-        fitting = (self._options <= uniform[:, None]).sum(axis=1) - 1
-        best = steps = np.asarray(np.minimum(fitting, self._count - 1))
-        seen = set()
-        mix = np.full(len(self._linear), 1 / len(self._linear))
-        for _ in range(ROUNDS):
-            planned = self._knapsack(steps, mix)
-            mix = self._remixed(mix, planned)
-            steps = self._searched(self._repaired(planned))
-            if self._error(steps) < self._error(best):
-                best = steps
-            key = steps.tobytes() + mix.tobytes()
-            if key in seen:
-                break
-            seen.add(key)
+        best, seen = np.zeros_like(self._count), set()
+        for start, mix in product(self._starts(), self._mixes()):
+            plan = self._iterated(start, mix)
+            if plan.tobytes() not in seen:
+                seen.add(plan.tobytes())
+                best = min(best, self._searched(plan), key=self._error)
         return self._widths(best)
+
+    def _starts(self) -> list[Steps]:
+        """Returns the plans to linearise at first: few of many groups, where one is enough.
+
+        Products of widths have several optima (a narrow group beside a wide one, or the other
+        way round), hence starts at the extremes.
+        """
+        uniform = uniform_widths(self._space, self._budget)
+        last, odd = self._count - 1, self._rows % 2
+        starts = [
+            np.minimum((self._options <= uniform[:, None]).sum(axis=1) - 1, last),
+            last * odd,
+            last * (1 - odd),
+            last,
+            last * 0,
+        ]
+        return starts[: max(1, START_GROUPS // self._linear.size)]
+
+    def _mixes(self) -> Array:
+        """Returns Lagrangian shares of the resources to begin with, `(mixes, resources)`."""
+        resources = len(self._linear)
+        return 0.9 * np.eye(resources) + 0.1 / resources
+
+    def _iterated(self, steps: Steps, mix: Array) -> Steps:
+        """Returns the best plan of repeated dynamic programs, each linearised at the last plan."""
+        best, seen = np.zeros_like(steps), set()
+        for _ in range(ROUNDS):
+            planned = self._planned(steps, mix)
+            mix = self._remixed(mix, planned)
+            steps = self._repaired(planned)
+            best = min(best, steps, key=self._error)
+            state = steps.tobytes() + mix.tobytes()
+            if state in seen:
+                break
+            seen.add(state)
+        return best
 
     def _widths(self, steps: Steps) -> Widths:
         return self._options[self._rows, steps]
@@ -134,36 +189,17 @@ class _Solver:
         squares = options**2 - widths[:, None] ** 2
         return np.asarray(slope[:, :, None] * moved + own[:, :, None] * squares / 2)
 
-    # Dynamic program
-
-    def _knapsack(self, steps: Steps, mix: Array) -> Steps:
+    def _planned(self, steps: Steps, mix: Array) -> Steps:
         """Returns the best plan under costs linearised at `steps`, resources mixed by `mix`.
 
-        The linearised cost of a larger plan than `steps` is too low; `_repaired` sees to that.
+        Far from `steps` the linearised cost can be too low; `_repaired` sees to that.
         """
         changes = np.einsum("r,rgk->gk", mix, self._changes(steps))
         extra = changes - changes[:, :1]
         room = float(mix @ (1 - self._usage(steps)) - changes[:, 0].sum())
         # Rounded up, so that what fits the buckets fits the linearised budget.
-        buckets = np.ceil(extra / max(room, 1e-12) * BUCKETS - 1e-9)
-        sizes = np.minimum(buckets, BUCKETS + 1).astype(np.int64)
-        capacities = np.arange(BUCKETS + 1)
-        least = np.zeros(BUCKETS + 1)
-        choices = []
-        for group in self._rows:
-            count = self._count[group]
-            # `least` behind a wall of infinities: an option over the capacity is never best.
-            walled = np.concatenate([np.full(BUCKETS + 1, np.inf), least])
-            reached = capacities + (BUCKETS + 1 - sizes[group, :count])[:, None]
-            totals = walled[reached] + self._weighted[group, :count, None]
-            choices.append(np.argmin(totals, axis=0))
-            least = totals[choices[-1], capacities]
-        planned = np.zeros_like(steps)
-        capacity = BUCKETS
-        for group in self._rows[::-1]:
-            planned[group] = choices[group][capacity]
-            capacity -= sizes[group, planned[group]]
-        return planned
+        sizes = np.ceil(extra / max(room, 1e-12) * BUCKETS - 1e-9)
+        return knapsack(np.minimum(sizes, BUCKETS + 1).astype(np.int64), self._weighted, BUCKETS)
 
     def _remixed(self, mix: Array, planned: Steps) -> Array:
         """Returns Lagrangian shares of the resources, moved towards those that ran over."""
@@ -172,8 +208,6 @@ class _Solver:
         usage = self._usage(planned)
         moved = mix * np.exp(4 * (usage - usage.mean()))
         return np.asarray(moved / moved.sum())
-
-    # True costs
 
     def _repaired(self, steps: Steps) -> Steps:
         """Returns `steps` shrunk, cheapest error per cost first, until the true costs fit."""
@@ -184,9 +218,8 @@ class _Solver:
             lost = self._weighted - self._weighted[self._rows, steps][:, None]
             smaller = np.arange(self._options.shape[1]) < steps[:, None]
             price = np.where(smaller & (saved > 0), lost / np.where(saved > 0, saved, 1), np.inf)
-            # The step of least price, but no more of it than is needed.
-            group = int(np.argmin(price.min(axis=1)))
-            steps[group] -= 1
+            # One step of the move of least price; the rest may turn out not to be needed.
+            steps[np.argmin(price.min(axis=1))] -= 1
         return steps
 
     def _searched(self, steps: Steps) -> Steps:
@@ -196,14 +229,12 @@ class _Solver:
         return steps
 
     def _best_move(self, steps: Steps) -> Steps | None:
-        """Returns the plan of least error that moving one or two groups leads to, if any is better.
+        """Returns the plan of least error that moving one or two groups leads to, if better.
 
         The exact cost of moving g by a and h by b is the sum of both changes and a cross term.
         """
         reach = max(1, min(REACH, PAIRED_MOVES // len(steps)))
-        moved = np.clip(
-            steps[:, None] + np.arange(-reach, reach + 1), 0, self._count[:, None] - 1
-        )
+        moved = np.clip(steps[:, None] + np.arange(-reach, reach + 1), 0, self._count[:, None] - 1)
         rows = self._rows[:, None]
         shift = self._options[rows, moved] - self._widths(steps)[:, None]
         changes = self._changes(steps)[:, rows, moved]
@@ -214,13 +245,15 @@ class _Solver:
             cost = changes[r][:, :, None, None] + changes[r]
             cost += shift[:, :, None, None] * self._quadratic[r][:, None, :, None] * shift
             totals[cost > slack[r] + 1e-9] = np.inf
-        totals[self._rows, :, self._rows] = np.inf
+        # A group beside itself stands for moving it alone: its second move must be none.
+        totals[self._rows, :, self._rows, :reach] = np.inf
+        totals[self._rows, :, self._rows, reach + 1 :] = np.inf
         # Under this a gain is rounding, and the search could go in circles.
         least = -1e-12 * self._error(steps)
         while totals.flat[best := int(np.argmin(totals))] < least:
             g, a, h, b = np.unravel_index(best, totals.shape)
             move = steps.copy()
-            move[g], move[h] = moved[g, a], moved[h, b]
+            move[h], move[g] = moved[h, b], moved[g, a]
             if self._usage(move).max() <= 1:
                 return move
             totals.flat[best] = np.inf
@@ -233,8 +266,8 @@ def _decreasing(curve: ErrorCurve) -> ErrorCurve:
     return ErrorCurve(widths=curve.widths[better], errors=curve.errors[better])
 
 
-def _padded(widths: Widths, length: int) -> Widths:
-    return np.concatenate([widths, np.full(length - len(widths), widths[-1])])
+def _padded(values: NDArray[Any], length: int, filler: float) -> NDArray[Any]:
+    return np.pad(values, (0, length - len(values)), constant_values=filler)
 
 
 def _coefficients(space: SearchSpace) -> tuple[dict[str, Array], dict[str, Array]]:

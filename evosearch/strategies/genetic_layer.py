@@ -11,7 +11,7 @@ written here on the whole population, a matrix, with an explicit generator.
 """
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from deap import base, tools
@@ -191,7 +191,7 @@ def mutate(gram: Array, config: GeneticConfig, rng: np.random.Generator, childre
     rows = np.flatnonzero(rng.random(len(children)) < config.mutation)
     while rows.size:
         keep = children[rows]
-        pruned = 1.0 - keep
+        pruned = (~keep).astype(np.float64)
         flips = flip_deltas(gram, pruned, pruned @ gram)
         informed = rng.random((len(rows), 1)) < config.informed
         # The temperature 0.3 mean |flip| was measured; Gumbel noise makes argmax a roulette.

@@ -34,13 +34,13 @@ class ErrorCurve:
     errors: Array
 
 
-def flip_deltas(gram: Array, pruned: NDArray[np.float64], product: Array) -> Array:
+def flip_deltas(gram: Array, pruned: Array, product: Array) -> Array:
     """Returns the change of `p' G p` for flipping each channel alone: `2 s (Gp)_i + G_ii`.
 
     Args:
         gram: `(channels, channels)`, symmetric.
-        pruned: `p`, 1.0 where a channel is dropped, `(channels,)`.
-        product: `G p`, kept by the caller so that this costs O(channels), `(channels,)`.
+        pruned: `p`, 1.0 where a channel is dropped, `(channels,)` or `(population, channels)`.
+        product: `G p`, likewise; kept by the caller, so that this costs O(channels).
     """
     return np.asarray((1 - 2 * pruned) * 2 * product + np.diagonal(gram))
 
@@ -155,9 +155,7 @@ class TwoStep:
             widths = legal[np.linspace(0, legal.size - 1, points).round().astype(np.int64)]
             bits = np.stack([self.subset(group, int(width)) for width in widths])
             errors = np.maximum(self.group_errors(group, bits), 0.0)
-            self._curves[group] = ErrorCurve(
-                widths=widths, errors=np.minimum.accumulate(errors)
-            )
+            self._curves[group] = ErrorCurve(widths=widths, errors=np.minimum.accumulate(errors))
         return self._curves[group]
 
     def mask(self, widths: Widths) -> Mask:

@@ -1,0 +1,296 @@
+"""The command line. Modules that need torch are imported by the commands that use them."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from evosearch.errors import EvosearchError, InputError, unknown_name
+from evosearch.trial import Objective, Trial
+
+if TYPE_CHECKING:
+    from evosearch.evaluation.training import EpochRecord
+    from evosearch.run import Run
+
+app = typer.Typer(
+    help="Channel selection for CNN pruning as combinatorial search.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# Typer names no public base of its usage errors.
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
+output = Console()
+messages = Console(stderr=True)
+
+SpaceArgument = Annotated[Path, typer.Argument(help="Space file (TOML).", metavar="SPACE")]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
+TrialsOption = Annotated[int | None, typer.Option(min=1, help="Trials in all, past ones too.")]
+SecondsOption = Annotated[float | None, typer.Option(min=0, help="Wall time of this session.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def inspect(space: SpaceArgument, as_json: JsonOption = False) -> None:
+    """Channel groups, their proof, what is frozen and why, and what the network costs."""
+    from evosearch.evaluation.base import BASE_SEED, example_input
+    from evosearch.evaluation.models import build_model
+    from evosearch.evaluation.spacefile import load_space_file
+    from evosearch.report.inspection import discovery_json, print_discovery
+    from evosearch.surgery.discovery import discover
+
+    file = load_space_file(space)
+    model = build_model(file.model.model_copy(update={"weights": None}), space.parent)
+    discovery = discover(model, example_input(file.model), file.groups, BASE_SEED)
+    if as_json:
+        typer.echo(json.dumps(discovery_json(discovery), indent=2))
+    else:
+        print_discovery(discovery, output)
+
+
+@app.command()
+def train(space: SpaceArgument) -> None:
+    """Train the base network where the space names no weights; the result is cached."""
+    from evosearch.evaluation.base import base_network, cached_weights
+    from evosearch.evaluation.data import load_search_data
+    from evosearch.evaluation.scoring import score
+    from evosearch.evaluation.spacefile import load_space_file
+    from evosearch.report.table import percent
+
+    file = load_space_file(space)
+    if file.model.weights is not None:
+        raise InputError(f"{space}: [model] weights are given, so there is nothing to train")
+    data = load_search_data(file.data, space.parent)
+    with _epochs("training") as on_epoch:
+        model = base_network(file, space.parent, data, on_epoch)
+    result = score(model, data.search)
+    output.print(
+        f"search accuracy {percent(result.accuracy, result.accuracy_se)} on {result.images} images"
+    )
+    output.print(f"weights: {cached_weights(file)}", soft_wrap=True)
+
+
+@app.command()
+def search(
+    space: SpaceArgument,
+    flops: Annotated[str | None, typer.Option(help="50%, 30%..70% or 40M.")] = None,
+    params: Annotated[str | None, typer.Option(help="50%, 30%..70% or 0.2M.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="rates, layerwise.")] = None,
+    trials: TrialsOption = None,
+    seconds: SecondsOption = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything that is drawn.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+) -> None:
+    """Search for the best channels to keep within a budget."""
+    from evosearch.config import validated
+    from evosearch.evaluation.spacefile import load_space_file
+    from evosearch.preparation import SearchConfig
+    from evosearch.run import Run
+
+    if flops is None and params is None:
+        raise InputError("a search needs a budget: --flops 50%, --params 0.2M, or both")
+    file = load_space_file(space)
+    given = {"strategy": strategy, "trials": trials, "seed": seed, "device": device}
+    settings = {**file.search, **{key: v for key, v in given.items() if v is not None}}
+    config = validated(SearchConfig, settings, f"{space}: [search]")
+    folder = out or _next_folder(Path("runs"), space.stem)
+    with _stages() as on_stage, _epochs("training the base network") as on_epoch:
+        run = Run.create(
+            folder,
+            space_file=file,
+            space_folder=space.parent,
+            search=config,
+            flops=flops,
+            params=params,
+            on_stage=on_stage,
+            on_epoch=on_epoch,
+        )
+    _search(run, config.trials, seconds)
+
+
+@app.command()
+def resume(run: RunArgument, trials: TrialsOption = None, seconds: SecondsOption = None) -> None:
+    """Go on with a search that was stopped or killed."""
+    from evosearch.run import Run
+
+    with _stages() as on_stage:
+        opened = Run.resume(run, on_stage)
+    _search(opened, trials or opened.prepared.config.search.trials, seconds)
+
+
+@app.command()
+def pareto(
+    run: RunArgument,
+    x: Annotated[str | None, typer.Option("--x", help="Size axis: flops or params.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the front of a run, finished or not."""
+    from evosearch.report.table import front_json, front_table
+    from evosearch.study import Study
+
+    axes = {"flops": Objective.MACS, "params": Objective.PARAMS}
+    if x is not None and x not in axes:
+        raise unknown_name("--x", x, axes)
+    study = Study.open(run)
+    front = study.front(None if x is None else axes[x])
+    if plot is not None:
+        from evosearch.report.plot import plot_front
+
+        plot_front(study, front, plot)
+    if as_json:
+        typer.echo(json.dumps(front_json(study, front), indent=2))
+        return
+    output.print(front_table(study, front))
+    failed = sum(trial.error is not None for trial in study.trials)
+    output.print(
+        f"{len(study.trials)} trials, {failed} failed, {len(front.members)} in the front;"
+        " accuracies are of the search split, which was selected on, so they are optimistic"
+    )
+    if plot is not None:
+        output.print(f"picture: {plot}", soft_wrap=True)
+
+
+@app.command()
+def finetune(
+    run: RunArgument,
+    pick: Annotated[str, typer.Option(help="knee, best or a trial's number.")] = "knee",
+    at: Annotated[str | None, typer.Option(help="Best within a budget: flops=50%.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of distillation.")] = None,
+) -> None:
+    """Distil one network of a run, measure it on test once, and save it."""
+    from evosearch.finetuning import finetune as finetune_trial
+    from evosearch.report.table import networks_table
+
+    with _stages() as on_stage, _epochs("distillation") as on_epoch:
+        done = finetune_trial(
+            run, pick=pick, at=at, epochs=epochs, on_stage=on_stage, on_epoch=on_epoch
+        )
+    output.print(networks_table(done.artifact.card))
+    output.print(f"artifact: {done.artifact.folder}", soft_wrap=True)
+
+
+@app.command()
+def export(
+    artifact: Annotated[Path, typer.Argument(help="Folder of an artifact.", metavar="ARTIFACT")],
+    to: Annotated[Path, typer.Option(help="New folder.")],
+) -> None:
+    """Copy an artifact, with a loader that needs torch and safetensors only."""
+    from evosearch.artifact import Artifact
+
+    Artifact.open(artifact).export(to)
+    output.print(f"exported: {to} (load.py rebuilds the network)", soft_wrap=True)
+
+
+# Progress
+
+
+def _search(run: "Run", trials: int, seconds: float | None) -> None:
+    """Searches with a progress bar; the first Ctrl-C stops after the current evaluation."""
+    from evosearch.report.table import front_table
+    from evosearch.run import Limits, Outcome
+
+    stopping = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            raise KeyboardInterrupt
+        stopping = True
+        messages.print("stopping after this evaluation; press Ctrl-C again to leave at once")
+
+    columns = (
+        TextColumn("search"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        with Progress(*columns, console=messages, transient=True) as progress:
+            task = progress.add_task("", total=trials, completed=len(run.study.trials))
+
+            def on_trial(trial: Trial) -> None:
+                progress.update(task, completed=trial.number + 1, description=_summary(run))
+
+            outcome = run.search(
+                Limits(trials=trials, seconds=seconds),
+                on_trial=on_trial,
+                should_stop=lambda: stopping,
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
+        run.close()
+    output.print(front_table(run.study, run.front))
+    output.print(f"{outcome.value}; {_summary(run)}")
+    output.print(f"run: {run.folder}", soft_wrap=True)
+    if outcome is Outcome.STOPPED:
+        output.print(f"go on with: evosearch resume {run.folder}", soft_wrap=True)
+        raise KeyboardInterrupt
+
+
+def _summary(run: "Run") -> str:
+    members = run.front.members
+    failed = sum(trial.error is not None for trial in run.study.trials)
+    best = f"best loss {run.front.best().evaluation.loss:.3f}, " if members else ""  # type: ignore[union-attr]
+    return f"{best}front of {len(members)}{f', {failed} failed' if failed else ''}"
+
+
+@contextmanager
+def _stages() -> Iterator[Any]:
+    """Shows what is being done before the first trial."""
+    with messages.status("") as status:
+        yield lambda stage: status.update(stage)
+
+
+@contextmanager
+def _epochs(title: str) -> Iterator[Any]:
+    """Gives a callback that prints training progress, a line for every tenth of the epochs."""
+    shown = -1
+
+    def on_epoch(record: "EpochRecord") -> None:
+        nonlocal shown
+        tenth = 10 * record.epoch // record.epochs
+        if tenth == shown:
+            return
+        shown = tenth
+        accuracy = "" if record.search is None else f", search {record.search.accuracy:.2%}"
+        left = record.seconds / max(1, record.epoch) * (record.epochs - record.epoch)
+        messages.print(
+            f"{title}: epoch {record.epoch} of {record.epochs}{accuracy}, {left:.0f} s left"
+        )
+
+    yield on_epoch
+
+
+def _next_folder(parent: Path, stem: str) -> Path:
+    numbers = (f"{stem}-{number}" for number in range(1, 10_000))
+    return next(parent / name for name in numbers if not (parent / name).exists())
+
+
+def main() -> None:
+    """Runs the command line: exit 0 done, 2 bad input, 130 interrupted, 1 anything else."""
+    try:
+        # Gives the exit code where typer itself ends the command, as after --help or Ctrl-C.
+        sys.exit(app(standalone_mode=False) or 0)
+    except InputError as error:
+        _fail(str(error), 2)
+    except EvosearchError as error:
+        _fail(str(error), 1)
+    except UsageError as error:
+        _fail(error.format_message(), 2)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"evosearch: {' '.join(message.split())}", err=True)
+    sys.exit(code)

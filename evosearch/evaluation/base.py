@@ -1,0 +1,108 @@
+"""The base network: loaded from the space's weights, or trained once and cached."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from evosearch.evaluation.data import SearchData, load_search_data
+from evosearch.evaluation.models import ModelConfig, build_model
+from evosearch.evaluation.spacefile import SpaceFile
+from evosearch.evaluation.training import OnEpoch, train_base
+from evosearch.evaluation.weights import load_weights, save_weights
+from evosearch.surgery.discovery import Discovery, discover
+
+BASE_SEED = 0
+"""Of base training and of the proof: both belong to the space, so every run shares them."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a search is about, as torch objects.
+
+    Attributes:
+        model: the base network, in eval mode.
+        data: the splits that a search may see.
+        example: a batch of two random inputs.
+        discovery: the proven search space.
+    """
+
+    model: nn.Module
+    data: SearchData
+    example: tuple[Tensor, ...]
+    discovery: Discovery
+
+
+def load_subject(
+    file: SpaceFile, folder: Path, *, weights: Path | None = None, on_epoch: OnEpoch | None = None
+) -> Subject:
+    """Loads the base network and data of a space, and proves its search space.
+
+    Args:
+        file: the space file's content.
+        folder: where it lies.
+        weights: takes the place of the weights that the space names.
+        on_epoch: progress of base training, where the network must be trained first.
+
+    Raises:
+        InputError: something named in the space file is missing or does not fit.
+    """
+    data = load_search_data(file.data, folder)
+    if weights is not None:
+        model = _untrained(file.model, folder)
+        load_weights(model, weights)
+    else:
+        model = base_network(file, folder, data, on_epoch)
+    example = example_input(file.model)
+    discovery = discover(model, example, file.groups, BASE_SEED, reference=_reference(file))
+    return Subject(model=model, data=data, example=example, discovery=discovery)
+
+
+def base_network(
+    file: SpaceFile, folder: Path, data: SearchData, on_epoch: OnEpoch | None = None
+) -> nn.Module:
+    """Returns the trained base network, in eval mode.
+
+    Weights that the space names are loaded; where it names none, the network is trained with the
+    `[train]` section and cached.
+    """
+    if file.model.weights is not None:
+        return build_model(file.model, folder)
+    path = cached_weights(file)
+    model = _untrained(file.model, folder)
+    if path.exists():
+        load_weights(model, path)
+        return model
+    train_base(model, data.train, data.search, file.train, BASE_SEED, on_epoch)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(model, path)
+    return model
+
+
+def cached_weights(file: SpaceFile) -> Path:
+    """Returns where the weights of a base network that is trained here are kept."""
+    parts = [part.model_dump(mode="json") for part in (file.model, file.data, file.train)]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    root = Path(os.environ.get("EVOSEARCH_CACHE") or Path.home() / ".cache" / "evosearch")
+    return root / "base" / f"{digest}.safetensors"
+
+
+def example_input(config: ModelConfig) -> tuple[Tensor, ...]:
+    """Returns a batch of two random images in the model's input shapes."""
+    rng = torch.Generator().manual_seed(BASE_SEED)
+    return tuple(torch.randn(2, *shape, generator=rng) for shape in config.input_shapes)
+
+
+def _untrained(config: ModelConfig, folder: Path) -> nn.Module:
+    return build_model(config.model_copy(update={"weights": None}), folder, seed=BASE_SEED)
+
+
+def _reference(file: SpaceFile) -> dict[str, Any]:
+    sections = file.model_dump(mode="json", exclude_none=True, include={"model", "data", "groups"})
+    return dict(sections)

@@ -1,0 +1,44 @@
+"""The space file: which model and data a search is about."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evosearch.config import read_toml, validated
+from evosearch.evaluation.data import DataConfig
+from evosearch.evaluation.distillation import FinetuneConfig
+from evosearch.evaluation.models import ModelConfig
+from evosearch.evaluation.training import TrainConfig
+from evosearch.surgery.discovery import GroupRules
+
+
+class SpaceFile(BaseModel):
+    """A space file's sections.
+
+    Attributes:
+        model: the base network.
+        data: its data and splits.
+        groups: which channels may go.
+        train: base training, for networks whose weights are made here.
+        search: defaults for `evosearch search`, and per-strategy settings; the run checks them.
+        finetune: distillation of the network that is picked.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelConfig
+    data: DataConfig
+    groups: GroupRules = GroupRules()
+    train: TrainConfig = TrainConfig()
+    search: dict[str, Any] = Field(default_factory=dict)
+    finetune: FinetuneConfig = FinetuneConfig()
+
+
+def load_space_file(path: Path) -> SpaceFile:
+    """Reads and checks a space file.
+
+    Raises:
+        InputError: it is missing or malformed, or a key or value is wrong.
+    """
+    return validated(SpaceFile, read_toml(path), str(path))

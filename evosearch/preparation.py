@@ -1,0 +1,302 @@
+"""What happens before the first trial: a run's config, its measurements, its folder."""
+
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from evosearch.config import read_toml, validated
+from evosearch.cost import Budget
+from evosearch.errors import InputError
+from evosearch.evaluation.base import Subject, load_subject
+from evosearch.evaluation.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.evaluation.spacefile import SpaceFile
+from evosearch.evaluation.training import OnEpoch
+from evosearch.evaluation.weights import save_weights
+from evosearch.files import write_json
+from evosearch.knowledge import Knowledge
+from evosearch.space import SearchSpace
+from evosearch.strategies import strategy_class
+from evosearch.strategies.baselines import uniform_mask
+from evosearch.strategies.layerwise import LayerwiseConfig
+from evosearch.strategies.rates import RatesConfig
+from evosearch.strategies.two_step import TwoStep
+from evosearch.study import Header, Reference, Study
+
+CONFIG, SPACE, KNOWLEDGE, BASE = "config.toml", "space.toml", "knowledge.npz", "base.safetensors"
+ENVIRONMENT = "environment.json"
+BASELINE_POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Where in a range of budgets the baseline is measured."""
+
+OnStage = Callable[[str], None]
+
+
+class SearchConfig(BaseModel):
+    """How a run searches ([search] in a space file, and the command line).
+
+    Attributes:
+        strategy: who proposes masks.
+        trials: evaluated masks in all, repeated and failed ones included.
+        seed: of everything that the run draws.
+        threads: CPU threads per evaluation; results depend on it.
+        device: "cpu", "cuda" or another torch device; "auto" takes a GPU where there is one.
+        keep_ratios: shares of its channels at which each group's sensitivity is probed.
+        evaluator: how candidates are scored.
+        layerwise: settings of that strategy.
+        rates: settings of that strategy.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strategy: str = "rates"
+    trials: int = Field(default=100, ge=1)
+    seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=1, ge=1)
+    device: str = "auto"
+    keep_ratios: tuple[float, ...] = (0.25, 0.5, 0.75)
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    layerwise: LayerwiseConfig = LayerwiseConfig()
+    rates: RatesConfig = RatesConfig()
+
+
+class RunConfig(BaseModel):
+    """Everything that a run was asked for, every default in it (`config.toml`).
+
+    Attributes:
+        folder: where the space file lies; its relative paths refer to it.
+        budget: resource -> lower and upper bound.
+        search: how it searches.
+        space: the space file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: str
+    budget: dict[str, list[int]]
+    search: SearchConfig
+    space: SpaceFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a run works with, beside its folder.
+
+    Attributes:
+        config: what was asked for.
+        subject: base network, data and proven space.
+        evaluator: measures masks.
+        knowledge: what the strategies read.
+    """
+
+    config: RunConfig
+    subject: Subject
+    evaluator: MaskEvaluator
+    knowledge: Knowledge
+
+
+def prepare(
+    folder: Path,
+    *,
+    space_file: SpaceFile,
+    space_folder: Path,
+    search: SearchConfig,
+    flops: str | None,
+    params: str | None,
+    on_stage: OnStage,
+    on_epoch: OnEpoch | None,
+) -> Prepared:
+    """Proves the space, measures what the strategy needs, and writes the folder of a run.
+
+    The folder appears whole, or not at all.
+
+    Args:
+        folder: of the run; must not exist.
+        space_file: what is searched.
+        space_folder: where the space file lies.
+        search: how to search.
+        flops: FLOPs budget as the user writes it.
+        params: parameter budget as the user writes it.
+        on_stage: told what is being done.
+        on_epoch: progress of base training, where the base must be trained first.
+
+    Raises:
+        InputError: the folder exists, or something that the user gave is at fault.
+    """
+    if folder.exists():
+        raise InputError(f"{folder}: exists already; resume it, or name another with --out")
+    needs_sensitivity = strategy_class(search.strategy).needs_sensitivity
+    search = search.model_copy(update={"device": resolve_device(search.device)})
+    with torch_threads(search.threads):
+        on_stage("base network and search space")
+        subject = load_subject(space_file, space_folder, on_epoch=on_epoch)
+        space = subject.discovery.space
+        budget = Budget.parse(base=space.base_cost, flops=flops, params=params)
+        space.require_reachable(budget)
+        on_stage("statistics of layer inputs")
+        evaluator = make_evaluator(search, subject)
+        knowledge = evaluator.knowledge()
+        if needs_sensitivity:
+            on_stage("sensitivity of each group")
+            subset = TwoStep(space, knowledge.gram).subset
+            curves = evaluator.sensitivity(subset, search.keep_ratios)
+            knowledge = replace(knowledge, sensitivity=curves)
+        on_stage("base network and baselines")
+        references = measure_references(evaluator, space, budget, knowledge)
+    config = RunConfig(
+        folder=str(space_folder.resolve()),
+        budget=budget.to_json(),
+        search=search,
+        space=space_file,
+    )
+    header = Header(
+        space_digest=space.digest,
+        sizes=space.sizes,
+        least_widths=dict(zip(space.sizes, space.least_widths.tolist(), strict=True)),
+        budget=budget,
+        base_cost=space.base_cost,
+        strategy=search.strategy,
+        seed=search.seed,
+        references=references,
+    )
+    prepared = Prepared(config=config, subject=subject, evaluator=evaluator, knowledge=knowledge)
+    _write_folder(folder, prepared, header)
+    return prepared
+
+
+def _write_folder(folder: Path, prepared: Prepared, header: Header) -> None:
+    partial = folder.with_name(f".{folder.name}.partial")
+    config = prepared.config.model_dump(mode="json", exclude_none=True)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        (partial / CONFIG).write_text(tomli_w.dumps(config), encoding="utf-8")
+        prepared.subject.discovery.space.save(partial / SPACE)
+        prepared.knowledge.save(partial / KNOWLEDGE)
+        save_weights(prepared.subject.model, partial / BASE)
+        write_json(partial / ENVIRONMENT, environment(prepared.config.search.threads))
+        Study.create(partial, header)
+        partial.rename(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
+    """Loads again what the run in a folder works with.
+
+    Raises:
+        InputError: the config is not valid, or the space is not what the study is about.
+    """
+    config = read_run_config(folder)
+    with torch_threads(config.search.threads):
+        on_stage("base network and search space")
+        subject = load_subject(config.space, Path(config.folder), weights=folder / BASE)
+        if subject.discovery.space.digest != header.space_digest:
+            raise InputError(
+                f"{folder}: the search space is no longer the one that this run began with"
+                " (model code, group rules or evosearch changed); start a new run"
+            )
+        on_stage("statistics of layer inputs")
+        return Prepared(
+            config=config,
+            subject=subject,
+            evaluator=make_evaluator(config.search, subject),
+            knowledge=Knowledge.load(folder / KNOWLEDGE),
+        )
+
+
+def make_evaluator(config: SearchConfig, subject: Subject) -> MaskEvaluator:
+    """Returns the evaluator of a run, its network on the run's device."""
+    return MaskEvaluator(
+        model=subject.model.to(config.device),
+        discovery=subject.discovery,
+        calibration=subject.data.calibration,
+        search=subject.data.search,
+        config=config.evaluator,
+        seed=config.seed,
+    )
+
+
+def measure_references(
+    evaluator: MaskEvaluator, space: SearchSpace, budget: Budget, knowledge: Knowledge
+) -> tuple[Reference, ...]:
+    """Measures the base network and the lowest-L1 uniform plans that a search has to beat."""
+    full = space.full_mask()
+    references = [
+        Reference(
+            name="base", mask=full, cost=space.base_cost, evaluation=evaluator.evaluate(full)
+        )
+    ]
+    for position in BASELINE_POSITIONS if budget.is_range else (1.0,):
+        mask = uniform_mask(space, budget.at(position), knowledge.scores["l1"])
+        references.append(
+            Reference(
+                name="lowest-L1 uniform",
+                mask=mask,
+                cost=space.cost(mask),
+                evaluation=evaluator.evaluate_plain(mask),
+            )
+        )
+    return tuple(references)
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """Reads the config of a run.
+
+    Raises:
+        InputError: the folder holds no run, or its config is not valid.
+    """
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: not a run (it has no {CONFIG})")
+    return validated(RunConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
+
+
+def resolve_device(name: str) -> str:
+    """Returns the device that "auto" stands for; others as they are.
+
+    Raises:
+        InputError: torch does not have the device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name!r}: not available here ({reason})") from error
+    return name
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Returns what results depend on beside the config."""
+    packages = ("evosearch", "torch", "numpy", "optuna", "deap")
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": threads,
+        **{package: version(package) for package in packages},
+    }
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Sets the number of CPU threads that torch uses inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

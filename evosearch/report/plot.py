@@ -1,0 +1,105 @@
+"""A picture of the front: accuracy against size, with error bars."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evosearch.front import ParetoFront
+from evosearch.study import Study
+from evosearch.trial import Evaluation, Objective, Trial
+
+_LABELS = {
+    Objective.MACS: "FLOPs of the base network (%)",
+    Objective.PARAMS: "params of the base network (%)",
+}
+
+
+def plot_front(study: Study, front: ParetoFront, path: Path) -> None:
+    """Writes the front as a PNG file.
+
+    Dominated trials in grey, the front joined, the knee ringed, base network and baselines
+    marked; bars are one standard error of accuracy on the search split.
+
+    Args:
+        study: of the run.
+        front: what to draw; its size is the horizontal axis.
+        path: of the picture, replaced where it exists.
+    """
+    mpl.use("Agg")
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    base: int = getattr(study.header.base_cost, front.size.value)
+
+    def share(size: float) -> float:
+        return 100 * size / base
+
+    def trials(chosen: Sequence[Trial], **style: object) -> None:
+        sizes = [share(front.size.of(trial)) for trial in chosen]
+        _draw(axes, sizes, [t.evaluation for t in chosen if t.evaluation], **style)
+
+    trials(front.dominated, color="0.75", fmt="o", markersize=3, zorder=1, label="dominated")
+    first, *baselines = study.header.references
+    sizes = [share(getattr(reference.cost, front.size.value)) for reference in baselines]
+    _draw(
+        axes,
+        sizes,
+        [b.evaluation for b in baselines],
+        color="tab:orange",
+        fmt="s",
+        markersize=5,
+        zorder=2,
+        label="lowest-L1 uniform, recalibrated",
+    )
+    trials(front.members, color="tab:blue", fmt="o-", markersize=5, zorder=3, label="front")
+    if front.members:
+        knee = front.knee
+        accuracy = 100 * knee.evaluation.accuracy if knee.evaluation else 0
+        axes.plot(
+            share(front.size.of(knee)),
+            accuracy,
+            "o",
+            markersize=13,
+            zorder=4,
+            markerfacecolor="none",
+            markeredgecolor="tab:red",
+            label="knee",
+        )
+    _draw(
+        axes,
+        [100],
+        [first.evaluation],
+        color="black",
+        fmt="*",
+        markersize=11,
+        zorder=3,
+        label="base network",
+    )
+    axes.set_xlabel(_LABELS[front.size])
+    axes.set_ylabel("accuracy on the search split (%)")
+    axes.set_title(
+        f"{study.header.strategy}, seed {study.header.seed}: {len(study.trials)} trials,"
+        f" {len(front.members)} in the front (bars: one standard error)",
+        fontsize=10,
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    temporary = path.with_name(f"{path.name}.tmp")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)
+
+
+def _draw(
+    axes: Axes, sizes: Sequence[float], evaluations: Sequence[Evaluation], **style: object
+) -> None:
+    if evaluations:
+        axes.errorbar(
+            sizes,
+            [100 * evaluation.accuracy for evaluation in evaluations],
+            yerr=[100 * evaluation.accuracy_se for evaluation in evaluations],
+            capsize=2,
+            elinewidth=0.8,
+            **style,  # type: ignore[arg-type]
+        )

@@ -1,0 +1,119 @@
+"""The front of a run, as rows, as JSON and as a table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from evosearch.cost import Cost, format_count
+from evosearch.front import ParetoFront
+from evosearch.study import Study
+from evosearch.trial import Evaluation, Trial, TrialState
+
+
+def front_json(study: Study, front: ParetoFront) -> dict[str, Any]:
+    """Returns a run's front and what it is compared with, as JSON.
+
+    FLOPs are for one image; accuracies are shares of the search split, with standard errors.
+    """
+    base = study.header.base_cost
+    trials = study.trials
+    return {
+        "strategy": study.header.strategy,
+        "seed": study.header.seed,
+        "size": front.size.value,
+        "trials": len(trials),
+        "failed": sum(trial.state is TrialState.FAIL for trial in trials),
+        "repeated": sum(trial.duplicate_of is not None for trial in trials),
+        "hypervolume": front.hypervolume(reference_point(study, front)),
+        "references": [
+            {"name": reference.name, **_measures(reference.cost, reference.evaluation, base)}
+            for reference in study.header.references
+        ],
+        "front": [trial_json(trial, front, base) for trial in front.members],
+    }
+
+
+def reference_point(study: Study, front: ParetoFront) -> tuple[float, float]:
+    """Returns the (size, loss) that hypervolume is measured from.
+
+    The base network's size, and the largest loss among base, baselines and a tenfold base loss:
+    fixed before the search, so hypervolumes of runs with the same header can be compared.
+    """
+    losses = [reference.evaluation.loss for reference in study.header.references]
+    return float(getattr(study.header.base_cost, front.size.value)), max(*losses, 10 * losses[0])
+
+
+def trial_json(trial: Trial, front: ParetoFront, base: Cost) -> dict[str, Any]:
+    """Returns one evaluated trial as JSON."""
+    assert trial.evaluation is not None
+    return {
+        "trial": trial.number,
+        "knee": trial.number == front.knee.number,
+        **_measures(trial.cost, trial.evaluation, base),
+        "widths": trial.mask.widths,
+    }
+
+
+def _measures(cost: Cost, evaluation: Evaluation, base: Cost) -> dict[str, Any]:
+    ratios = cost.relative_to(base)
+    return {
+        "flops": cost.flops,
+        "flops_ratio": ratios["macs"],
+        "params": cost.params,
+        "params_ratio": ratios["params"],
+        "loss": evaluation.loss,
+        "loss_se": evaluation.loss_se,
+        "accuracy": evaluation.accuracy,
+        "accuracy_se": evaluation.accuracy_se,
+    }
+
+
+def front_table(study: Study, front: ParetoFront) -> Table:
+    """Returns a run's front as a table, smallest network first, references above it."""
+    base = study.header.base_cost
+    table = Table(title=f"Front of {front.size.value} against search loss", title_justify="left")
+    for name in ("network", "FLOPs", "params", "search loss", "search accuracy", ""):
+        table.add_column(name, justify="left" if name in ("network", "") else "right")
+    for reference in study.header.references:
+        table.add_row(reference.name, *_cells(reference.cost, reference.evaluation, base), "")
+    table.add_section()
+    for trial in front.members:
+        if trial.evaluation is not None:
+            knee = "knee" if trial.number == front.knee.number else ""
+            cells = _cells(trial.cost, trial.evaluation, base)
+            table.add_row(f"trial {trial.number}", *cells, knee)
+    return table
+
+
+def _cells(cost: Cost, evaluation: Evaluation, base: Cost) -> tuple[str, ...]:
+    ratios = cost.relative_to(base)
+    return (
+        f"{format_count(cost.flops)} ({ratios['macs']:.1%})",
+        f"{format_count(cost.params)} ({ratios['params']:.1%})",
+        f"{evaluation.loss:.3f} ± {evaluation.loss_se:.3f}",
+        f"{percent(evaluation.accuracy, evaluation.accuracy_se)}",
+    )
+
+
+def percent(share: float, standard_error: float) -> str:
+    """Returns a share and its standard error in percent."""
+    return f"{100 * share:.2f} ± {100 * standard_error:.2f} %"
+
+
+def networks_table(card: Mapping[str, Any]) -> Table:
+    """Returns the named networks of an artifact's card, each measured once on test."""
+    table = Table(title="Each network measured once on test", title_justify="left")
+    for name in ("network", "FLOPs", "params", "search accuracy", "test accuracy"):
+        table.add_column(name, justify="left" if name == "network" else "right")
+    for entry in card["networks"]:
+        table.add_row(
+            entry["name"],
+            f"{format_count(entry['flops'])} ({entry['ratios']['macs']:.1%})",
+            f"{format_count(entry['params'])} ({entry['ratios']['params']:.1%})",
+            *(
+                percent(entry[split]["accuracy"], entry[split]["accuracy_se"])
+                for split in ("search", "test")
+            ),
+        )
+    return table
