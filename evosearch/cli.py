@@ -196,7 +196,6 @@ def export(
 
 def _search(run: "Run", trials: int, seconds: float | None) -> None:
     """Searches with a progress bar; the first Ctrl-C stops after the current evaluation."""
-    from evosearch.report.table import front_table
     from evosearch.run import Limits, Outcome
 
     stopping = False
@@ -231,9 +230,8 @@ def _search(run: "Run", trials: int, seconds: float | None) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
         run.close()
-    output.print(front_table(run.study, run.front))
-    output.print(f"{outcome.value}; {_summary(run)}")
-    output.print(f"run: {run.folder}", soft_wrap=True)
+    output.print(f"{len(run.study.trials)} trials: {outcome.value}; {_summary(run)}")
+    output.print(f"run: {run.folder} (evosearch pareto shows its front)", soft_wrap=True)
     if outcome is Outcome.STOPPED:
         output.print(f"go on with: evosearch resume {run.folder}", soft_wrap=True)
         raise KeyboardInterrupt
@@ -294,3 +292,7 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     typer.echo(f"evosearch: {' '.join(message.split())}", err=True)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

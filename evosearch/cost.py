@@ -4,7 +4,6 @@ MACs are the multiply-accumulates of convolution, linear and attention products 
 FLOPs are twice that, as `torch.utils.flop_counter` counts them.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -57,9 +56,8 @@ class Bound:
             raise InputError(f"a budget must satisfy 0 < low <= high, not {self.low}..{self.high}")
 
     def at(self, position: float) -> int:
-        """Returns the bound at `position` in [0, 1], spaced by equal ratios."""
-        spaced = self.low * math.pow(self.high / self.low, position)
-        return min(self.high, round(spaced))
+        """Returns the bound at `position` in [0, 1]: 0 is `low`, 1 is `high`, 0.5 midway."""
+        return round(self.low + position * (self.high - self.low))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,7 +112,7 @@ def finetune(
         named = (
             ("base network", base, space.base_cost),
             (
-                f"lowest-L1 uniform at trial {trial.number}'s budget" + (f" {at}" if at else ""),
+                f"lowest-L1 uniform, {at or f'cost of trial {trial.number}'}",
                 evaluator.plain_network(rival),
                 space.cost(rival),
             ),

@@ -62,7 +62,7 @@ class SearchConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
     device: str = "auto"
-    keep_ratios: tuple[float, ...] = (0.25, 0.5, 0.75)
+    keep_ratios: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)
     evaluator: EvaluatorConfig = EvaluatorConfig()
     layerwise: LayerwiseConfig = LayerwiseConfig()
     rates: RatesConfig = RatesConfig()

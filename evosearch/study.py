@@ -1,6 +1,7 @@
 """The run's record: an Optuna study on disk, one trial per evaluated mask."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -142,7 +143,9 @@ class Study:
             study_name=STUDY_NAME,
             directions=["minimize", "minimize"],
         )
-        study.set_metric_names([Objective.LOSS.value, header.size_objective.value])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([Objective.LOSS.value, header.size_objective.value])
         study.set_user_attr(_HEADER, header.to_json())
         return cls(study, header)
 

@@ -230,10 +230,7 @@ def _load(config: DataConfig, folder: Path) -> tuple[Split, Split]:
     elif ":" in config.name:
         pools = _load_callable(config, folder)
     else:
-        raise InputError(
-            f"[data] name = {config.name!r}: expected 'digits', 'module:callable' or"
-            " 'file.py:callable'"
-        )
+        raise InputError(f"[data] name = {config.name!r}: expected 'digits' or 'module:callable'")
     train, test = (_normalised(pool, config) for pool in pools)
     return train, test
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from evosearch.cost import Cost, format_count
@@ -72,9 +73,7 @@ def _measures(cost: Cost, evaluation: Evaluation, base: Cost) -> dict[str, Any]:
 def front_table(study: Study, front: ParetoFront) -> Table:
     """Returns a run's front as a table, smallest network first, references above it."""
     base = study.header.base_cost
-    table = Table(title=f"Front of {front.size.value} against search loss", title_justify="left")
-    for name in ("network", "FLOPs", "params", "search loss", "search accuracy", ""):
-        table.add_column(name, justify="left" if name in ("network", "") else "right")
+    table = _table("network", "FLOPs", "params", "search loss", "search accuracy, %", "")
     for reference in study.header.references:
         table.add_row(reference.name, *_cells(reference.cost, reference.evaluation, base), "")
     table.add_section()
@@ -86,34 +85,44 @@ def front_table(study: Study, front: ParetoFront) -> Table:
     return table
 
 
-def _cells(cost: Cost, evaluation: Evaluation, base: Cost) -> tuple[str, ...]:
-    ratios = cost.relative_to(base)
-    return (
-        f"{format_count(cost.flops)} ({ratios['macs']:.1%})",
-        f"{format_count(cost.params)} ({ratios['params']:.1%})",
-        f"{evaluation.loss:.3f} ± {evaluation.loss_se:.3f}",
-        f"{percent(evaluation.accuracy, evaluation.accuracy_se)}",
-    )
-
-
-def percent(share: float, standard_error: float) -> str:
-    """Returns a share and its standard error in percent."""
-    return f"{100 * share:.2f} ± {100 * standard_error:.2f} %"
-
-
 def networks_table(card: Mapping[str, Any]) -> Table:
     """Returns the named networks of an artifact's card, each measured once on test."""
-    table = Table(title="Each network measured once on test", title_justify="left")
-    for name in ("network", "FLOPs", "params", "search accuracy", "test accuracy"):
-        table.add_column(name, justify="left" if name == "network" else "right")
+    table = _table("network", "FLOPs", "params", "search accuracy, %", "test accuracy, %")
     for entry in card["networks"]:
+        sizes = ("flops", "macs"), ("params", "params")
         table.add_row(
             entry["name"],
-            f"{format_count(entry['flops'])} ({entry['ratios']['macs']:.1%})",
-            f"{format_count(entry['params'])} ({entry['ratios']['params']:.1%})",
+            *(_size(entry[count], entry["ratios"][ratio]) for count, ratio in sizes),
             *(
                 percent(entry[split]["accuracy"], entry[split]["accuracy_se"])
                 for split in ("search", "test")
             ),
         )
     return table
+
+
+def _table(first: str, *names: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column(first)
+    for name in names:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _cells(cost: Cost, evaluation: Evaluation, base: Cost) -> tuple[str, ...]:
+    ratios = cost.relative_to(base)
+    return (
+        _size(cost.flops, ratios["macs"]),
+        _size(cost.params, ratios["params"]),
+        f"{evaluation.loss:.3f} ±{evaluation.loss_se:.3f}",
+        percent(evaluation.accuracy, evaluation.accuracy_se),
+    )
+
+
+def _size(count: int, ratio: float) -> str:
+    return f"{format_count(count)} {ratio:6.1%}"
+
+
+def percent(share: float, standard_error: float) -> str:
+    """Returns a share and its standard error in percent, without the sign."""
+    return f"{100 * share:.2f} ±{100 * standard_error:.2f}"

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from evosearch.evaluation.augmentation import Augmentation
+
+
+def images(count=64, channels=2, height=8, width=16):
+    size = count * channels * height * width
+    return torch.arange(1, size + 1, dtype=torch.float32).view(count, channels, height, width)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_none_returns_the_same_images():
+    batch = images()
+    assert Augmentation().apply(batch, rng()) is batch
+
+
+def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
+    batch = images(count=400)
+    flipped = Augmentation(flip=True, border=(0.0, 0.0)).apply(batch, rng())
+    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, batch, strict=True)]
+    kept = [torch.equal(a, b) for a, b in zip(flipped, batch, strict=True)]
+    assert all(m != k for m, k in zip(mirrored, kept, strict=True))
+    assert 150 < sum(mirrored) < 250
+
+
+def test_crop_is_one_shift_per_image_within_an_eighth_of_the_side():
+    batch = images()
+    border = (-5.0, -7.0)
+    moved = Augmentation(crop=True, border=border).apply(batch, rng())
+    padded = torch.tensor(border).view(1, 2, 1, 1).expand(64, 2, 8 + 2, 16 + 4).clone()
+    padded[:, :, 1:-1, 2:-2] = batch
+    seen = set()
+    for image, source in zip(moved, padded, strict=True):
+        shifts = [
+            (row, column)
+            for row in range(3)
+            for column in range(5)
+            if torch.equal(image, source[:, row : row + 8, column : column + 16])
+        ]
+        assert len(shifts) == 1
+        seen.add(shifts[0])
+    assert len(seen) > 10
+
+
+@pytest.mark.parametrize("side", [4, 8])
+def test_small_images_still_shift_by_one_pixel(side):
+    moved = Augmentation(crop=True, border=(0.0,)).apply(images(32, 1, side, side), rng())
+    assert moved.shape == (32, 1, side, side)
+    assert bool((moved == 0).any())
+
+
+def test_the_draw_is_the_generators_alone():
+    augmentation = Augmentation(crop=True, flip=True, border=(0.0, 0.0))
+    torch.manual_seed(1)
+    first = augmentation.apply(images(), rng(3))
+    torch.manual_seed(2)
+    assert torch.equal(first, augmentation.apply(images(), rng(3)))
+    assert not torch.equal(first, augmentation.apply(images(), rng(4)))
+
+
+def test_a_batch_has_the_labels_of_its_images(digits):
+    """Shifted by at most a pixel, an image is nearer to itself than to nearly all others."""
+    positions = torch.arange(100)
+    batch, labels = digits.train.batch(positions, rng())
+    assert torch.equal(labels, digits.train.labels[:100])
+    assert batch.shape == (100, 1, 8, 8)
+    centre = batch[:, 0, 2:6, 2:6].flatten(1)
+    windows = [
+        digits.train.images[:100, 0, 2 + r : 6 + r, 2 + c : 6 + c].flatten(1)
+        for r in (-1, 0, 1)
+        for c in (-1, 0, 1)
+    ]
+    distances = torch.stack([torch.cdist(centre, window) for window in windows]).amin(0)
+    assert torch.equal(distances.argmin(1), positions)

@@ -1,0 +1,133 @@
+"""What a mask is scored to be worth, and that scoring leaves the model alone."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from evosearch.errors import EvaluationError
+from evosearch.evaluation.data import DataConfig, SearchData, load_search_data
+from evosearch.evaluation.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.evaluation.models import digits_resnet
+from evosearch.evaluation.recalibration import recalibrate
+from evosearch.evaluation.scoring import score
+from evosearch.evaluation.training import TrainConfig, train_base
+from evosearch.mask import Mask
+from evosearch.surgery.discovery import Discovery, GroupRules, discover
+
+
+@pytest.fixture(scope="module")
+def data() -> SearchData:
+    return load_search_data(DataConfig(name="digits", calibration=200, search=350))
+
+
+@pytest.fixture(scope="module")
+def model(data: SearchData) -> nn.Module:
+    torch.manual_seed(0)
+    network = digits_resnet(width=8)
+    train_base(network, data.train, None, TrainConfig(epochs=4), seed=0)
+    return network
+
+
+@pytest.fixture(scope="module")
+def discovery(model: nn.Module) -> Discovery:
+    return discover(model, (torch.randn(2, 1, 8, 8),), GroupRules(), seed=0)
+
+
+def make(
+    model: nn.Module, data: SearchData, discovery: Discovery, *, compensated: bool = True
+) -> MaskEvaluator:
+    return MaskEvaluator(
+        model=model,
+        discovery=discovery,
+        calibration=data.calibration,
+        search=data.search,
+        config=EvaluatorConfig(compensate=compensated),
+        seed=0,
+    )
+
+
+def half(discovery: Discovery, seed: int) -> Mask:
+    rng = np.random.default_rng(seed)
+    return Mask({g.name: rng.permutation(g.size) < g.size // 2 for g in discovery.space.groups})
+
+
+def test_the_full_mask_is_the_base_network_exactly(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    evaluation = make(model, data, discovery).evaluate(discovery.space.full_mask())
+    base = score(model, data.search)
+    assert (evaluation.loss, evaluation.accuracy) == (base.loss, base.accuracy)
+    assert evaluation.images == len(data.search) == 350
+
+
+def test_a_mask_is_worth_the_same_whenever_it_is_asked(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    one, other = make(model, data, discovery), make(model, data, discovery)
+    first, second = half(discovery, 1), half(discovery, 2)
+    values = [one.evaluate(first).loss, one.evaluate(second).loss, one.evaluate(first).loss]
+    assert values[0] == values[2] == other.evaluate(first).loss
+    assert values[0] != values[1]
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_compensation_helps_random_masks(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    with_it = make(model, data, discovery)
+    without = make(model, data, discovery, compensated=False)
+    masks = [half(discovery, seed) for seed in range(5)]
+    gains = [without.evaluate(m).loss - with_it.evaluate(m).loss for m in masks]
+    assert min(gains) > 0
+    assert without.evaluate(masks[0]).loss == with_it.evaluate_plain(masks[0]).loss
+
+
+def test_a_network_that_overflows_is_an_evaluation_error(
+    data: SearchData, discovery: Discovery
+) -> None:
+    torch.manual_seed(0)
+    broken = digits_resnet(width=8)
+    with torch.no_grad():
+        broken.linear.weight.fill_(float("nan"))
+    with pytest.raises(EvaluationError, match="not finite"):
+        make(broken, data, discovery, compensated=False).evaluate(half(discovery, 0))
+
+
+def test_sensitivity_rises_as_a_group_narrows(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    def subset(group: str, width: int) -> np.ndarray:
+        return np.arange(discovery.space.sizes[group]) < width
+
+    curves = make(model, data, discovery).sensitivity(subset, (0.1, 0.5))
+    assert set(curves) == set(discovery.space.sizes)
+    for name, curve in curves.items():
+        assert curve.widths[-1] == discovery.space.sizes[name]
+        assert curve.loss_increase[-1] == 0
+        assert len(curve.widths) == 3
+    assert sum(curve.loss_increase[0] > curve.loss_increase[1] for curve in curves.values()) >= 4
+
+
+def test_recalibration_takes_the_statistics_of_the_batch_and_touches_nothing_else() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5))
+    model.eval()
+    images = torch.randn(50, 1, 4, 4)
+    weights = model[0].weight.clone()
+    recalibrate(model, [images])
+    read = model[0](images).detach().movedim(1, -1).flatten(0, -2)
+    torch.testing.assert_close(model[1].running_mean, read.mean(0))
+    torch.testing.assert_close(model[1].running_var, read.var(0))
+    assert torch.equal(model[0].weight, weights)
+    assert model[1].momentum == 0.1
+    assert not any(module.training for module in model.modules())
+
+
+def test_recalibration_averages_over_batches() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1))
+    first, second = torch.full((4, 1, 2, 2), 1.0), torch.full((4, 1, 2, 2), 4.0)
+    recalibrate(model, [first, second])
+    assert float(model[0].running_mean) == 2.5
+    assert model.training

@@ -1,0 +1,199 @@
+"""The command line as users meet it: exit codes, one clear line, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DIGITS = Path(__file__).parent.parent / "search_spaces" / "digits_resnet.toml"
+QUICK = """
+[model]
+build = "evosearch.evaluation.models:digits_resnet"
+input = [1, 8, 8]
+[model.kwargs]
+width = 8
+[data]
+name = "digits"
+calibration = 150
+search = 300
+[train]
+epochs = 3
+[finetune]
+epochs = 1
+"""
+
+
+def evosearch(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "EVOSEARCH_CACHE": str(cwd / "cache"),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "160",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "evosearch.cli", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small space whose search has run for six trials."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "quick.toml").write_text(QUICK)
+    done = evosearch(
+        "search", "quick.toml", "--flops", "30%..70%", "--trials", "6", "--out", "run", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_main_job_from_search_to_export(place: Path) -> None:
+    picture = evosearch("pareto", "run", "--plot", "front.png", cwd=place)
+    assert picture.returncode == 0, picture.stderr
+    assert (place / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert "lowest-L1 uniform" in picture.stdout
+
+    more = evosearch("resume", "run", "--trials", "9", cwd=place)
+    assert more.returncode == 0, more.stderr
+    front = json.loads(evosearch("pareto", "run", "--json", cwd=place).stdout)
+    assert front["trials"] == 9
+    assert front["front"]
+    assert all(point["flops_ratio"] <= 0.7 for point in front["front"])
+
+    tuned = evosearch("finetune", "run", "--at", "flops=60%", cwd=place)
+    assert tuned.returncode == 0, tuned.stderr
+    artifact = next((place / "run" / "artifacts").iterdir())
+    card = json.loads((artifact / "card.json").read_text())
+    assert len(card["networks"]) == 4
+    assert card["networks"][3]["ratios"]["macs"] <= 0.6
+    assert json.loads((place / "run" / "test.json").read_text())["opened"] == 4
+
+    exported = evosearch("export", artifact, "--to", "out", cwd=place)
+    assert exported.returncode == 0, exported.stderr
+    assert {path.name for path in (place / "out").iterdir()} == {
+        "plan.json",
+        "weights.safetensors",
+        "card.json",
+        "load.py",
+    }
+
+
+def test_inspect_shows_groups_proof_and_cost(place: Path) -> None:
+    shown = json.loads(evosearch("inspect", "quick.toml", "--json", cwd=place).stdout)
+    names = {group["name"] for group in shown["groups"]}
+    assert {"conv1", "layer2.0.conv2", "layer3.0.conv1"} <= names
+    assert all(group["proof"]["error"] <= 1e-9 for group in shown["groups"])
+    assert shown["frozen"] == [{"name": "linear", "size": 10, "reason": "network output"}]
+    text = evosearch("inspect", "quick.toml", cwd=place)
+    assert text.returncode == 0
+    assert "smallest reachable" in text.stdout
+
+
+def test_pareto_answers_without_torch(place: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['evosearch', 'pareto', 'run'];"
+        "from evosearch.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=place, check=False, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+BAD_SPACES = {
+    "unknown key": (QUICK.replace("[train]", "[train]\nepoch = 3"), "did you mean 'epochs'"),
+    "unknown section": (QUICK + "\n[modle]\n", "did you mean 'model'"),
+    "malformed": (QUICK + "\n[model", "malformed TOML"),
+    "no such model": (
+        QUICK.replace("models:digits_resnet", "models:digits_resnt"),
+        "did you mean 'digits_resnet'",
+    ),
+    "missing weights": (
+        QUICK.replace("[model.kwargs]", 'weights = "none.safetensors"\n[model.kwargs]'),
+        "none.safetensors",
+    ),
+    "untraceable": (
+        QUICK.replace("evosearch.evaluation.models:digits_resnet", "odd.py:Odd").replace(
+            "[model.kwargs]\nwidth = 8", ""
+        ),
+        "cannot be traced",
+    ),
+    "bad value": (QUICK.replace("epochs = 3", 'epochs = "many"'), "train.epochs"),
+    "bad search setting": (QUICK + "\n[search]\ntrails = 3\n", "did you mean 'trials'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SPACES)
+def test_a_bad_space_file_is_one_clear_line(case: str, tmp_path: Path) -> None:
+    content, expected = BAD_SPACES[case]
+    (tmp_path / "space.toml").write_text(content)
+    (tmp_path / "odd.py").write_text(
+        "from torch import nn\n"
+        "class Odd(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.linear = nn.Linear(64, 10)\n"
+        "    def forward(self, x):\n"
+        "        y = self.linear(x.flatten(1))\n"
+        "        return y if y.sum() > 0 else -y\n"
+    )
+    done = evosearch("search", "space.toml", "--flops", "50%", "--out", "run", cwd=tmp_path)
+    assert_refused(done, expected)
+    assert not (tmp_path / "run").exists()
+    assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+
+
+BAD_ARGUMENTS = {
+    "infeasible": (["--flops", "1%"], "smallest reachable network has"),
+    "no budget": ([], "needs a budget"),
+    "not an amount": (["--flops", "half"], "expected an amount such as 40M"),
+    "backwards": (["--flops", "70%..30%"], "runs backwards"),
+    "unknown strategy": (["--flops", "50%", "--strategy", "rate"], "did you mean 'rates'"),
+    "unknown device": (["--flops", "50%", "--device", "gpu9"], "--device 'gpu9'"),
+    "unknown option": (["--flop", "50%"], "--flop"),
+    "run exists": (["--flops", "50%", "--out", "run"], "exists already"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARGUMENTS)
+def test_bad_arguments_of_search_are_one_clear_line(case: str, place: Path) -> None:
+    arguments, expected = BAD_ARGUMENTS[case]
+    before = sorted(place.rglob("*"))
+    assert_refused(evosearch("search", "quick.toml", *arguments, cwd=place), expected)
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["pareto", "nowhere"], "not a run"),
+        (["resume", "cache"], "not a run"),
+        (["finetune", "nowhere"], "not a run"),
+        (["finetune", "run", "--pick", "999"], "the run has trials 0 to"),
+        (["finetune", "run", "--pick", "kne"], "did you mean 'knee'"),
+        (["finetune", "run", "--at", "50%"], "expected NAME=AMOUNT"),
+        (["finetune", "run", "--at", "flops=5%"], "no trial of this run fits"),
+        (["pareto", "run", "--x", "latency"], "unknown --x"),
+        (["export", "nowhere", "--to", "x"], "not an artifact"),
+        (["inspect", "nowhere.toml"], "no such file"),
+    ],
+)
+def test_bad_arguments_of_other_commands(arguments: list[str], expected: str, place: Path) -> None:
+    assert_refused(evosearch(*arguments, cwd=place), expected)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], expected: str) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert expected in lines[-1], done.stderr
+    assert lines[-1].startswith("evosearch: ")
+    assert "Traceback" not in done.stderr
+    assert len([line for line in lines if not line.startswith("training the base")]) == 1

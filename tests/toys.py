@@ -1,0 +1,96 @@
+"""A small search problem without torch: a space, knowledge of it, and an instant evaluator."""
+
+import numpy as np
+
+from evosearch.errors import EvaluationError
+from evosearch.knowledge import Knowledge, SensitivityCurve
+from evosearch.mask import ChannelGroup, Mask
+from evosearch.space import CostTerm, Monomial, SearchSpace
+from evosearch.trial import Evaluation, Trial
+
+SIZES = {"stem": 6, "stream": 8, "inner": 12}
+
+
+def toy_space() -> SearchSpace:
+    """Returns three groups in a chain: the MACs of the middle layers are products of widths."""
+    groups = tuple(ChannelGroup(name=name, size=size) for name, size in SIZES.items())
+    terms = (
+        CostTerm(
+            name="first",
+            macs=(Monomial(27, ("stem",)),),
+            params=(Monomial(27, ("stem",)),),
+            activations=(Monomial(4, ("stem",)),),
+        ),
+        CostTerm(
+            name="second",
+            macs=(Monomial(36, ("stem", "stream")),),
+            params=(Monomial(9, ("stem", "stream")),),
+            activations=(Monomial(4, ("stream",)),),
+        ),
+        CostTerm(
+            name="third",
+            macs=(Monomial(18, ("stream", "inner")), Monomial(120)),
+            params=(Monomial(9, ("stream", "inner")), Monomial(30)),
+            activations=(Monomial(2, ("inner",)), Monomial(10)),
+        ),
+    )
+    return SearchSpace(groups=groups, terms=terms)
+
+
+def toy_knowledge() -> Knowledge:
+    """Returns random positive definite Gram matrices, scores and convex sensitivities."""
+    rng = np.random.default_rng(7)
+    gram, scores, sensitivity = {}, {}, {}
+    for name, size in SIZES.items():
+        factor = rng.normal(size=(size, size + 3))
+        gram[name, name] = factor @ factor.T / (factor**2).sum()
+        scores[name] = rng.random(size)
+        widths = np.array([size // 4, size // 2, size], dtype=np.int64)
+        sensitivity[name] = SensitivityCurve(
+            widths=widths, loss_increase=rng.random() * (1 - widths / size) ** 2
+        )
+    return Knowledge(gram=gram, scores={"l1": scores}, sensitivity=sensitivity)
+
+
+class ToyEvaluator:
+    """Gives every mask a loss by arithmetic, fails on some, and counts how often it is asked."""
+
+    def __init__(self, *, failing: bool = True) -> None:
+        self.asked: list[Mask] = []
+        self._failing = failing
+        self._values = {n: np.arange(1, size + 1) % 5 + 1.0 for n, size in SIZES.items()}
+
+    def evaluate(self, mask: Mask) -> Evaluation:
+        self.asked.append(mask)
+        if self._failing and int(mask.key, 16) % 7 == 0:
+            raise EvaluationError("the loss is not finite")
+        kept = sum(float(self._values[name][bits].sum()) for name, bits in mask.items())
+        whole = sum(float(values.sum()) for values in self._values.values())
+        return Evaluation(
+            loss=2.0 - kept / whole,
+            loss_se=0.01,
+            accuracy=kept / whole,
+            accuracy_se=0.02,
+            images=100,
+            seconds=0.0,
+        )
+
+
+def comparable(trials: tuple[Trial, ...]) -> list[tuple[object, ...]]:
+    """Returns what two equal studies agree on: all but the seconds that evaluations took."""
+    return [
+        (
+            trial.number,
+            trial.generation,
+            trial.state,
+            dict(trial.genome),
+            trial.mask.key,
+            trial.cost,
+            trial.error,
+            trial.duplicate_of,
+            None
+            if (e := trial.evaluation) is None
+            else (e.loss, e.loss_se, e.accuracy, e.accuracy_se, e.images, e.rung),
+        )
+        for trial in trials
+    ]
