@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-DIGITS = Path(__file__).parent.parent / "search_spaces" / "digits_resnet.toml"
+from evosearch.cli import main
+
 QUICK = """
 [model]
 build = "evosearch.evaluation.models:digits_resnet"
@@ -41,6 +42,27 @@ def evosearch(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
         text=True,
         check=False,
     )
+
+
+class InProcess:
+    """Runs the command line in this process, which saves importing torch for every case."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capfd = monkeypatch, capfd
+
+    def __call__(self, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+        self._monkeypatch.chdir(cwd)
+        self._monkeypatch.setenv("EVOSEARCH_CACHE", str(cwd / "cache"))
+        self._monkeypatch.setattr(sys, "argv", ["evosearch", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = self._capfd.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), out, err)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> InProcess:
+    return InProcess(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +108,13 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
     }
 
 
-def test_inspect_shows_groups_proof_and_cost(place: Path) -> None:
-    shown = json.loads(evosearch("inspect", "quick.toml", "--json", cwd=place).stdout)
+def test_inspect_shows_groups_proof_and_cost(place: Path, run: InProcess) -> None:
+    shown = json.loads(run("inspect", "quick.toml", "--json", cwd=place).stdout)
     names = {group["name"] for group in shown["groups"]}
     assert {"conv1", "layer2.0.conv2", "layer3.0.conv1"} <= names
     assert all(group["proof"]["error"] <= 1e-9 for group in shown["groups"])
     assert shown["frozen"] == [{"name": "linear", "size": 10, "reason": "network output"}]
-    text = evosearch("inspect", "quick.toml", cwd=place)
+    text = run("inspect", "quick.toml", cwd=place)
     assert text.returncode == 0
     assert "smallest reachable" in text.stdout
 
@@ -132,7 +154,7 @@ BAD_SPACES = {
 
 
 @pytest.mark.parametrize("case", BAD_SPACES)
-def test_a_bad_space_file_is_one_clear_line(case: str, tmp_path: Path) -> None:
+def test_a_bad_space_file_is_one_clear_line(case: str, tmp_path: Path, run: InProcess) -> None:
     content, expected = BAD_SPACES[case]
     (tmp_path / "space.toml").write_text(content)
     (tmp_path / "odd.py").write_text(
@@ -145,7 +167,7 @@ def test_a_bad_space_file_is_one_clear_line(case: str, tmp_path: Path) -> None:
         "        y = self.linear(x.flatten(1))\n"
         "        return y if y.sum() > 0 else -y\n"
     )
-    done = evosearch("search", "space.toml", "--flops", "50%", "--out", "run", cwd=tmp_path)
+    done = run("search", "space.toml", "--flops", "50%", "--out", "run", cwd=tmp_path)
     assert_refused(done, expected)
     assert not (tmp_path / "run").exists()
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
@@ -164,10 +186,12 @@ BAD_ARGUMENTS = {
 
 
 @pytest.mark.parametrize("case", BAD_ARGUMENTS)
-def test_bad_arguments_of_search_are_one_clear_line(case: str, place: Path) -> None:
+def test_bad_arguments_of_search_are_one_clear_line(
+    case: str, place: Path, run: InProcess
+) -> None:
     arguments, expected = BAD_ARGUMENTS[case]
     before = sorted(place.rglob("*"))
-    assert_refused(evosearch("search", "quick.toml", *arguments, cwd=place), expected)
+    assert_refused(run("search", "quick.toml", *arguments, cwd=place), expected)
     assert sorted(place.rglob("*")) == before
 
 
@@ -186,8 +210,10 @@ def test_bad_arguments_of_search_are_one_clear_line(case: str, place: Path) -> N
         (["inspect", "nowhere.toml"], "no such file"),
     ],
 )
-def test_bad_arguments_of_other_commands(arguments: list[str], expected: str, place: Path) -> None:
-    assert_refused(evosearch(*arguments, cwd=place), expected)
+def test_bad_arguments_of_other_commands(
+    arguments: list[str], expected: str, place: Path, run: InProcess
+) -> None:
+    assert_refused(run(*arguments, cwd=place), expected)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], expected: str) -> None:

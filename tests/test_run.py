@@ -180,7 +180,7 @@ def test_records_of_another_seed_are_refused(tmp_path: Path) -> None:
         search(
             study=study,
             space=SPACE,
-            strategy=build("layerwise", seed=5),
+            strategy=build("rates", seed=5),
             evaluator=ToyEvaluator(),
             limits=Limits(trials=30),
         )

@@ -1,1 +1,34 @@
-"""Strategies propose masks and learn from trials; nothing here imports torch."""
+"""Strategies propose masks and learn from trials; nothing here imports torch.
+
+======================  ==================================================================
+`base`                  the protocol that every strategy follows
+`layerwise`             rates from measured sensitivity, channels from a genetic algorithm
+`rates`                 Optuna searches weights of groups, an allocation decodes them
+`two_step`              what dropping channels costs, as a quadratic form
+`allocation`            from weights to the widths of least error within a budget
+`knapsack`              the dynamic program inside it
+`genetic_layer`         the genetic algorithm of one group
+`sensitivity`           error curves in nats and widths, from measured sensitivity
+`baselines`             plans that need no search
+======================  ==================================================================
+"""
+
+from collections.abc import Mapping
+
+from evosearch.errors import unknown_name
+from evosearch.strategies.base import Strategy
+from evosearch.strategies.layerwise import Layerwise
+from evosearch.strategies.rates import Rates
+
+STRATEGIES: Mapping[str, type[Strategy]] = {"layerwise": Layerwise, "rates": Rates}
+
+
+def strategy_class(name: str) -> type[Strategy]:
+    """Returns the strategy of a name.
+
+    Raises:
+        InputError: there is none; names the nearest.
+    """
+    if name not in STRATEGIES:
+        raise unknown_name("strategy", name, STRATEGIES)
+    return STRATEGIES[name]

@@ -1,8 +1,16 @@
 """What every strategy is: it proposes masks a round at a time, and learns from trials."""
 
-from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from math import log
+from statistics import median
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
+from pydantic import BaseModel
+
+from evosearch.cost import Budget
+from evosearch.knowledge import Knowledge
+from evosearch.space import SearchSpace
 from evosearch.trial import Proposal, Trial
 
 
@@ -15,8 +23,27 @@ class Strategy(Protocol):
     """
 
     name: ClassVar[str]
+    Config: ClassVar[type[BaseModel]]
+    """The pydantic model of its settings."""
     needs_sensitivity: ClassVar[bool]
     """Whether `Knowledge.sensitivity` must be measured before the search."""
+
+    def __init__(
+        self, *, space: SearchSpace, budget: Budget, knowledge: Knowledge, config: Any, seed: int
+    ) -> None:
+        """Prepares the first round.
+
+        Args:
+            space: what is searched.
+            budget: what every proposal must meet.
+            knowledge: measurements on the base network.
+            config: an instance of `Config`.
+            seed: the run's.
+
+        Raises:
+            InfeasibleBudget: the lower end of the budget is out of reach.
+        """
+        ...
 
     def ask(self) -> list[Proposal]:
         """Returns the proposals of the next round, always the same number.
@@ -31,3 +58,37 @@ class Strategy(Protocol):
         Failed trials come too; they carry no evaluation, and still advance the next ask.
         """
         ...
+
+
+def budget_positions(budget: Budget, count: int) -> tuple[float, ...]:
+    """Returns the positions in a budget that trials take in turn, ascending.
+
+    `count` of them from 0 to 1 where the budget is a range, else only 1.
+    """
+    return tuple(np.linspace(0, 1, count).tolist()) if budget.is_range else (1.0,)
+
+
+def relative_losses(
+    trials: Sequence[Trial], is_reference: Callable[[Trial], bool]
+) -> dict[int, float]:
+    """Returns how each trial's loss compares with a reference plan of the same budget.
+
+    Losses at a small and at a large budget are not comparable; `log(loss / reference loss)` is.
+    (It found better plans than the difference, which lets small budgets decide what is good.)
+
+    Args:
+        trials: told so far; the genome of each holds its position in the budget as "budget".
+        is_reference: whether a trial is its budget's reference plan. Where that failed, the
+            median loss of the trials of the same budget stands in.
+
+    Returns:
+        Trial number -> log ratio, for all trials that did not fail.
+    """
+    losses = {t.number: max(t.evaluation.loss, 1e-12) for t in trials if t.evaluation is not None}
+    relative = {}
+    for position in {trial.genome["budget"] for trial in trials}:
+        here = [t for t in trials if t.genome["budget"] == position and t.number in losses]
+        found = [losses[t.number] for t in here if is_reference(t)]
+        reference = found[0] if found else median([losses[t.number] for t in here] or [1.0])
+        relative.update({t.number: log(losses[t.number] / reference) for t in here})
+    return dict(sorted(relative.items()))

@@ -1,0 +1,202 @@
+"""The strategy `rates`: Optuna searches weights of groups, an allocation turns them into widths.
+
+Per-group errors are not comparable by themselves; what a group's error costs in loss is learned
+from trials. A plan is the allocation (`allocation`) of least weighted error at a budget, with
+the two-step channels (`two_step`) at its widths. For a range of budgets one study serves all:
+`weight_g = exp(a_g + b_g * u)`, with u the logarithm of the budget, scaled to [-1, 1] over the
+range (the conditional search of Liu et al. 2020, arXiv 2009.09724, with a decoder in place of a
+policy network).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import log
+from typing import Any, ClassVar, final
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from pydantic import BaseModel, ConfigDict, Field
+
+from evosearch.cost import Budget
+from evosearch.knowledge import Knowledge
+from evosearch.mask import Mask
+from evosearch.seeding import Stream, generator, integer
+from evosearch.space import SearchSpace
+from evosearch.strategies.allocation import Allocator
+from evosearch.strategies.base import budget_positions, relative_losses
+from evosearch.strategies.baselines import uniform_widths
+from evosearch.strategies.sensitivity import calibrated
+from evosearch.strategies.two_step import TwoStep
+from evosearch.trial import Proposal, Trial
+
+ATTEMPTS = 5
+"""Asks for a plan that was not proposed before."""
+STRIDE = 0.2
+"""Standard deviation, in spans, of the step away from a repeated plan; times the attempt."""
+
+
+class RatesConfig(BaseModel):
+    """Settings of `rates`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    round_size: int = Field(default=4, ge=1)
+    """Trials per round."""
+    budgets: int = Field(default=5, ge=2)
+    """Budgets that a range is served at, both ends included."""
+    span: float = Field(default=2.0, gt=0)
+    """Log weights `a` are searched from minus this to this."""
+    slope_span: float = Field(default=1.0, gt=0)
+    """Slopes `b` likewise."""
+    startup: int = Field(default=10, ge=1)
+    """Trials with weights before the sampler (TPE) stops drawing at random."""
+
+
+@final
+class Rates:
+    """A search over weights, decoded within the budget.
+
+    The first trials are the uniform plan and then the plan of equal weights, each at every
+    budget; after them TPE proposes.
+    """
+
+    name: ClassVar[str] = "rates"
+    Config: ClassVar[type[BaseModel]] = RatesConfig
+    needs_sensitivity: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        space: SearchSpace,
+        budget: Budget,
+        knowledge: Knowledge,
+        config: RatesConfig,
+        seed: int,
+    ) -> None:
+        """Prepares the error curves that allocations need; see `Strategy`.
+
+        Raises:
+            InfeasibleBudget: the lower end of the budget is out of reach.
+            InputError: the knowledge lacks a group's sensitivity or Gram matrix.
+        """
+        space.require_reachable(budget)
+        self._space, self._budget = space, budget
+        self._config, self._seed = config, seed
+        self._two_step = TwoStep(space, knowledge.gram)
+        curves = {
+            name: calibrated(self._two_step.curve(name), name, knowledge.sensitivity)
+            for name in space.sizes
+        }
+        self._allocator = Allocator(space, curves)
+        self._positions = budget_positions(budget, config.budgets)
+        self._distributions: dict[str, BaseDistribution] = {
+            f"a:{group}": _between(config.span) for group in space.sizes
+        }
+        if budget.is_range:
+            self._distributions |= {
+                f"b:{group}": _between(config.slope_span) for group in space.sizes
+            }
+        self._told: list[Trial] = []
+
+    def ask(self) -> list[Proposal]:
+        """Returns the next round; see `Strategy`."""
+        study = self._study()
+        tried = {trial.mask for trial in self._told}
+        proposals: list[Proposal] = []
+        for number in range(len(self._told), len(self._told) + self._config.round_size):
+            proposal = self._proposal(study, number, tried)
+            tried.add(proposal.mask)
+            proposals.append(proposal)
+        return proposals
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Learns from one whole round; see `Strategy`."""
+        self._told.extend(trials)
+
+    def _proposal(self, study: optuna.Study, number: int, tried: set[Mask]) -> Proposal:
+        position = self._positions[number % len(self._positions)]
+        cycle = number // len(self._positions)
+        if cycle == 0:
+            mask = self._two_step.mask(uniform_widths(self._space, self._budget.at(position)))
+            return Proposal(mask=mask, genome={"budget": position, "operator": "uniform"})
+        if cycle == 1:
+            return self._decoded(position, "equal", dict.fromkeys(self._distributions, 0.0))
+        for attempt in range(ATTEMPTS):
+            weights = self._weights(study, number, attempt)
+            proposal = self._decoded(position, "tpe", weights)
+            if proposal.mask not in tried:
+                break
+        return proposal
+
+    def _weights(self, study: optuna.Study, number: int, attempt: int) -> dict[str, float]:
+        # A fresh sampler before every ask, so that nothing but trials and seed decides; asks of
+        # this round stay in the study as running trials, which TPE keeps away from.
+        study.sampler = optuna.samplers.TPESampler(
+            seed=integer(self._seed, Stream.ASK, number, attempt),
+            n_startup_trials=self._config.startup,
+            multivariate=True,
+            constant_liar=True,
+        )
+        weights = dict(study.ask(self._distributions).params)
+        if attempt == 0:
+            return weights
+        # A repeated plan teaches nothing: step away from it, further at every attempt.
+        rng = generator(self._seed, Stream.ASK, number, attempt)
+        spans = {"a": self._config.span, "b": self._config.slope_span}
+        return {
+            name: float(np.clip(x + rng.normal(scale=STRIDE * attempt * span), -span, span))
+            for name, x in weights.items()
+            for span in [spans[name[0]]]
+        }
+
+    def _decoded(self, position: float, operator: str, weights: dict[str, float]) -> Proposal:
+        """Returns the plan of least weighted error at a position in the budget."""
+        scaled = self._scaled_log(position)
+        logs = [weights[f"a:{g}"] + weights.get(f"b:{g}", 0) * scaled for g in self._space.sizes]
+        widths = self._allocator.allocate(np.exp(logs), self._budget.at(position))
+        genome: dict[str, Any] = {"budget": position, "operator": operator, "weights": weights}
+        return Proposal(mask=self._two_step.mask(widths), genome=genome)
+
+    def _scaled_log(self, position: float) -> float:
+        """Returns the logarithm of the budget at a position, from -1 to 1 over the range."""
+        scaled = [
+            2 * log(bound.at(position) / bound.low) / log(bound.high / bound.low) - 1
+            for bound in self._budget.bounds.values()
+            if bound.low < bound.high
+        ]
+        return float(np.mean(scaled)) if scaled else 0.0
+
+    def _study(self) -> optuna.Study:
+        """Returns a study in memory of all trials with weights.
+
+        Each is told its loss relative to the uniform plan of its budget.
+        """
+        relative = relative_losses(self._told, lambda t: t.genome["operator"] == "uniform")
+        with _quiet():
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        study.add_trials(
+            optuna.trial.create_trial(
+                params=dict(trial.genome["weights"]),
+                distributions=self._distributions,
+                value=relative[trial.number],
+            )
+            for trial in self._told
+            if "weights" in trial.genome and trial.number in relative
+        )
+        return study
+
+
+def _between(span: float) -> FloatDistribution:
+    return FloatDistribution(-span, span)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Optuna from announcing a study that nobody else will see."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
