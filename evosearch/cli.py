@@ -26,6 +26,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+spaces = typer.Typer(help="Space files.", no_args_is_help=True)
+app.add_typer(spaces, name="space")
 # Typer names no public base of its usage errors.
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 output = Console()
@@ -41,19 +43,41 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 @app.command()
 def inspect(space: SpaceArgument, as_json: JsonOption = False) -> None:
     """Channel groups, their proof, what is frozen and why, and what the network costs."""
-    from evosearch.evaluation.base import BASE_SEED, example_input
+    from evosearch.evaluation.base import discover_space
     from evosearch.evaluation.models import build_model
     from evosearch.evaluation.spacefile import load_space_file
     from evosearch.report.inspection import discovery_json, print_discovery
-    from evosearch.surgery.discovery import discover
 
     file = load_space_file(space)
-    model = build_model(file.model.model_copy(update={"weights": None}), space.parent)
-    discovery = discover(model, example_input(file.model), file.groups, BASE_SEED)
+    with _stages() as on_stage:
+        on_stage("tracing and proving")
+        model = build_model(file.model.model_copy(update={"weights": None}), space.parent, seed=0)
+        discovery = discover_space(file, model)
     if as_json:
         typer.echo(json.dumps(discovery_json(discovery), indent=2))
     else:
         print_discovery(discovery, output)
+    if file.traced is not None and file.traced.get("digest") != discovery.space.digest:
+        raise InputError(f"{space}: [traced] no longer holds: the model has the groups above now")
+
+
+@spaces.command("new")
+def space_new(
+    build: Annotated[str, typer.Argument(help="torchvision:resnet50 or module:callable.")],
+    inputs: Annotated[list[str], typer.Option("--input", help="One image: 3x224x224.")],
+    out: Annotated[Path, typer.Option(help="Space file to write.")],
+) -> None:
+    """Trace and prove a model, and write a space file for it to be reviewed."""
+    from evosearch.evaluation.newspace import write_space
+
+    with _stages() as on_stage:
+        on_stage("tracing and proving")
+        space = write_space(out, build, inputs)
+    output.print(
+        f"{len(space.groups)} groups, {len(space.frozen)} frozen parts,"
+        f" {space.prunable_share:.1%} of the MACs in layers with a prunable side"
+    )
+    output.print(f"space file: {out} (set its [data] before a search)", soft_wrap=True)
 
 
 @app.command()
@@ -63,6 +87,7 @@ def train(space: SpaceArgument) -> None:
     from evosearch.evaluation.data import load_search_data
     from evosearch.evaluation.scoring import score
     from evosearch.evaluation.spacefile import load_space_file
+    from evosearch.evaluation.task import load_task
     from evosearch.report.table import percent
 
     file = load_space_file(space)
@@ -71,11 +96,11 @@ def train(space: SpaceArgument) -> None:
     data = load_search_data(file.data, space.parent)
     with _epochs("training") as on_epoch:
         model = base_network(file, space.parent, data, on_epoch)
-    result = score(model, data.search)
+    result = score(model, data.search, task=load_task(file.task, space.parent))
     output.print(
         f"search accuracy {percent(result.accuracy, result.accuracy_se)} on {result.images} images"
     )
-    output.print(f"weights: {cached_weights(file)}", soft_wrap=True)
+    output.print(f"weights: {cached_weights(file, space.parent)}", soft_wrap=True)
 
 
 @app.command()

@@ -91,7 +91,7 @@ def finetune(
     lock = RunLock(folder)
     try:
         prepared = reopen(folder, study.header, on_stage)
-        base, data = prepared.subject.model, prepared.subject.data
+        base, data, task = prepared.subject.model, prepared.subject.data, prepared.subject.task
         space, evaluator = prepared.subject.discovery.space, prepared.evaluator
         rival = uniform_mask(
             space, budget or _own_budget(trial, study.header), prepared.knowledge.scores["l1"]
@@ -103,11 +103,16 @@ def finetune(
         distilled = evaluator.network(trial.mask)
         on_stage("distillation")
         seed = prepared.config.search.seed
-        distillation = distil(base, distilled, data.train, data.search, config, seed, on_epoch)
+        distillation = distil(
+            base, distilled, data.train, data.search, config, seed, on_epoch, task=task
+        )
 
         on_stage("test")
         report = TestReport(
-            folder / TEST_LEDGER, prepared.config.space.data, Path(prepared.config.folder)
+            folder / TEST_LEDGER,
+            prepared.config.space.data,
+            Path(prepared.config.folder),
+            task=task,
         )
         named = (
             ("base network", base, space.base_cost),
@@ -123,7 +128,7 @@ def finetune(
             Measured(
                 name=name,
                 cost=cost,
-                search=score(network, data.search),
+                search=score(network, data.search, task=task),
                 test=report.measure(name, network).score,
             )
             for name, network, cost in named

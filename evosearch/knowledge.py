@@ -43,7 +43,7 @@ class Knowledge:
 
     def save(self, path: Path) -> None:
         """Writes everything to one `.npz` file, by way of a temporary name."""
-        arrays: dict[str, NDArray[Any]] = {}
+        arrays: dict[str, Any] = {}
         for (left, right), block in self.gram.items():
             arrays[f"gram|{left}|{right}"] = block
         for criterion, groups in self.scores.items():
@@ -53,7 +53,8 @@ class Knowledge:
             arrays[f"sensitivity|{group}|widths"] = curve.widths
             arrays[f"sensitivity|{group}|loss_increase"] = curve.loss_increase
         temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, allow_pickle=False, **arrays)
+        # No `allow_pickle=False`: numpy before 2.2 would save it as one more array.
+        np.savez(temporary, **arrays)
         temporary.replace(path)
 
     @classmethod

@@ -121,7 +121,8 @@ class Mask(Mapping[str, Bits]):
     def key(self) -> str:
         """32 hexadecimal digits that tell this mask from every other."""
         if self._key is None:
-            text = json.dumps([self.to_json(), {n: b.size for n, b in self._bits.items()}])
+            content = [self.to_json(), {n: b.size for n, b in self._bits.items()}]
+            text = json.dumps(content, sort_keys=True)
             self._key = sha256(text.encode()).hexdigest()[:32]
         return self._key
 
@@ -138,13 +139,16 @@ class Mask(Mapping[str, Bits]):
             sizes: group name -> number of channels.
 
         Raises:
-            InputError: the groups differ, or a group has too few bits.
+            InputError: the groups differ, or a group's bits are not hexadecimal or too few.
         """
         if set(data) != set(sizes):
             raise InputError(f"mask names groups {sorted(data)}, the space has {sorted(sizes)}")
         bits = {}
         for name, size in sizes.items():
-            packed = np.frombuffer(bytes.fromhex(data[name]), dtype=np.uint8)
+            try:
+                packed = np.frombuffer(bytes.fromhex(data[name]), dtype=np.uint8)
+            except ValueError as error:
+                raise InputError(f"mask of group {name!r}: not hexadecimal ({error})") from error
             if packed.size != -(-size // 8):
                 raise InputError(
                     f"mask of group {name!r}: {packed.size} bytes for {size} channels"

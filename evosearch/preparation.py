@@ -155,7 +155,7 @@ def prepare(
         folder=str(space_folder.resolve()),
         budget=budget.to_json(),
         search=search,
-        space=space_file,
+        space=space_file.model_copy(update={"traced": None}),  # `space.toml` has it
     )
     header = Header(
         space_digest=space.digest,
@@ -224,6 +224,7 @@ def make_evaluator(config: SearchConfig, subject: Subject) -> MaskEvaluator:
         search=subject.data.search,
         config=config.evaluator,
         seed=config.seed,
+        task=subject.task,
     )
 
 

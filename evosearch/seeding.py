@@ -31,6 +31,9 @@ def _sequence(seed: int, stream: Stream, keys: tuple[int | str, ...]) -> np.rand
     entropy = [seed, int(stream)]
     for key in keys:
         entropy.extend(_words(key))
+    if keys and isinstance(keys[-1], int):
+        # Entropy is padded with zeros: without a count (1,) and (1, 0) would draw the same.
+        entropy.append(len(keys))
     return np.random.SeedSequence(entropy)
 
 

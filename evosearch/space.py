@@ -336,6 +336,7 @@ class SearchSpace:
         try:
             data = tomllib.loads(path.read_text())
             traced = data.pop("traced")
+            digest = traced["digest"]
             space = cls(
                 groups=tuple(_group_from_json(group) for group in traced["group"]),
                 terms=tuple(_term_from_json(term) for term in traced["term"]),
@@ -344,7 +345,7 @@ class SearchSpace:
             )
         except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not a saved search space ({error!r})") from error
-        if space.digest != traced["digest"]:
+        if space.digest != digest:
             raise InputError(f"{path}: groups or costs were edited (their digest no longer holds)")
         return space
 

@@ -1,4 +1,4 @@
-"""Random shifts and flips of training images, drawn for each image by itself."""
+"""Random changes to training images, drawn for each image by itself."""
 
 from dataclasses import dataclass
 from typing import final
@@ -6,24 +6,54 @@ from typing import final
 import torch
 from torch import Tensor
 
+from evosearch.errors import InputError
+from evosearch.evaluation.models import one_line, torch_seeded
+from evosearch.evaluation.transforms import Transform
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Random shift and flip, drawn for each image by itself.
+    """Random changes, drawn for each image by itself.
 
     Attributes:
         crop: whether to shift, by up to an eighth of each side and at least one pixel.
         flip: whether to mirror left to right, half of the time.
         border: normalised value of a black pixel per channel, which fills what a shift uncovers.
+        transform: what else is drawn, for one image `(channels, height, width)` at a time,
+            before it is normalised.
     """
 
     crop: bool = False
     flip: bool = False
     border: tuple[float, ...] = ()
+    transform: Transform | None = None
+
+    def transformed(self, raw: Tensor, rng: torch.Generator) -> Tensor:
+        """Returns images that are not normalised yet, each by `transform` anew.
+
+        Args:
+            raw: `(images, channels, height, width)`, uint8 or float32.
+            rng: seeds torch's own generator, which the transforms draw from.
+
+        Raises:
+            InputError: the transform fails on an image.
+        """
+        if self.transform is None:
+            return raw
+        with torch_seeded(int(torch.randint(2**31, (), generator=rng))):
+            try:
+                return torch.stack([self.transform(image) for image in raw])
+            except Exception as error:
+                raise InputError(f"[data] augment: {one_line(error)}") from error
 
     def apply(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns images `(images, channels, height, width)`, each shifted and flipped anew."""
+        """Returns normalised images, each shifted and flipped anew.
+
+        Args:
+            images: `(images, channels, height, width)`.
+            rng: of the CPU.
+        """
         if not (self.crop or self.flip):
             return images
         count, channels, height, width = images.shape

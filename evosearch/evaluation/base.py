@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -10,9 +9,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from evosearch.evaluation.data import SearchData, load_search_data
+from evosearch.errors import InputError
+from evosearch.evaluation.data import SearchData, load_search_data, search_list
 from evosearch.evaluation.models import ModelConfig, build_model
+from evosearch.evaluation.paths import cache_folder
 from evosearch.evaluation.spacefile import SpaceFile
+from evosearch.evaluation.task import Task, load_task
 from evosearch.evaluation.training import OnEpoch, train_base
 from evosearch.evaluation.weights import load_weights, save_weights
 from evosearch.surgery.discovery import Discovery, discover
@@ -29,12 +31,14 @@ class Subject:
     Attributes:
         model: the base network, in eval mode.
         data: the splits that a search may see.
+        task: what networks are judged by.
         example: a batch of two random inputs.
         discovery: the proven search space.
     """
 
     model: nn.Module
     data: SearchData
+    task: Task
     example: tuple[Tensor, ...]
     discovery: Discovery
 
@@ -54,14 +58,26 @@ def load_subject(
         InputError: something named in the space file is missing or does not fit.
     """
     data = load_search_data(file.data, folder)
+    task = load_task(file.task, folder)
     if weights is not None:
         model = _untrained(file.model, folder)
         load_weights(model, weights)
     else:
         model = base_network(file, folder, data, on_epoch)
     example = example_input(file.model)
-    discovery = discover(model, example, file.groups, BASE_SEED, reference=_reference(file))
-    return Subject(model=model, data=data, example=example, discovery=discovery)
+    discovery = discover_space(file, model)
+    if file.traced is not None and file.traced.get("digest") != discovery.space.digest:
+        raise InputError(
+            "[traced] no longer describes this model; `evosearch inspect` shows what does: write"
+            " the space anew, or delete the section"
+        )
+    return Subject(model=model, data=data, task=task, example=example, discovery=discovery)
+
+
+def discover_space(file: SpaceFile, model: nn.Module) -> Discovery:
+    """Finds and proves the search space of a space file's model."""
+    example = example_input(file.model)
+    return discover(model, example, file.groups, BASE_SEED, reference=_reference(file))
 
 
 def base_network(
@@ -74,23 +90,36 @@ def base_network(
     """
     if file.model.weights is not None:
         return build_model(file.model, folder)
-    path = cached_weights(file)
+    path = cached_weights(file, folder)
     model = _untrained(file.model, folder)
     if path.exists():
         load_weights(model, path)
         return model
-    train_base(model, data.train, data.search, file.train, BASE_SEED, on_epoch)
+    task = load_task(file.task, folder)
+    train_base(model, data.train, data.search, file.train, BASE_SEED, on_epoch, task=task)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(model, path)
     return model
 
 
-def cached_weights(file: SpaceFile) -> Path:
-    """Returns where the weights of a base network that is trained here are kept."""
-    parts = [part.model_dump(mode="json") for part in (file.model, file.data, file.train)]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    root = Path(os.environ.get("EVOSEARCH_CACHE") or Path.home() / ".cache" / "evosearch")
-    return root / "base" / f"{digest}.safetensors"
+def cached_weights(file: SpaceFile, folder: Path = Path()) -> Path:
+    """Returns where the weights of a base network that is trained here are kept.
+
+    Args:
+        file: the space file's content.
+        folder: where it lies, and where it may lie that lists the images of the search split.
+
+    Raises:
+        InputError: that list is missing.
+    """
+    sections = (file.model, file.data, file.task, file.train)
+    digest = hashlib.sha256(
+        json.dumps([part.model_dump(mode="json") for part in sections], sort_keys=True).encode()
+    )
+    listing = search_list(file.data, folder)
+    if listing is not None:
+        digest.update(listing.read_bytes())
+    return cache_folder() / "base" / f"{digest.hexdigest()[:16]}.safetensors"
 
 
 def example_input(config: ModelConfig) -> tuple[Tensor, ...]:

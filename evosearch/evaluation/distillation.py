@@ -2,22 +2,26 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import final
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.hooks import RemovableHandle
 
 from evosearch.errors import InputError
+from evosearch.evaluation.attention import (
+    attention_layers,
+    attention_loss,
+    attention_map,
+    module_outputs,
+)
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
+from evosearch.evaluation.heads import holders_of_heads
 from evosearch.evaluation.models import torch_seeded
 from evosearch.evaluation.scoring import device_of, evaluation_mode, score
+from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.evaluation.training import EpochRecord, OnEpoch, run_epochs
 from evosearch.seeding import Stream, integer
 
@@ -31,7 +35,8 @@ class FinetuneConfig(BaseModel):
         lr: learning rate of the first step; a cosine takes it to zero.
         weight_decay: L2 penalty on all parameters.
         temperature: softens both networks' logits.
-        alpha: weight of the softened logits against the labels: 0 is labels only, 1 none.
+        alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
+            to 0 where the task's output is no logits.
         attention: weight of attention transfer; 0 is none.
         attention_layers: patterns of the modules whose attention maps are matched; empty takes
             the last module of each image size.
@@ -71,57 +76,47 @@ class Distillation:
 
 
 def distillation_loss(
-    student: Tensor, teacher: Tensor, labels: Tensor, *, temperature: float, alpha: float
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    alpha: float,
+    task: Task = CLASSIFICATION,
 ) -> Tensor:
-    """Returns `(1 - alpha) CE + alpha T^2 KL(teacher_T || student_T)`, the mean over images.
+    """Returns `(1 - alpha) loss + alpha T^2 KL(teacher_T || student_T)`, the mean over images.
 
     Hinton, Vinyals and Dean 2015, section 2: the square keeps the gradients of the soft part at
-    the size of the hard part's at any temperature.
+    the size of the hard part's at any temperature. Where outputs have positions, as a
+    segmentation's, the divergence is the mean over them too.
 
     Args:
-        student: logits, `(images, classes)`.
-        teacher: logits, `(images, classes)`.
-        labels: `(images,)`.
+        student: logits, `(images, classes, ...)`.
+        teacher: logits, `(images, classes, ...)`.
+        labels: `(images, ...)`.
         temperature: T, which divides both logits.
         alpha: weight of the soft part.
+        task: whose loss is the hard part.
+
+    Raises:
+        InputError: an output is no logits, but `alpha` is not 0.
     """
-    hard = functional.cross_entropy(student, labels)
+    hard = task.losses(student, labels).mean()
+    if alpha == 0:
+        return hard
+    if student.ndim < 2:
+        raise InputError(
+            f"[finetune] alpha = {alpha:g} softens logits (images, classes, ...), but the output"
+            f" is {tuple(student.shape)}; set it to 0"
+        )
+    rows = [logits.movedim(1, -1).flatten(0, -2) / temperature for logits in (student, teacher)]
     soft = functional.kl_div(
-        functional.log_softmax(student / temperature, dim=1),
-        functional.log_softmax(teacher / temperature, dim=1),
+        functional.log_softmax(rows[0], dim=1),
+        functional.log_softmax(rows[1], dim=1),
         log_target=True,
         reduction="batchmean",
     )
     return (1 - alpha) * hard + alpha * temperature**2 * soft
-
-
-def attention_map(features: Tensor) -> Tensor:
-    """Returns where a layer looks: the sum over channels of its squares, of unit length.
-
-    Zagoruyko and Komodakis 2017, section 3.1 (`F_sum^2`). Its size does not depend on the number
-    of channels, so a pruned layer can be compared with the layer that it came from.
-
-    Args:
-        features: `(images, channels, height, width)`.
-
-    Returns:
-        `(images, height * width)`.
-    """
-    return functional.normalize(features.square().sum(1).flatten(1), dim=1)
-
-
-def attention_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Returns half the squared distance of attention maps, summed over layers, mean over images.
-
-    Zagoruyko and Komodakis 2017, eq. 2, with the distance squared as in their code; Hu et al.
-    2018 fine-tune pruned networks with it.
-
-    Args:
-        student: one map per layer, `(images, positions)`.
-        teacher: likewise.
-    """
-    pairs = zip(student, teacher, strict=True)
-    return torch.stack([0.5 * (s - t).square().sum(1).mean() for s, t in pairs]).sum()
 
 
 def distil(
@@ -132,12 +127,14 @@ def distil(
     config: FinetuneConfig,
     seed: int,
     on_epoch: OnEpoch | None = None,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> Distillation:
     """Fine-tunes a student on its teacher's outputs and keeps its best epoch.
 
-    The best epoch is that of least cross-entropy on the search split; the network as it came
-    counts as epoch 0. The weights are a function of the two networks, the data, the config, the
-    seed and the number of threads.
+    The best epoch is that of least loss on the search split; the network as it came counts as
+    epoch 0. Auxiliary heads are left out. The weights are a function of the two networks, the
+    data, the config, the seed and the number of threads.
 
     Args:
         teacher: not changed.
@@ -147,32 +144,38 @@ def distil(
         config: the `[finetune]` section.
         seed: of order and augmentation.
         on_epoch: called after every epoch, and once before the first.
+        task: whose loss is the hard part, and which output of both networks is compared.
 
     Raises:
-        InputError: an attention layer is not in both networks.
+        InputError: an attention layer is not in both networks, or outputs do not fit the task.
         EvaluationError: a loss is no longer finite.
     """
     require_split(search, SearchSplit)
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
-    layers = _attention_layers(teacher, student, train, config)
-    best = _BestEpoch(student, search, config.epochs, on_epoch)
+    layers: tuple[str, ...] = ()
+    if config.attention:
+        probe, patterns = train.images[:1], config.attention_layers
+        layers = attention_layers(teacher, student, probe, patterns)
+    holders = [student.get_submodule(name) for name in holders_of_heads(teacher, train.images[:2])]
+    best = _BestEpoch(student, search, config.epochs, on_epoch, task)
     seeded = torch_seeded(integer(seed, Stream.FINETUNING, "dropout"), device_of(student))
     with (
         seeded,
         evaluation_mode(teacher),
-        _outputs(teacher, layers) as teacher_features,
-        _outputs(student, layers) as student_features,
+        module_outputs(teacher, layers) as teacher_features,
+        module_outputs(student, layers) as student_features,
     ):
 
         def loss(images: Tensor, labels: Tensor) -> Tensor:
             with torch.no_grad():
-                target = teacher(images)
+                target = task.outputs(teacher(images))
             total = distillation_loss(
-                student(images),
+                task.outputs(student(images)),
                 target,
                 labels,
                 temperature=config.temperature,
                 alpha=config.alpha,
+                task=task,
             )
             if layers:
                 total = total + config.attention * attention_loss(
@@ -182,7 +185,7 @@ def distil(
             return total
 
         best.record(None)
-        for train_loss in run_epochs(student, train, config, loss, rng):
+        for train_loss in run_epochs(student, train, config, loss, rng, evaluating=holders):
             best.record(train_loss)
     best.restore()
     return Distillation(
@@ -195,10 +198,15 @@ class _BestEpoch:
     """Scores a network epoch by epoch and remembers the weights of its best."""
 
     def __init__(
-        self, model: nn.Module, search: SearchSplit, epochs: int, on_epoch: OnEpoch | None
+        self,
+        model: nn.Module,
+        search: SearchSplit,
+        epochs: int,
+        on_epoch: OnEpoch | None,
+        task: Task,
     ) -> None:
         self._model, self._search, self._epochs = model, search, epochs
-        self._on_epoch = on_epoch
+        self._on_epoch, self._task = on_epoch, task
         self._began = time.perf_counter()
         self._loss = math.inf
         self._state: dict[str, Tensor] = {}
@@ -206,7 +214,7 @@ class _BestEpoch:
         self.history: list[EpochRecord] = []
 
     def record(self, train_loss: float | None) -> None:
-        result = score(self._model, self._search)
+        result = score(self._model, self._search, task=self._task)
         if result.loss < self._loss:
             self._loss, self.epoch = result.loss, len(self.history)
             state = self._model.state_dict()
@@ -226,64 +234,3 @@ class _BestEpoch:
     def restore(self) -> None:
         self._model.load_state_dict(self._state)
         self._model.eval()
-
-
-def _attention_layers(
-    teacher: nn.Module, student: nn.Module, train: TrainSplit, config: FinetuneConfig
-) -> tuple[str, ...]:
-    """Returns the modules whose attention maps are to be matched, in the teacher's order."""
-    if config.attention == 0:
-        return ()
-    sizes = _image_sizes(teacher, train)
-    shared = {n: size for n, size in _image_sizes(student, train).items() if sizes.get(n) == size}
-    for pattern in config.attention_layers:
-        if not any(fnmatchcase(name, pattern) for name in shared):
-            raise InputError(
-                f"[finetune] attention_layers: {pattern!r} matches no module that gives feature"
-                " maps of one size in both networks"
-            )
-    if config.attention_layers:
-        return tuple(
-            name
-            for name in sizes
-            if name in shared and any(fnmatchcase(name, p) for p in config.attention_layers)
-        )
-    last = {size: name for name, size in sizes.items() if name in shared}
-    if not last:
-        raise InputError("[finetune] attention: the networks share no feature maps; set it to 0")
-    return tuple(last.values())
-
-
-def _image_sizes(model: nn.Module, train: TrainSplit) -> dict[str, tuple[int, ...]]:
-    """Returns the height and width of every module's feature maps, in the order of their end."""
-    names = [name for name, _ in model.named_modules() if name]
-    probe = train.images[:1].to(device_of(model))
-    with evaluation_mode(model), torch.no_grad(), _outputs(model, names) as outputs:
-        model(probe)
-    return {
-        name: tuple(output.shape[2:])
-        for name, output in outputs.items()
-        if output.ndim == 4 and output.shape[2:].numel() > 1
-    }
-
-
-@contextmanager
-def _outputs(model: nn.Module, names: Sequence[str]) -> Iterator[Mapping[str, Tensor]]:
-    """Yields what the named modules gave in the latest forward pass, in the order of their end."""
-    outputs: dict[str, Tensor] = {}
-
-    def watch(name: str) -> RemovableHandle:
-        def keep(_module: nn.Module, _inputs: object, output: object) -> None:
-            outputs.pop(name, None)
-            if isinstance(output, Tensor):
-                # A clone, because the next module may work in place.
-                outputs[name] = output.clone()
-
-        return model.get_submodule(name).register_forward_hook(keep)
-
-    handles = [watch(name) for name in names]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()

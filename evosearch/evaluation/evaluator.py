@@ -13,11 +13,12 @@ from torch import nn
 from evosearch.errors import EvaluationError
 from evosearch.evaluation.data import CalibrationSplit, SearchSplit
 from evosearch.evaluation.recalibration import recalibrate
-from evosearch.evaluation.scoring import device_of, score
+from evosearch.evaluation.scoring import Score, device_of, score
+from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import Bits, Mask
 from evosearch.surgery.compaction import compact, dropped_positions
-from evosearch.surgery.compensation import compensate
+from evosearch.surgery.compensation import Compensation
 from evosearch.surgery.criteria import l1
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.gram import collect_statistics, gram_blocks
@@ -28,16 +29,17 @@ class EvaluatorConfig(BaseModel):
     """How candidates are scored.
 
     Attributes:
-        compensate: whether kept weights are refitted by least squares before scoring.
         batch_size: images per forward pass when scoring.
-        calibration_batch: images per forward pass when BatchNorm statistics are re-estimated.
+        calibration_batch: images per forward pass when statistics are measured.
+        compensation_images: calibration images that kept weights are refitted on, all in one
+            forward pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    compensate: bool = True
     batch_size: int = Field(default=128, ge=1)
     calibration_batch: int = Field(default=128, ge=2)
+    compensation_images: int = Field(default=512, ge=2)
 
 
 class Evaluator(Protocol):
@@ -65,8 +67,9 @@ class MaskEvaluator:
         search: SearchSplit,
         config: EvaluatorConfig,
         seed: int,
+        task: Task = CLASSIFICATION,
     ) -> None:
-        """Measures the base network's statistics.
+        """Records the outputs of the base network's layers.
 
         Args:
             model: the base network, trained; not changed.
@@ -75,20 +78,21 @@ class MaskEvaluator:
             search: images that candidates are scored on.
             config: how candidates are scored.
             seed: the run's.
+            task: what candidates are judged by.
         """
+        self._task = task
         self._model = model
         self._discovery = discovery
-        self._calibration = calibration
         self._search = search
         self._config = config
         self._batches = [
             batch.to(device_of(model))
-            for batch in torch.split(calibration.images, config.calibration_batch)
+            for batch, _ in calibration.batches(config.calibration_batch)
             if len(batch) > 1  # BatchNorm cannot take statistics of a single image
         ]
-        self._consumers = collect_statistics(
-            model, discovery.space.groups, discovery.layers, self._batches, seed
-        )
+        self._seed = seed
+        images = torch.cat(self._batches)[: config.compensation_images]
+        self._compensation = Compensation(model.eval(), discovery.layers, images, seed)
 
     def network(self, mask: Mask) -> nn.Module:
         """Returns the compact network of a mask, compensated and recalibrated.
@@ -97,11 +101,9 @@ class MaskEvaluator:
         """
         groups = self._discovery.space.groups
         network = compact(self._model, groups, mask).eval()
-        if all(bits.all() for bits in mask.values()):
-            return network
-        if self._config.compensate:
-            compensate(network, self._model, dropped_positions(groups, mask), self._consumers)
-        recalibrate(network, self._batches)
+        drops = dropped_positions(groups, mask)
+        if drops:
+            self._compensation.apply(network, drops)
         return network
 
     def plain_network(self, mask: Mask) -> nn.Module:
@@ -121,7 +123,7 @@ class MaskEvaluator:
     def _measure(self, build: Callable[[], nn.Module]) -> Evaluation:
         start = time.perf_counter()
         try:
-            scored = score(build(), self._search, batch_size=self._config.batch_size)
+            scored = self._score(build())
         except (RuntimeError, ValueError) as error:
             raise EvaluationError(f"{type(error).__name__}: {error}") from error
         return Evaluation(
@@ -133,12 +135,16 @@ class MaskEvaluator:
             seconds=time.perf_counter() - start,
         )
 
+    def _score(self, network: nn.Module) -> Score:
+        return score(network, self._search, task=self._task, batch_size=self._config.batch_size)
+
     def knowledge(self) -> Knowledge:
         """Returns the Gram matrices and importance scores of the base network."""
-        groups = self._discovery.space.groups
+        groups, layers = self._discovery.space.groups, self._discovery.layers
+        consumers = collect_statistics(self._model, groups, layers, self._batches, self._seed)
         return Knowledge(
-            gram=gram_blocks(self._model, groups, self._consumers),
-            scores={"l1": l1(self._model, groups, self._discovery.layers)},
+            gram=gram_blocks(self._model, groups, consumers),
+            scores={"l1": l1(self._model, groups, layers)},
         )
 
     def sensitivity(
@@ -146,7 +152,9 @@ class MaskEvaluator:
         subset: Callable[[str, int], Bits],
         keep_ratios: tuple[float, ...],
     ) -> dict[str, SensitivityCurve]:
-        """Measures how the calibration loss rises when one group alone is cut.
+        """Measures how the search loss rises when one group alone is cut.
+
+        Not the calibration loss: the weights that stay are refitted on those images.
 
         Args:
             subset: gives the channels to keep of a group at a width.
@@ -154,17 +162,15 @@ class MaskEvaluator:
         """
         space = self._discovery.space
         full = space.full_mask()
-        base = score(self._model, self._calibration, batch_size=self._config.batch_size).loss
+        base = self._score(self._model).loss
         curves = {}
         for group in space.groups:
             legal = np.array(group.legal_widths())
             wanted = {int(legal[np.abs(legal - r * group.size).argmin()]) for r in keep_ratios}
             widths = np.array([*sorted(wanted - {group.size}), group.size], dtype=np.int64)
             losses = [
-                score(
-                    self.network(Mask({**full, group.name: subset(group.name, int(width))})),
-                    self._calibration,
-                    batch_size=self._config.batch_size,
+                self._score(
+                    self.network(Mask({**full, group.name: subset(group.name, int(width))}))
                 ).loss
                 for width in widths[:-1]
             ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evosearch.errors import InputError, unknown_name
+from evosearch.evaluation.paths import find
 from evosearch.evaluation.weights import load_weights
 from evosearch.seeding import Stream, integer
 
@@ -27,8 +28,8 @@ class ModelConfig(BaseModel):
         build: "module:callable", "file.py:callable" with the file beside the space file, or
             "torchvision:resnet18".
         input: shape of one image without the batch, or a list of shapes for several inputs.
-        weights: safetensors file or checkpoint of tensors, relative to the space file; none
-            where the base network is trained here.
+        weights: safetensors file or checkpoint of tensors, relative to the space file, or else
+            to $EVOSEARCH_DATA; none where the base network is trained here.
         kwargs: arguments of the callable.
     """
 
@@ -90,7 +91,8 @@ def build_model(config: ModelConfig, folder: Path = Path(), *, seed: int = 0) ->
             " expected a torch.nn.Module"
         )
     if config.weights is not None:
-        load_weights(model, folder / config.weights)
+        advice = "put the weights there, or leave the key out to train the network here"
+        load_weights(model, find(config.weights, folder, "[model] weights", advice))
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a network on a split, with standard errors, image by image."""
+"""Loss and metric of a network on a split, with standard errors, image by image."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,17 @@ from typing import final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from evosearch.errors import EvaluationError, InputError
-from evosearch.evaluation.data import CalibrationSplit, SearchSplit, TrainSplit, require_split
+from evosearch.evaluation.data import (
+    CalibrationSplit,
+    SearchSplit,
+    Split,
+    TrainSplit,
+    require_split,
+)
+from evosearch.evaluation.task import CLASSIFICATION, Task
 
 BATCH_SIZE = 128
 """Images per forward pass: batches of 64 to 128 are up to 3 x faster per image than 512."""
@@ -24,9 +30,10 @@ class Score:
     """What a network is worth on some images.
 
     Attributes:
-        loss: mean cross-entropy, in nats.
+        loss: mean over images; of cross-entropy in nats, where the task has no loss of its own.
         loss_se: its standard error over images.
-        accuracy: share of images classified right, in [0, 1].
+        accuracy: share of images classified right, or the mean of the task's own metric; in
+            [0, 1].
         accuracy_se: its standard error over images.
         images: number of images.
     """
@@ -44,12 +51,12 @@ class ImageScores:
     """The outcome of every image, which lets two networks be compared image by image.
 
     Attributes:
-        losses: cross-entropy in nats, `(images,)`.
-        correct: whether the largest logit is the label's, `(images,)`.
+        losses: of the task, `(images,)`.
+        metrics: of the task, `(images,)`, in [0, 1]; for classes 1 where right, 0 where wrong.
     """
 
     losses: NDArray[np.float64]
-    correct: NDArray[np.bool_]
+    metrics: NDArray[np.float64]
 
     @property
     def score(self) -> Score:
@@ -64,8 +71,8 @@ class ImageScores:
         return Score(
             loss=float(self.losses.mean()),
             loss_se=float(self.losses.std(ddof=1) / count**0.5),
-            accuracy=float(self.correct.mean()),
-            accuracy_se=float(self.correct.std(ddof=1) / count**0.5),
+            accuracy=float(self.metrics.mean()),
+            accuracy_se=float(self.metrics.std(ddof=1) / count**0.5),
             images=count,
         )
 
@@ -74,65 +81,57 @@ def score(
     model: nn.Module,
     split: SearchSplit | CalibrationSplit | TrainSplit,
     *,
+    task: Task = CLASSIFICATION,
     batch_size: int = BATCH_SIZE,
 ) -> Score:
-    """Returns the loss and accuracy of a classifier on a split; never on the test split.
+    """Returns the loss and accuracy of a network on a split; never on the test split.
 
     Args:
-        model: maps images to logits `(images, classes)`; left in the mode that it was in.
+        model: left in the mode that it was in.
         split: scored whole and without augmentation.
+        task: what the outputs are judged by.
         batch_size: images per forward pass.
 
     Raises:
         TypeError: `split` is a `TestSplit`.
         EvaluationError: a loss is not finite.
-        InputError: the outputs are not logits for the labels.
+        InputError: the outputs do not fit the task.
     """
     require_split(split, SearchSplit, CalibrationSplit, TrainSplit)
-    return image_scores(model, split.images, split.labels, batch_size=batch_size).score
+    return image_scores(model, split, task=task, batch_size=batch_size).score
 
 
 def image_scores(
-    model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = BATCH_SIZE
+    model: nn.Module,
+    split: Split,
+    *,
+    task: Task = CLASSIFICATION,
+    batch_size: int = BATCH_SIZE,
 ) -> ImageScores:
-    """Returns the loss and correctness of every image.
+    """Returns the loss and metric of every image of any split, the test split included.
 
     Args:
-        model: maps images to logits `(images, classes)`; left in the mode that it was in.
-        images: `(images, channels, height, width)`.
-        labels: int64, `(images,)`.
+        model: left in the mode that it was in.
+        split: scored whole and without augmentation.
+        task: what the outputs are judged by, on the CPU and as float32.
         batch_size: images per forward pass.
 
     Raises:
         EvaluationError: a loss is not finite.
-        InputError: the outputs are not logits for the labels.
+        InputError: the outputs do not fit the task.
     """
     place = device_of(model)
-    losses, correct = [], []
+    losses, metrics = [], []
     with evaluation_mode(model), torch.inference_mode():
-        for batch, targets in zip(
-            torch.split(images, batch_size), torch.split(labels, batch_size), strict=True
-        ):
-            logits = model(batch.to(place)).float().cpu()
-            _require_logits(logits, targets)
-            losses.append(functional.cross_entropy(logits, targets, reduction="none"))
-            correct.append(logits.argmax(1) == targets)
+        for images, targets in split.batches(batch_size):
+            output = task.outputs(model(images.to(place))).float().cpu()
+            losses.append(task.losses(output, targets))
+            metrics.append(task.metrics(output, targets))
     values = torch.cat(losses).double().numpy()
     broken = int((~np.isfinite(values)).sum())
     if broken:
         raise EvaluationError(f"the loss is not finite on {broken} of {len(values)} images")
-    return ImageScores(losses=values, correct=torch.cat(correct).numpy())
-
-
-def _require_logits(logits: Tensor, labels: Tensor) -> None:
-    if logits.ndim != 2 or len(logits) != len(labels):
-        raise InputError(
-            f"expected logits ({len(labels)}, classes) from the model, got {tuple(logits.shape)}"
-        )
-    if int(labels.max()) >= logits.shape[1]:
-        raise InputError(
-            f"the data has label {int(labels.max())}, the model only {logits.shape[1]} classes"
-        )
+    return ImageScores(losses=values, metrics=torch.cat(metrics).numpy())
 
 
 def device_of(model: nn.Module) -> torch.device:

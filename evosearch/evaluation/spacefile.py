@@ -6,9 +6,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from evosearch.config import read_toml, validated
-from evosearch.evaluation.data import DataConfig
+from evosearch.evaluation.dataconfig import DataConfig
 from evosearch.evaluation.distillation import FinetuneConfig
 from evosearch.evaluation.models import ModelConfig
+from evosearch.evaluation.task import TaskConfig
 from evosearch.evaluation.training import TrainConfig
 from evosearch.surgery.discovery import GroupRules
 
@@ -19,20 +20,25 @@ class SpaceFile(BaseModel):
     Attributes:
         model: the base network.
         data: its data and splits.
+        task: what it is judged by; classification where nothing else is said.
         groups: which channels may go.
         train: base training, for networks whose weights are made here.
         search: defaults for `evosearch search`, and per-strategy settings; the run checks them.
         finetune: distillation of the network that is picked.
+        traced: the search space as `evosearch space new` found it, for people to review; where
+            it is present, a search refuses a model whose space has become another.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelConfig
     data: DataConfig
+    task: TaskConfig = TaskConfig()
     groups: GroupRules = GroupRules()
     train: TrainConfig = TrainConfig()
     search: dict[str, Any] = Field(default_factory=dict)
     finetune: FinetuneConfig = FinetuneConfig()
+    traced: dict[str, Any] | None = None
 
 
 def load_space_file(path: Path) -> SpaceFile:

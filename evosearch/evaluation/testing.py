@@ -8,8 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from evosearch.errors import InputError
-from evosearch.evaluation.data import DataConfig, load_test_split
+from evosearch.evaluation.data import load_test_split
+from evosearch.evaluation.dataconfig import DataConfig
 from evosearch.evaluation.scoring import Score, image_scores
+from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.evaluation.weights import weights_digest
 
 
@@ -45,18 +47,26 @@ class TestReport:
     second look nor a second program goes unseen.
     """
 
-    def __init__(self, path: Path, data: DataConfig, folder: Path = Path()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        data: DataConfig,
+        folder: Path = Path(),
+        *,
+        task: Task = CLASSIFICATION,
+    ) -> None:
         """Opens the ledger, or starts one with the first measurement.
 
         Args:
             path: of the ledger, a JSON file.
             data: the `[data]` section.
             folder: where the space file lies.
+            task: what networks are judged by.
 
         Raises:
             InputError: the file is no ledger, or one of other data.
         """
-        self._path, self._folder = path, folder
+        self._path, self._folder, self._task = path, folder, task
         self._ledger = _Ledger(data=data)
         if not path.exists():
             return
@@ -102,7 +112,7 @@ class TestReport:
         self._ledger.opened += 1
         self._save()
         split = load_test_split(self._ledger.data, self._folder)
-        outcome = image_scores(model, split.images, split.labels).score
+        outcome = image_scores(model, split, task=self._task).score
         result = TestResult(weights=digest, score=outcome)
         self._ledger.results[name] = result
         self._save()

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from evosearch.errors import EvaluationError
+from evosearch.errors import EvaluationError, InputError
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.models import torch_seeded
 from evosearch.evaluation.scoring import Score, device_of, score
+from evosearch.evaluation.task import CLASSIFICATION, Task, cross_entropy
 from evosearch.seeding import Stream, integer
 
 
@@ -50,7 +51,8 @@ class TrainConfig(BaseModel):
         batch_size: images per step, at most: an epoch is cut into batches of nearly equal size.
         lr: learning rate of the first step; a cosine takes it to zero.
         weight_decay: L2 penalty on all parameters.
-        label_smoothing: probability that is spread evenly over the classes, in [0, 1).
+        label_smoothing: probability that is spread evenly over the classes, in [0, 1); not with
+            a loss of the task's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +94,8 @@ def run_epochs(
     schedule: Schedule,
     batch_loss: BatchLoss,
     rng: torch.Generator,
+    *,
+    evaluating: Sequence[nn.Module] = (),
 ) -> Iterator[float]:
     """Trains a model, yielding the mean objective after every epoch.
 
@@ -105,6 +109,7 @@ def run_epochs(
         schedule: how long and how fast.
         batch_loss: images and labels of a batch, on the model's device -> mean objective.
         rng: of the CPU.
+        evaluating: modules of the model that stay in evaluation mode; not those inside them.
 
     Raises:
         EvaluationError: the objective is no longer finite.
@@ -122,6 +127,8 @@ def run_epochs(
     place = device_of(model)
     for epoch in range(1, schedule.epochs + 1):
         model.train()
+        for module in evaluating:
+            module.training = False
         total = 0.0
         # Batches of nearly equal size: a last batch of one image would break BatchNorm.
         for positions in torch.randperm(len(train), generator=rng).tensor_split(steps):
@@ -148,8 +155,10 @@ def train_base(
     config: TrainConfig,
     seed: int,
     on_epoch: OnEpoch | None = None,
+    *,
+    task: Task = CLASSIFICATION,
 ) -> tuple[EpochRecord, ...]:
-    """Trains a base network with cross-entropy; the network of the last epoch is the result.
+    """Trains a base network on its task's loss; the network of the last epoch is the result.
 
     The search split only shows how training goes: nothing is chosen by it, so that it stays a
     fair judge of the networks cut from this one. The weights are a function of the initial
@@ -162,20 +171,26 @@ def train_base(
         config: the `[train]` section.
         seed: of order and augmentation.
         on_epoch: called after every epoch.
+        task: whose loss is lowered.
 
     Returns:
         One record per epoch.
 
     Raises:
         EvaluationError: the loss is no longer finite.
+        InputError: the outputs do not fit the task, or labels are to be smoothed for a loss of
+            the task's own.
     """
+    if config.label_smoothing and task.loss is not cross_entropy:
+        raise InputError("[train] label_smoothing is for cross-entropy; [task] has its own loss")
     began = time.perf_counter()
     rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(
-            model(images), labels, label_smoothing=config.label_smoothing
-        )
+        output = task.outputs(model(images))
+        if config.label_smoothing:
+            return functional.cross_entropy(output, labels, label_smoothing=config.label_smoothing)
+        return task.losses(output, labels).mean()
 
     history: list[EpochRecord] = []
     with torch_seeded(integer(seed, Stream.BASE_TRAINING, "dropout"), device_of(model)):
@@ -184,7 +199,7 @@ def train_base(
                 epoch=len(history) + 1,
                 epochs=config.epochs,
                 train_loss=train_loss,
-                search=None if search is None else score(model, search),
+                search=None if search is None else score(model, search, task=task),
                 seconds=time.perf_counter() - began,
             )
             history.append(record)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from evosearch.evaluation import data
+from evosearch.evaluation.dataconfig import DataConfig
 
 
 @pytest.fixture(autouse=True)
@@ -12,9 +13,15 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _own_folders(monkeypatch, tmp_path):
+    monkeypatch.delenv("EVOSEARCH_DATA", raising=False)
+    monkeypatch.setenv("EVOSEARCH_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def digits_config():
-    return data.DataConfig(
+    return DataConfig(
         name="digits", mean=(0.305,), std=(0.376,), augment=("crop",), calibration=200, search=350
     )
 

@@ -1,7 +1,10 @@
 import pytest
 import torch
 
+from evosearch.errors import InputError
 from evosearch.evaluation.augmentation import Augmentation
+from evosearch.evaluation.data import load_search_data
+from evosearch.evaluation.dataconfig import DataConfig
 
 
 def images(count=64, channels=2, height=8, width=16):
@@ -70,9 +73,53 @@ def test_a_batch_has_the_labels_of_its_images(digits):
     assert batch.shape == (100, 1, 8, 8)
     centre = batch[:, 0, 2:6, 2:6].flatten(1)
     windows = [
-        digits.train.images[:100, 0, 2 + r : 6 + r, 2 + c : 6 + c].flatten(1)
+        digits.train.images[:100][:, 0, 2 + r : 6 + r, 2 + c : 6 + c].flatten(1)
         for r in (-1, 0, 1)
         for c in (-1, 0, 1)
     ]
     distances = torch.stack([torch.cdist(centre, window) for window in windows]).amin(0)
     assert torch.equal(distances.argmin(1), positions)
+
+
+# Transforms by name
+
+
+def augmented(entries, **changes):
+    settings = {"name": "fake", "kwargs": {"size": 40, "image_size": [3, 8, 8]}}
+    sizes = {"calibration": 4, "search": 4}
+    return load_search_data(DataConfig(**settings, **sizes, augment=entries, **changes)).train
+
+
+def test_named_transforms_draw_for_each_image_and_from_the_generator_alone():
+    train = augmented([{"name": "RandomErasing", "p": 0.5, "value": 7}])
+    positions = torch.arange(len(train))
+    torch.manual_seed(1)
+    first, labels = train.batch(positions, rng(3))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert torch.equal(train.batch(positions, rng(3))[0], first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(train.batch(positions, rng(4))[0], first)
+    assert torch.equal(labels, train.labels)
+    same = [torch.equal(a, b) for a, b in zip(first, train.images[:], strict=True)]
+    assert 0 < sum(same) < len(same)
+    changed = first != train.images[:]
+    assert torch.allclose(first[changed], torch.tensor(7 / 255))
+
+
+def test_named_transforms_come_before_normalisation_and_flip():
+    entries = [{"name": "RandomInvert", "p": 1.0}, "flip"]
+    train = augmented(entries, mean=(0.5,) * 3, std=(0.5,) * 3)
+    images, _ = train.batch(torch.arange(len(train)), rng())
+    inverted = -train.images[:]
+    either = (images - inverted).abs().amax((1, 2, 3)) < 1e-6
+    mirrored = (images - inverted.flip(-1)).abs().amax((1, 2, 3)) < 1e-6
+    assert bool((either ^ mirrored).all())
+    assert 0 < int(either.sum()) < len(train)
+
+
+def test_a_transform_that_fails_is_one_line():
+    train = augmented([{"name": "RandomCrop", "size": 20}])
+    with pytest.raises(InputError, match=r"^\[data\] augment: ValueError: ") as caught:
+        train.batch(torch.arange(2), rng())
+    assert "\n" not in str(caught.value)

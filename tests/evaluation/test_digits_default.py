@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from evosearch.evaluation import testing
-from evosearch.evaluation.data import DataConfig, load_search_data
+from evosearch.evaluation.data import load_search_data
+from evosearch.evaluation.dataconfig import DataConfig
 from evosearch.evaluation.models import ModelConfig, build_model
 from evosearch.evaluation.training import TrainConfig, train_base
 

@@ -7,13 +7,8 @@ from torch import nn
 
 from evosearch.errors import InputError
 from evosearch.evaluation import distillation
-from evosearch.evaluation.distillation import (
-    FinetuneConfig,
-    attention_loss,
-    attention_map,
-    distil,
-    distillation_loss,
-)
+from evosearch.evaluation.attention import attention_loss, attention_map
+from evosearch.evaluation.distillation import FinetuneConfig, distil, distillation_loss
 from evosearch.evaluation.models import digits_resnet
 from evosearch.evaluation.scoring import score
 from evosearch.evaluation.training import TrainConfig, train_base
@@ -123,9 +118,9 @@ def test_the_student_ends_with_the_weights_of_its_best_epoch(teacher, student, f
     """The search split is made to like the middle epoch best."""
     digests, real = [], distillation.score
 
-    def scored(model, split):
+    def scored(model, split, task):
         digests.append(weights_digest(model))
-        outcome = real(model, split)
+        outcome = real(model, split, task=task)
         loss = [0.5, 0.3, 0.4, 0.3][len(digests) - 1]
         return outcome.__class__(**{**vars(outcome), "loss": loss})
 
@@ -162,7 +157,7 @@ def test_attention_transfer_pulls_the_maps_together(teacher, student, few):
     def distance(model):
         with torch.no_grad():
             maps = [
-                attention_map(net.layer1(torch.relu(net.bn1(net.conv1(search.images)))))
+                attention_map(net.layer1(torch.relu(net.bn1(net.conv1(search.images[:])))))
                 for net in (model.eval(), teacher.eval())
             ]
         return attention_loss(maps[:1], maps[1:]).item()

@@ -105,7 +105,7 @@ def test_weights_are_relative_to_the_folder(tmp_path):
         ({"build": "own.py:fails"}, "KeyError"),
         ({"kwargs": {"depth": 3}}, "TypeError: .*unexpected keyword argument 'depth'"),
         ({"build": "evosearch.evaluation.models:cifar_resnet", "kwargs": {"depth": 21}}, "6n"),
-        ({"weights": "absent.safetensors"}, "no such weights file"),
+        ({"weights": "absent.safetensors"}, "weights = .*: nothing at"),
     ],
 )
 def test_models_that_cannot_be_built(changes, message, own):

@@ -8,6 +8,7 @@ from torch import nn
 from evosearch.errors import EvaluationError, InputError
 from evosearch.evaluation.data import SearchSplit
 from evosearch.evaluation.scoring import evaluation_mode, image_scores, score
+from tests.evaluation import helpers
 
 
 class Logits(nn.Module):
@@ -24,9 +25,7 @@ class Logits(nn.Module):
 
 def split_of(logits, labels):
     images = torch.tensor(logits, dtype=torch.float32)[:, None, None, :]
-    return SearchSplit(
-        images=images, labels=torch.tensor(labels), indices=torch.arange(len(labels))
-    )
+    return helpers.split_of(SearchSplit, images, labels)
 
 
 def test_score_by_hand():
@@ -43,19 +42,19 @@ def test_score_by_hand():
 
 def test_image_scores_by_hand():
     split = split_of([[0, 0], [math.log(3), 0]], [0, 1])
-    scores = image_scores(Logits(), split.images, split.labels)
+    scores = image_scores(Logits(), split)
     assert scores.losses == pytest.approx([math.log(2), math.log(4)], abs=1e-6)
-    assert scores.correct.tolist() == [True, False]
+    assert scores.metrics.tolist() == [1, 0]
     assert scores.losses.dtype == np.float64
 
 
 def test_batches_do_not_change_the_score(digits):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    whole = image_scores(model, digits.search.images, digits.search.labels, batch_size=350)
-    parts = image_scores(model, digits.search.images, digits.search.labels, batch_size=37)
+    whole = image_scores(model, digits.search, batch_size=350)
+    parts = image_scores(model, digits.search, batch_size=37)
     assert parts.losses == pytest.approx(whole.losses, abs=1e-6)
-    assert np.array_equal(parts.correct, whole.correct)
+    assert np.array_equal(parts.metrics, whole.metrics)
 
 
 def test_modes_come_back_and_dropout_is_off():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from evosearch.errors import EvaluationError, InputError
-from evosearch.evaluation import data, testing
+from evosearch.evaluation import sources, testing
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def opened(monkeypatch):
 def test_a_network_is_measured_once(tmp_path, digits_config, model, opened):
     report = testing.TestReport(tmp_path / "test.json", digits_config)
     first = report.measure("base", model)
-    assert first.score.images == data.DIGITS_TEST
+    assert first.score.images == sources.DIGITS_TEST
     assert report.measure("base", model) == first
     assert len(opened) == report.opened == 1
 

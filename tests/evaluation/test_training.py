@@ -9,6 +9,7 @@ from evosearch.evaluation.models import ModelConfig, build_model
 from evosearch.evaluation.scoring import score
 from evosearch.evaluation.training import TrainConfig, run_epochs, train_base
 from evosearch.evaluation.weights import weights_digest
+from tests.evaluation.helpers import split_of
 
 MODEL = ModelConfig(
     build="evosearch.evaluation.models:digits_resnet", input=(1, 8, 8), kwargs={"width": 4}
@@ -86,17 +87,14 @@ def test_every_epoch_sees_every_image_once_in_batches_of_nearly_one_size(few):
     for _ in run_epochs(model, plain, config, loss, rng()):
         assert [len(batch) for batch in seen] == [22, 22, 21]
         images = torch.cat(seen)
-        order = torch.cdist(images.flatten(1), plain.images.flatten(1)).argmin(1)
+        order = torch.cdist(images.flatten(1), plain.images[:].flatten(1)).argmin(1)
         assert sorted(order.tolist()) == list(range(65))
         seen.clear()
 
 
 def test_the_learning_rate_follows_a_cosine_to_zero():
     """Plain steps on a constant gradient, with the momentum summed by hand."""
-    split = data.TrainSplit(
-        images=torch.ones(4, 1, 1, 1), labels=torch.zeros(4, dtype=torch.int64),
-        indices=torch.arange(4),
-    )  # fmt: skip
+    split = split_of(data.TrainSplit, torch.ones(4, 1, 1, 1), [0, 0, 0, 0])
     model = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.fill_(0.0)

@@ -1,0 +1,250 @@
+"""What every strategy promises: legal proposals in the budget, purity, replay, survival."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from evosearch.cost import Bound, Budget
+from evosearch.errors import InfeasibleBudget, InputError
+from evosearch.knowledge import Knowledge
+from evosearch.mask import Mask
+from evosearch.strategies import STRATEGIES, strategy_class
+from evosearch.strategies.base import Strategy
+from evosearch.trial import Proposal, Trial
+from tests.strategies.problems import budget_of, chain, knowledge_of, outcome
+
+SPACE = chain([16, 21, 12, 18], min_keep=2)
+KNOWLEDGE = knowledge_of(SPACE, seed=1)
+BUDGETS = {
+    "one": budget_of(SPACE, macs=0.5),
+    "range": budget_of(SPACE, macs=(0.25, 0.7)),
+    "two": budget_of(SPACE, macs=0.5, params=0.4),
+    "two ranges": budget_of(SPACE, macs=(0.3, 0.6), params=(0.25, 0.5)),
+}
+QUICK = {"layerwise": {"genetic": {"population": 16, "patience": 2}}}
+"""Settings that spare the tests time where the quality of channels does not matter."""
+Loss = Callable[[Mask, int], float | None]
+
+pytestmark = pytest.mark.parametrize("name", sorted(STRATEGIES))
+
+
+def build(name: str, budget: Budget, seed: int = 0, **settings: object) -> Strategy:
+    kind = STRATEGIES[name]
+    config = kind.Config.model_validate(QUICK.get(name, {}) | settings)
+    return kind(space=SPACE, budget=budget, knowledge=KNOWLEDGE, config=config, seed=seed)
+
+
+def ragged(mask: Mask, number: int) -> float:
+    """A loss that falls with what is kept, and that no plan predicts."""
+    kept = sum(float(bits.mean()) for bits in mask.values())
+    return 3.0 - 0.5 * kept + int(mask.key[:4], 16) / 2**17
+
+
+def constant(mask: Mask, number: int) -> float:
+    return 1.0
+
+
+def failing_now_and_then(mask: Mask, number: int) -> float | None:
+    return None if number % 3 == 0 else ragged(mask, number)
+
+
+def failing(mask: Mask, number: int) -> None:
+    return None
+
+
+def rounds_of(strategy: Strategy, rounds: int, loss: Loss) -> list[list[Trial]]:
+    told: list[list[Trial]] = []
+    for generation in range(rounds):
+        first = sum(map(len, told))
+        trials = [
+            outcome(SPACE, proposal, number, generation, loss(proposal.mask, number))
+            for number, proposal in enumerate(strategy.ask(), first)
+        ]
+        strategy.tell(trials)
+        told.append(trials)
+    return told
+
+
+def stored(trial: Trial) -> Trial:
+    """Returns the trial as a study on disk gives it back."""
+    genome = json.loads(json.dumps(dict(trial.genome)))
+    mask = Mask.from_json(json.loads(json.dumps(trial.mask.to_json())), SPACE.sizes)
+    return Trial(**{**vars(trial), "genome": genome, "mask": mask})
+
+
+def content(proposals: list[Proposal]) -> list[tuple[str, str]]:
+    return [(p.mask.key, json.dumps(dict(p.genome), sort_keys=True)) for p in proposals]
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_proposals_are_legal_and_within_the_budget(name: str, budget: str) -> None:
+    strategy = build(name, BUDGETS[budget])
+    for trials in rounds_of(strategy, 5, ragged):
+        assert len(trials) == 4
+        for trial in trials:
+            SPACE.check(trial.mask)
+            assert trial.violation(BUDGETS[budget]) == 0
+            # The point of the range that it was made for is met too.
+            assert trial.violation(BUDGETS[budget].at(trial.genome["budget"])) == 0
+
+
+def test_budgets_of_a_range_take_turns(name: str) -> None:
+    told = rounds_of(build(name, BUDGETS["range"]), 5, ragged)
+    positions = [trial.genome["budget"] for trials in told for trial in trials]
+    assert positions == [0.0, 0.25, 0.5, 0.75, 1.0] * 4
+    used = [t.cost.macs / BUDGETS["range"].at(t.genome["budget"]).macs.high for t in told[-1]]
+    assert min(used) > 0.8
+    single = rounds_of(build(name, BUDGETS["one"]), 2, ragged)
+    assert {trial.genome["budget"] for trials in single for trial in trials} == {1.0}
+
+
+@pytest.mark.parametrize("round_size", [1, 3, 7])
+def test_rounds_have_the_configured_size(name: str, round_size: int) -> None:
+    strategy = build(name, BUDGETS["range"], round_size=round_size)
+    assert {len(trials) for trials in rounds_of(strategy, 4, ragged)} == {round_size}
+
+
+def test_asking_is_pure(name: str) -> None:
+    strategy = build(name, BUDGETS["range"])
+    for generation in range(5):
+        first = strategy.ask()
+        assert content(strategy.ask()) == content(first)
+        numbered = enumerate(first, 4 * generation)
+        strategy.tell([outcome(SPACE, p, i, generation, ragged(p.mask, i)) for i, p in numbered])
+
+
+@pytest.mark.parametrize("loss", [ragged, constant, failing_now_and_then, failing])
+def test_a_told_again_strategy_asks_the_same(name: str, loss: Loss) -> None:
+    original = build(name, BUDGETS["range"])
+    told = rounds_of(original, 5, loss)
+    again = build(name, BUDGETS["range"])
+    for trials in told:
+        again.tell([stored(trial) for trial in trials])
+    assert content(again.ask()) == content(original.ask())
+
+
+@pytest.mark.parametrize("loss", [ragged, constant])
+@pytest.mark.parametrize("budget", ["one", "range"])
+def test_seeds_decide(name: str, budget: str, loss: Loss) -> None:
+    def masks(seed: int) -> list[str]:
+        told = rounds_of(build(name, BUDGETS[budget], seed), 4, loss)
+        return [trial.mask.key for trials in told for trial in trials]
+
+    first = masks(0)
+    assert masks(0) == first
+    assert masks(1) != first
+
+
+@pytest.mark.parametrize("loss", [failing_now_and_then, failing])
+def test_failures_are_survived_and_move_the_search_on(name: str, loss: Loss) -> None:
+    told = rounds_of(build(name, BUDGETS["one"]), 6, loss)
+    assert any(trial.evaluation is None for trial in told[-1])
+    assert len({trial.mask for trials in told for trial in trials}) > 20
+
+
+def test_failures_are_no_free_pass(name: str) -> None:
+    # What is asked after a failure is not what is asked after a success.
+    first, second = build(name, BUDGETS["one"]), build(name, BUDGETS["one"])
+    rounds_of(first, 5, ragged)
+    rounds_of(second, 5, failing_now_and_then)
+    assert content(first.ask()) != content(second.ask())
+
+
+def test_proposals_seldom_repeat(name: str) -> None:
+    told = rounds_of(build(name, BUDGETS["range"]), 10, ragged)
+    assert len({trial.mask for trials in told for trial in trials}) >= 38
+
+
+def test_a_tiny_space_is_exhausted_without_an_error(name: str) -> None:
+    space = chain([2, 2])
+    kind = STRATEGIES[name]
+    strategy = kind(
+        space=space,
+        budget=budget_of(space, macs=0.6),
+        knowledge=knowledge_of(space, seed=0),
+        config=kind.Config(),
+        seed=0,
+    )
+    for generation in range(6):
+        proposals = strategy.ask()
+        assert len(proposals) == 4
+        strategy.tell(
+            [
+                outcome(space, p, 4 * generation + i, generation, 1.0)
+                for i, p in enumerate(proposals)
+            ]
+        )
+
+
+def test_learning_beats_the_first_plans(name: str) -> None:
+    # The hidden cost of a channel differs between groups, against what knowledge says.
+    prices = {"g0": 4.0, "g1": 0.1, "g2": 0.5, "g3": 2.0}
+
+    def loss(mask: Mask, number: int) -> float:
+        return 0.1 + sum(prices[g] * float(1 - bits.mean()) ** 2 for g, bits in mask.items())
+
+    told = rounds_of(build(name, BUDGETS["one"]), 12, loss)
+    losses = [trial.evaluation.loss for trials in told for trial in trials if trial.evaluation]
+    assert min(losses) < 0.9 * min(losses[:2])
+
+
+def test_an_unreachable_budget_is_refused(name: str) -> None:
+    least = SPACE.smallest_cost.macs
+    with pytest.raises(InfeasibleBudget, match="smallest reachable network"):
+        build(name, Budget(macs=Bound(low=least - 1, high=SPACE.base_cost.macs)))
+
+
+@pytest.mark.parametrize("part", ["gram", "sensitivity"])
+def test_missing_knowledge_is_named(name: str, part: str) -> None:
+    kind = STRATEGIES[name]
+    parts = vars(KNOWLEDGE) | {
+        part: {k: v for k, v in getattr(KNOWLEDGE, part).items() if "g2" not in (k, k[0])}
+    }
+    assert kind.needs_sensitivity
+    with pytest.raises(InputError, match="'g2'"):
+        kind(
+            space=SPACE,
+            budget=BUDGETS["one"],
+            knowledge=Knowledge(**parts),
+            config=kind.Config(),
+            seed=0,
+        )
+
+
+def test_name_and_config(name: str) -> None:
+    kind = strategy_class(name)
+    assert kind is STRATEGIES[name]
+    assert kind.name == name
+    with pytest.raises(InputError, match=f"did you mean '{name}'"):
+        strategy_class(name[:-1])
+    with pytest.raises(ValueError, match="Extra inputs"):
+        kind.Config.model_validate({"round_sizes": 3})
+
+
+def test_needs_no_torch(name: str) -> None:
+    code = (
+        "import sys, numpy as np;"
+        "from tests.strategies.problems import *;"
+        "from evosearch.strategies import STRATEGIES;"
+        "space = chain([6, 6]);"
+        f"kind = STRATEGIES[{name!r}];"
+        "strategy = kind(space=space, budget=budget_of(space, macs=0.6),"
+        " knowledge=knowledge_of(space, 0), config=kind.Config(), seed=0);"
+        "print(len(strategy.ask()), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "4 False\n"
+    assert done.stderr == ""  # Optuna announces nothing
+
+
+def test_leaves_global_state_alone(name: str) -> None:
+    import optuna
+
+    before, level = np.random.get_state()[1].tolist(), optuna.logging.get_verbosity()  # noqa: NPY002
+    rounds_of(build(name, BUDGETS["range"]), 5, ragged)
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+    assert optuna.logging.get_verbosity() == level
