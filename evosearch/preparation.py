@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,7 @@ def prepare(
     )
     header = Header(
         space_digest=space.digest,
+        config_digest=digest_of(config),
         sizes=space.sizes,
         least_widths=dict(zip(space.sizes, space.least_widths.tolist(), strict=True)),
         budget=budget,
@@ -174,11 +176,10 @@ def prepare(
 
 def _write_folder(folder: Path, prepared: Prepared, header: Header) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
-    config = prepared.config.model_dump(mode="json", exclude_none=True)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        (partial / CONFIG).write_text(tomli_w.dumps(config), encoding="utf-8")
+        (partial / CONFIG).write_text(_toml(prepared.config), encoding="utf-8")
         prepared.subject.discovery.space.save(partial / SPACE)
         prepared.knowledge.save(partial / KNOWLEDGE)
         save_weights(prepared.subject.model, partial / BASE)
@@ -198,6 +199,10 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         InputError: the config is not valid, or the space is not what the study is about.
     """
     config = read_run_config(folder)
+    if digest_of(config) != header.config_digest:
+        raise InputError(
+            f"{folder / CONFIG}: edited since the run began; undo that, or start anew"
+        )
     with torch_threads(config.search.threads):
         on_stage("base network and search space")
         subject = load_subject(config.space, Path(config.folder), weights=folder / BASE)
@@ -260,6 +265,15 @@ def read_run_config(folder: Path) -> RunConfig:
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: not a run (it has no {CONFIG})")
     return validated(RunConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
+
+
+def digest_of(config: RunConfig) -> str:
+    """Returns 16 hexadecimal digits that change with any setting of a run."""
+    return sha256(_toml(config).encode()).hexdigest()[:16]
+
+
+def _toml(config: RunConfig) -> str:
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
 def resolve_device(name: str) -> str:

@@ -48,6 +48,7 @@ class Header:
 
     Attributes:
         space_digest: of the search space.
+        config_digest: of the run's config file.
         sizes: group name -> number of channels.
         least_widths: group name -> smallest legal width.
         budget: what is feasible.
@@ -58,6 +59,7 @@ class Header:
     """
 
     space_digest: str
+    config_digest: str
     sizes: Mapping[str, int]
     least_widths: Mapping[str, int]
     budget: Budget

@@ -119,6 +119,31 @@ def test_inspect_shows_groups_proof_and_cost(place: Path, run: InProcess) -> Non
     assert "smallest reachable" in text.stdout
 
 
+def test_an_edited_config_is_refused(place: Path, run: InProcess) -> None:
+    config = place / "run" / "config.toml"
+    content = config.read_text()
+    config.write_text(content.replace("seed = 0", "seed = 1", 1))
+    assert_refused(run("resume", "run", "--trials", "20", cwd=place), "edited since the run began")
+    config.write_text(content)
+
+
+def test_a_space_is_written_searched_and_refused_when_the_model_changed(
+    tmp_path: Path, run: InProcess
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "from evosearch.evaluation.models import digits_resnet\n"
+        "def make(): return digits_resnet(width=WIDTH)\nWIDTH = 4\n"
+    )
+    made = run("space", "new", "net.py:make", "--input", "1x8x8", "--out", "s.toml", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert run("inspect", "s.toml", cwd=tmp_path).returncode == 0
+    again = run("space", "new", "net.py:make", "--input", "1x8x8", "--out", "s.toml", cwd=tmp_path)
+    assert_refused(again, "exists already")
+    text = (tmp_path / "s.toml").read_text()
+    (tmp_path / "s.toml").write_text(text.replace("multiple_of = 1", "multiple_of = 2", 1))
+    assert_refused(run("inspect", "s.toml", cwd=tmp_path), "[traced] no longer holds")
+
+
 def test_pareto_answers_without_torch(place: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; sys.argv = ['evosearch', 'pareto', 'run'];"

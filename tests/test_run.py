@@ -22,6 +22,7 @@ BUDGET = Budget.parse(base=SPACE.base_cost, flops="30%..70%")
 def header(strategy: str, seed: int = 0) -> Header:
     return Header(
         space_digest=SPACE.digest,
+        config_digest="",
         sizes=SPACE.sizes,
         least_widths=dict(zip(SPACE.sizes, SPACE.least_widths.tolist(), strict=True)),
         budget=BUDGET,
@@ -175,7 +176,7 @@ def test_seconds_and_stop_end_a_search_between_trials(tmp_path: Path) -> None:
 
 
 def test_records_of_another_seed_are_refused(tmp_path: Path) -> None:
-    _, study = go(tmp_path / "a", "rates", 22)
+    _, study = go(tmp_path / "a", "rates", 15)
     with pytest.raises(InputError, match="is not what this strategy and seed propose"):
         search(
             study=study,

@@ -23,6 +23,7 @@ def make_header(**budget: str) -> Header:
     evaluation = ToyEvaluator(failing=False).evaluate(full)
     return Header(
         space_digest=SPACE.digest,
+        config_digest="",
         sizes=SPACE.sizes,
         least_widths=dict(zip(SPACE.sizes, SPACE.least_widths.tolist(), strict=True)),
         budget=Budget.parse(base=SPACE.base_cost, **budget),

@@ -9,6 +9,7 @@
 `knapsack`              the dynamic program inside it
 `genetic_layer`         the genetic algorithm of one group
 `sensitivity`           error curves in nats and widths, from measured sensitivity
+`regression`            weights of groups read off the trials
 `baselines`             plans that need no search
 ======================  ==================================================================
 """

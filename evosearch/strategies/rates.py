@@ -1,11 +1,18 @@
 """The strategy `rates`: Optuna searches weights of groups, an allocation turns them into widths.
 
-Per-group errors are not comparable by themselves; what a group's error costs in loss is learned
-from trials. A plan is the allocation (`allocation`) of least weighted error at a budget, with
-the two-step channels (`two_step`) at its widths. For a range of budgets one study serves all:
+What a group's cut costs in loss next to all the others is learned from trials. A plan is the
+allocation (`allocation`) of least weighted cost at a budget, with the two-step channels
+(`two_step`) at its widths. For a range of budgets one study serves all:
 `weight_g = exp(a_g + b_g * u)`, with u the logarithm of the budget, scaled to [-1, 1] over the
 range (the conditional search of Liu et al. 2020, arXiv 2009.09724, with a decoder in place of a
 policy network).
+
+A group's cost by itself is the geometric mean of two predictions: the loss increase measured
+when the group alone is cut (`sensitivity.calibrated`), and its two-step error to the power 4
+(the loss rises much faster than the layers' errors). The first misjudges deep networks, where
+all groups are cut at once; the second knows nothing of the loss. Searches over four residual
+networks for digits ended at these losses, in nats: first 0.219, second 0.139, mean 0.134 at
+25 % of the MACs; 0.108, 0.082 and 0.073 over 20%..60%.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,20 +26,21 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from pydantic import BaseModel, ConfigDict, Field
 
 from evosearch.cost import Budget
-from evosearch.knowledge import Knowledge
+from evosearch.knowledge import Array, Knowledge
 from evosearch.mask import Mask
 from evosearch.seeding import Stream, generator, integer
-from evosearch.space import SearchSpace
+from evosearch.space import SearchSpace, Widths
 from evosearch.strategies.allocation import Allocator
 from evosearch.strategies.base import budget_positions, relative_losses
 from evosearch.strategies.baselines import uniform_widths
+from evosearch.strategies.regression import sampled_weights
 from evosearch.strategies.sensitivity import calibrated
-from evosearch.strategies.two_step import TwoStep
+from evosearch.strategies.two_step import ErrorCurve, TwoStep
 from evosearch.trial import Proposal, Trial
 
-ATTEMPTS = 5
+ATTEMPTS = 8
 """Asks for a plan that was not proposed before."""
-STRIDE = 0.2
+STRIDE = 0.5
 """Standard deviation, in spans, of the step away from a repeated plan; times the attempt."""
 
 
@@ -51,6 +59,8 @@ class RatesConfig(BaseModel):
     """Slopes `b` likewise."""
     startup: int = Field(default=10, ge=1)
     """Trials with weights before the sampler (TPE) stops drawing at random."""
+    regression: float = Field(default=0.25, ge=0, le=1)
+    """Share of trials, after as many, whose weights are drawn from a regression instead."""
 
 
 @final
@@ -58,7 +68,7 @@ class Rates:
     """A search over weights, decoded within the budget.
 
     The first trials are the uniform plan and then the plan of equal weights, each at every
-    budget; after them TPE proposes.
+    budget; after them TPE proposes, and now and then a regression on all trials.
     """
 
     name: ClassVar[str] = "rates"
@@ -84,11 +94,10 @@ class Rates:
         self._space, self._budget = space, budget
         self._config, self._seed = config, seed
         self._two_step = TwoStep(space, knowledge.gram)
-        curves = {
-            name: calibrated(self._two_step.curve(name), name, knowledge.sensitivity)
-            for name in space.sizes
+        self._curves = {
+            name: _predicted(self._two_step.curve(name), name, knowledge) for name in space.sizes
         }
-        self._allocator = Allocator(space, curves)
+        self._allocator = Allocator(space, self._curves)
         self._positions = budget_positions(budget, config.budgets)
         self._distributions: dict[str, BaseDistribution] = {
             f"a:{group}": _between(config.span) for group in space.sizes
@@ -123,13 +132,19 @@ class Rates:
         if cycle == 1:
             return self._decoded(position, "equal", dict.fromkeys(self._distributions, 0.0))
         for attempt in range(ATTEMPTS):
-            weights = self._weights(study, number, attempt)
-            proposal = self._decoded(position, "tpe", weights)
+            proposal = self._decoded(position, *self._weights(study, number, attempt))
             if proposal.mask not in tried:
                 break
         return proposal
 
-    def _weights(self, study: optuna.Study, number: int, attempt: int) -> dict[str, float]:
+    def _weights(
+        self, study: optuna.Study, number: int, attempt: int
+    ) -> tuple[str, dict[str, float]]:
+        """Returns who proposes weights, and the weights, as parameters of the study."""
+        rng = generator(self._seed, Stream.ASK, number, attempt)
+        complete = [trial for trial in self._told if trial.evaluation is not None]
+        if len(complete) >= self._config.startup and rng.random() < self._config.regression:
+            return "regression", self._regressed(complete, rng)
         # A fresh sampler before every ask, so that nothing but trials and seed decides; asks of
         # this round stay in the study as running trials, which TPE keeps away from.
         study.sampler = optuna.samplers.TPESampler(
@@ -140,15 +155,28 @@ class Rates:
         )
         weights = dict(study.ask(self._distributions).params)
         if attempt == 0:
-            return weights
+            return "tpe", weights
         # A repeated plan teaches nothing: step away from it, further at every attempt.
-        rng = generator(self._seed, Stream.ASK, number, attempt)
         spans = {"a": self._config.span, "b": self._config.slope_span}
-        return {
+        return "tpe", {
             name: float(np.clip(x + rng.normal(scale=STRIDE * attempt * span), -span, span))
             for name, x in weights.items()
             for span in [spans[name[0]]]
         }
+
+    def _regressed(self, complete: Sequence[Trial], rng: np.random.Generator) -> dict[str, float]:
+        costs = np.stack([self._group_costs(self._space.widths(t.mask)) for t in complete])
+        losses = np.array([max(t.evaluation.loss, 1e-12) for t in complete if t.evaluation])
+        span = self._config.span
+        logs = np.log(np.maximum(sampled_weights(costs, losses, rng), np.exp(-span)))
+        centred = np.clip(logs - logs.mean(), -span, span).tolist()
+        by_group = {f"a:{g}": x for g, x in zip(self._space.sizes, centred, strict=True)}
+        return dict.fromkeys(self._distributions, 0.0) | by_group
+
+    def _group_costs(self, widths: Widths) -> Array:
+        """Returns what each group's cut costs by itself, `(groups,)`."""
+        pairs = zip(widths, self._curves.values(), strict=True)
+        return np.array([np.interp(width, c.widths, c.errors) for width, c in pairs])
 
     def _decoded(self, position: float, operator: str, weights: dict[str, float]) -> Proposal:
         """Returns the plan of least weighted error at a position in the budget."""
@@ -185,6 +213,11 @@ class Rates:
             if "weights" in trial.genome and trial.number in relative
         )
         return study
+
+
+def _predicted(curve: ErrorCurve, group: str, knowledge: Knowledge) -> ErrorCurve:
+    measured = calibrated(curve, group, knowledge.sensitivity)
+    return ErrorCurve(widths=curve.widths, errors=np.sqrt(measured.errors * curve.errors**4))
 
 
 def _between(span: float) -> FloatDistribution:

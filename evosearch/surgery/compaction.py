@@ -11,32 +11,43 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evosearch.mask import ChannelGroup, Mask
-from evosearch.surgery.tracing import Layer
+from evosearch.surgery.walk import Layer
 
 Cut = Mapping[int, NDArray[np.int64]]
 """Dimension -> positions that go from one tensor, sorted."""
 
 
 def dropped_positions(groups: Iterable[ChannelGroup], mask: Mask) -> dict[str, Cut]:
-    """Returns where in which tensors a mask drops channels."""
-    drops: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    """Returns where in which tensors a mask drops channels.
+
+    A size that a module keeps as an attribute (`conv.groups`) counts as a tensor of one dimension.
+    """
+    drops: dict[str, dict[int, list[NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
-        if mask[group.name].all():
-            continue
-        for member in group.members:
-            positions = group.index(member)[~mask[group.name]]
-            drops[member.tensor][member.dim].extend(positions.flatten().tolist())
+        dropped = ~mask[group.name]
+        if dropped.any():
+            for member in group.members:
+                drops[member.tensor][member.dim].append(group.index(member)[dropped].flatten())
     return {
-        tensor: {dim: np.array(sorted(positions)) for dim, positions in dims.items()}
+        tensor: {dim: np.sort(np.concatenate(positions)) for dim, positions in dims.items()}
         for tensor, dims in drops.items()
     }
 
 
-def compact(model: nn.Module, groups: Iterable[ChannelGroup], mask: Mask) -> nn.Module:
+def compact(
+    model: nn.Module, groups: Iterable[ChannelGroup], mask: Mask, *, share: bool = False
+) -> nn.Module:
     """Returns the network without the channels that a mask drops.
 
-    The result has the classes and names of the model, its own tensors, and fitted attributes
-    (`in_channels`, `num_features`, ...). The model is not changed, nor shared with.
+    The result has the classes and names of the model, and fitted attributes (`in_channels`,
+    `num_features`, ...). The model is not changed.
+
+    Args:
+        model: the whole network.
+        groups: its channel groups.
+        mask: the channels that stay.
+        share: lets the result hold the model's own tensors where nothing goes from them. By
+            default it shares none.
     """
     drops = dropped_positions(groups, mask)
     named: list[tuple[str, Tensor]] = [
@@ -45,14 +56,19 @@ def compact(model: nn.Module, groups: Iterable[ChannelGroup], mask: Mask) -> nn.
     ]
     # Copying the structure around the tensors, and then each tensor's kept part once, costs a
     # fraction of copying everything and slicing it afterwards.
-    shared = {id(tensor): tensor for _, tensor in named}
-    result = copy.deepcopy(model, dict(shared))
+    tensors = {id(tensor): tensor for _, tensor in named}
+    result = copy.deepcopy(model, dict(tensors))
     cuts: dict[int, Cut] = {}
     for name, tensor in named:
-        cuts.setdefault(id(tensor), {})
-        if name in drops:
-            cuts[id(tensor)] = drops[name]
-    kept = {key: _keep(shared[key], cut) for key, cut in cuts.items()}
+        cuts[id(tensor)] = drops.pop(name, cuts.get(id(tensor), {}))
+    kept = {
+        key: tensors[key] if share and not cut else _keep(tensors[key], cut)
+        for key, cut in cuts.items()
+    }
+    for attribute, cut in drops.items():
+        owner_name, _, leaf = attribute.rpartition(".")
+        owner = result.get_submodule(owner_name)
+        setattr(owner, leaf, getattr(owner, leaf) - len(cut[0]))
     for name, tensor in named:
         owner_name, _, leaf = name.rpartition(".")
         owner = result.get_submodule(owner_name)
@@ -77,17 +93,19 @@ def _keep(tensor: Tensor, cut: Cut) -> Tensor:
 
 def fit_attributes(module: nn.Module) -> None:
     """Sets the sizes that a module keeps beside its tensors to those of its tensors."""
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        written, read = module.weight.shape[:2]
-        if module.groups > 1:  # depthwise: as many groups as channels come in
-            multiplier = module.out_channels // module.groups
-            module.groups = written // multiplier
-        module.out_channels, module.in_channels = written, read * module.groups
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        module.in_channels = module.weight.shape[0]
+        module.out_channels = module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        module.in_channels = module.weight.shape[1] * module.groups
+        module.out_channels = module.weight.shape[0]
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
         tensor = module.running_mean if module.running_mean is not None else module.weight
         module.num_features = len(tensor)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)
 
 
 @contextmanager
@@ -99,17 +117,19 @@ def masked(
     The consumers' weights are changed in place and restored on leaving.
     """
     drops = dropped_positions(groups, mask)
-    state = dict(model.named_parameters(remove_duplicate=False))
-    saved = {}
+    parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    saved: list[tuple[Tensor, int, Tensor, Tensor]] = []
     with torch.no_grad():
-        for weight in {layer.weight for layer in layers if layer.mixes}:
-            positions = drops.get(weight, {}).get(1)
-            if positions is not None:
-                saved[weight] = state[weight].detach().clone()
-                state[weight][:, torch.from_numpy(positions)] = 0
+        for name, dim in {(layer.weight, layer.reads) for layer in layers}:
+            positions = None if dim is None else drops.get(name, {}).get(dim)
+            if dim is not None and positions is not None:
+                weight = parameters[name]
+                index = torch.from_numpy(positions).to(weight.device)
+                saved.append((weight, dim, index, weight.detach().index_select(dim, index)))
+                weight.index_fill_(dim, index, 0)
     try:
         yield model
     finally:
         with torch.no_grad():
-            for weight, values in saved.items():
-                state[weight].copy_(values)
+            for weight, dim, index, values in saved:
+                weight.index_copy_(dim, index, values)

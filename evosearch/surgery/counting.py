@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from evosearch.errors import TracingError
 from evosearch.mask import ChannelGroup
 from evosearch.space import CostTerm, Monomial
-from evosearch.surgery.tracing import Layer
+from evosearch.surgery.tracing import batch_size, evaluating
+from evosearch.surgery.walk import Layer
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def cost_terms(
             layer.weight, dims, layer.positions
         )
         outputs[layer.module] = outputs.get(layer.module, ()) + extents.product(
-            layer.weight, [0], layer.positions
+            layer.weight, [layer.writes], layer.outputs
         )
     params: dict[str, tuple[Monomial, ...]] = {}
     for name, parameter in model.named_parameters():
@@ -113,10 +114,7 @@ def count_macs(model: nn.Module, example: tuple[Any, ...]) -> int:
             without them.
         example: batched arguments; the count is divided by the batch size.
     """
-    was_training = model.training
     counter = FlopCounterMode(display=False)
-    with torch.enable_grad(), counter:
-        model.eval()(*example)
-    model.train(was_training)
-    batch = next(a for a in example if isinstance(a, torch.Tensor)).shape[0]
-    return int(counter.get_total_flops()) // (2 * batch)
+    with evaluating(model), torch.enable_grad(), counter:
+        model(*example)
+    return int(counter.get_total_flops()) // (2 * batch_size(example))

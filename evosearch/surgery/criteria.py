@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evosearch.mask import ChannelGroup
-from evosearch.surgery.tracing import Layer
+from evosearch.surgery.walk import Layer
 
 
 def l1(
@@ -20,13 +20,14 @@ def l1(
     Returns:
         Group name -> `(channels,)`, higher is kept.
     """
-    writers = {layer.weight for layer in layers}
+    written = {(layer.weight, layer.writes) for layer in layers}
     scores = {}
     for group in groups:
         norms = []
         for member in group.members:
-            if member.tensor in writers and member.dim == 0:
-                filters = model.get_parameter(member.tensor).detach().flatten(1).double().cpu()
-                norms.append(filters.abs().sum(dim=1).numpy()[group.index(member)].sum(axis=1))
+            if (member.tensor, member.dim) in written:
+                filters = model.get_parameter(member.tensor).detach().movedim(member.dim, 0)
+                sums = filters.flatten(1).double().abs().sum(dim=1).cpu().numpy()
+                norms.append(sums[group.index(member)].sum(axis=1))
         scores[group.name] = np.mean(norms, axis=0)
     return scores

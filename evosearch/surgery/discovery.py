@@ -12,8 +12,10 @@ from evosearch.errors import InputError
 from evosearch.mask import ChannelGroup
 from evosearch.space import FrozenGroup, SearchSpace
 from evosearch.surgery.counting import cost_terms
-from evosearch.surgery.proof import GroupProof, prove
-from evosearch.surgery.tracing import Layer, Trace, trace
+from evosearch.surgery.proof import Checker, GroupProof, prove
+from evosearch.surgery.readings import settle
+from evosearch.surgery.tracing import Export
+from evosearch.surgery.walk import Layer
 
 
 class GroupRules(BaseModel):
@@ -61,60 +63,59 @@ def discover(
         TracingError: the model cannot be traced.
         InputError: a pattern in `exclude` matches no module, or nothing can be pruned.
     """
-    found = _apply_rules(trace(model, example), rules, [name for name, _ in model.named_modules()])
-    proof = prove(model, example, found, seed)
-    frozen = (*found.frozen, *proof.frozen)
+    _require_matches(rules, model)
+    export = Export(model, example)
+    checker = Checker(model, example, seed, training=export.training)
+    trace = settle(export, checker)
+    groups, excluded = _apply_rules(trace.groups, trace.layers, rules)
+    proof = prove(checker, replace(trace, groups=groups))
+    frozen = (*trace.frozen, *excluded, *proof.frozen)
     if not proof.groups:
         reasons = sorted({part.reason for part in frozen})
         raise InputError(f"nothing can be pruned: {'; '.join(reasons) or 'no layers found'}")
     space = SearchSpace(
         groups=proof.groups,
-        terms=cost_terms(model, example, proof.groups, found.layers),
+        terms=cost_terms(model, example, proof.groups, trace.layers),
         frozen=frozen,
         reference=dict(reference or {}),
     )
-    return Discovery(space=space, layers=found.layers, proofs=proof.measured)
+    return Discovery(space=space, layers=trace.layers, proofs=proof.measured)
 
 
-def _apply_rules(found: Trace, rules: GroupRules, modules: Sequence[str]) -> Trace:
+def _require_matches(rules: GroupRules, model: nn.Module) -> None:
+    modules = [name for name, _ in model.named_modules()]
     for pattern in rules.exclude:
         if not any(fnmatchcase(module, pattern) for module in modules):
             raise InputError(f"[groups] exclude: pattern {pattern!r} matches no module")
-    groups: list[ChannelGroup] = []
-    frozen = list(found.frozen)
-    for group in found.groups:
-        excluding = _excluded_by(group, found.layers, rules.exclude)
-        if excluding is not None:
-            reason = f"excluded by {excluding!r}"
-        elif rules.min_keep >= group.size:
+
+
+def _apply_rules(
+    groups: Sequence[ChannelGroup], layers: Sequence[Layer], rules: GroupRules
+) -> tuple[tuple[ChannelGroup, ...], tuple[FrozenGroup, ...]]:
+    """Returns the groups that the user leaves to the search, and those frozen by a rule."""
+    left: list[ChannelGroup] = []
+    frozen: list[FrozenGroup] = []
+    for group in groups:
+        pattern = _excluded_by(group, layers, rules.exclude)
+        if pattern is not None:
+            reason = f"excluded by {pattern!r}"
+        elif group.size > 1 and rules.min_keep >= group.size:
             reason = f"min_keep = {rules.min_keep}"
         else:
-            groups.append(replace(group, min_keep=rules.min_keep, multiple_of=rules.multiple_of))
+            least = min(rules.min_keep, group.size)
+            left.append(replace(group, min_keep=least, multiple_of=rules.multiple_of))
             continue
         frozen.append(FrozenGroup(name=group.name, size=group.size, reason=reason))
-    return replace(found, groups=tuple(groups), frozen=tuple(frozen))
+    return tuple(left), tuple(frozen)
 
 
 def _excluded_by(
     group: ChannelGroup, layers: Sequence[Layer], patterns: Sequence[str]
 ) -> str | None:
     """Returns the first pattern that matches a module which writes the group's channels."""
-    tensors = {member.tensor for member in group.members if member.dim == 0}
-    writers = {layer.module for layer in layers if layer.weight in tensors}
+    axes = {(member.tensor, member.dim) for member in group.members}
+    writers = {layer.module for layer in layers if (layer.weight, layer.writes) in axes}
     for pattern in patterns:
         if any(fnmatchcase(writer, pattern) for writer in writers):
             return pattern
     return None
-
-
-def prunable_share(discovery: Discovery) -> float:
-    """Returns the share of the base network's MACs in layers with a prunable side."""
-    space = discovery.space
-    widths = space.sizes
-    total = prunable = 0
-    for term in space.terms:
-        macs = term.evaluate(widths).macs
-        total += macs
-        if any(monomial.groups for monomial in term.macs):
-            prunable += macs
-    return prunable / total

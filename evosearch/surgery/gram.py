@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from evosearch.mask import ChannelGroup
 from evosearch.seeding import Stream, generator
-from evosearch.surgery.tracing import Layer
+from evosearch.surgery.walk import Layer
 
 MAX_PATCHES = 100_000
 """Patches per layer that enter its statistics; beyond that, positions are drawn."""
@@ -29,7 +29,8 @@ class Consumer:
         mean: of its input patches, float64 `(inputs,)`; inputs = in_channels x kernel elements.
             Zero where no bias or BatchNorm behind the layer absorbs a constant shift.
         covariance: of its input patches around `mean`, float64 `(inputs, inputs)`; the diagonal
-            alone, `(inputs,)`, where the layer reads more than `MAX_INPUTS`.
+            alone, `(inputs,)`, where the layer reads more than `MAX_INPUTS`; ones where it is no
+            layer whose patches are known (grouped, transposed).
     """
 
     layer: Layer
@@ -56,19 +57,20 @@ def collect_statistics(
     Returns:
         Module name -> consumer.
     """
-    read = {member.tensor for group in groups for member in group.members if member.dim == 1}
-    layer_of = {layer.module: layer for layer in layers if layer.mixes and layer.weight in read}
+    members = {(m.tensor, m.dim) for group in groups for m in group.members}
+    layer_of = {layer.module: layer for layer in layers if (layer.weight, layer.reads) in members}
     images = sum(len(batch) for batch in batches)
     moments: dict[str, _Moments] = {}
     hooks = []
     for name, layer in layer_of.items():
         module = model.get_submodule(name)
-        moments[name] = _Moments(
-            inputs=model.get_parameter(layer.weight)[0].numel(),
-            share=min(1.0, MAX_PATCHES / (images * layer.positions)),
-            rng=generator(seed, Stream.STATISTICS, name),
-        )
-        hooks.append(module.register_forward_pre_hook(moments[name].observe))
+        if has_patches(module):
+            moments[name] = _Moments(
+                inputs=model.get_parameter(layer.weight)[0].numel(),
+                share=min(1.0, MAX_PATCHES / (images * layer.positions)),
+                rng=generator(seed, Stream.STATISTICS, name),
+            )
+            hooks.append(module.register_forward_pre_hook(moments[name].observe))
     was_training = model.training
     try:
         with torch.inference_mode():
@@ -79,7 +81,18 @@ def collect_statistics(
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    return {name: moments[name].consumer(layer) for name, layer in layer_of.items()}
+    return {
+        name: moments[name].consumer(layer) if name in moments else _unknown(model, layer)
+        for name, layer in layer_of.items()
+    }
+
+
+def _unknown(model: nn.Module, layer: Layer) -> Consumer:
+    """Returns a consumer whose inputs count as independent, each of variance one."""
+    weight = model.get_parameter(layer.weight)
+    inputs = weight.numel() // weight.shape[layer.writes]
+    ones = torch.ones(inputs, dtype=torch.float64)
+    return Consumer(layer=layer, mean=torch.zeros_like(ones), covariance=ones)
 
 
 class _Moments:
@@ -112,6 +125,11 @@ class _Moments:
         return Consumer(layer=layer, mean=mean, covariance=self._products / self._count - shift)
 
 
+def has_patches(module: nn.Module) -> bool:
+    """Returns whether `input_patches` knows a layer: linear, or an ungrouped `Conv2d`."""
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
 def input_patches(module: nn.Module, inputs: Tensor) -> Tensor:
     """Returns the rows that a layer's weight multiplies (im2col), `(positions, inputs)`.
 
@@ -122,10 +140,16 @@ def input_patches(module: nn.Module, inputs: Tensor) -> Tensor:
         return inputs.flatten(0, -2)
     if not isinstance(module, nn.Conv2d):
         raise TypeError(f"no patches are known for {type(module).__name__}")
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padded = F.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
-    columns = F.unfold(padded, module.kernel_size, module.dilation, stride=module.stride)
+    columns = F.unfold(
+        pad(module, inputs), module.kernel_size, module.dilation, stride=module.stride
+    )
     return columns.transpose(1, 2).flatten(0, 1)
+
+
+def pad(module: nn.Conv2d, inputs: Tensor) -> Tensor:
+    """Returns a convolution's inputs with the padding that it adds itself."""
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    return F.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
 
 
 def gram_blocks(
@@ -142,19 +166,23 @@ def gram_blocks(
         `(group, group)` -> `(channels, channels)`, the pair in network order; a block between
         two groups exists where one consumer reads both.
     """
-    readers: dict[str, list[tuple[str, NDArray[np.int64]]]] = {}
+    readers: dict[tuple[str, int], list[tuple[str, NDArray[np.int64]]]] = {}
     blocks: dict[tuple[str, str], NDArray[np.float64]] = {}
     for group in groups:
         blocks[group.name, group.name] = np.zeros((group.size, group.size))
         for member in group.members:
-            if member.dim == 1:
-                readers.setdefault(member.tensor, []).append((group.name, group.index(member)))
+            axis = member.tensor, member.dim
+            readers.setdefault(axis, []).append((group.name, group.index(member)))
     for consumer in consumers.values():
-        gram = channel_gram(model.get_parameter(consumer.layer.weight), consumer.covariance)
+        layer = consumer.layer
+        if layer.reads is None:
+            continue
+        weight = model.get_parameter(layer.weight).movedim(layer.reads, 1)
+        gram = channel_gram(weight, consumer.covariance)
         energy = gram.sum()
         if energy <= 0:
             continue  # the layer's output is constant: nothing can be lost
-        pairs = combinations_with_replacement(readers[consumer.layer.weight], 2)
+        pairs = combinations_with_replacement(readers[layer.weight, layer.reads], 2)
         for (left, rows), (right, columns) in pairs:
             block = gram[rows[:, None, :, None], columns[None, :, None, :]].sum((2, 3)) / energy
             blocks[left, right] = blocks.get((left, right), 0) + block

@@ -1,31 +1,36 @@
 """Proof that the channel groups of a model are right, on the user's own model."""
 
 import copy
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from evosearch.mask import ChannelGroup, Mask
+from evosearch.mask import ChannelGroup, Mask, Member
 from evosearch.seeding import Stream, generator, integer
 from evosearch.space import FrozenGroup
 from evosearch.surgery.compaction import compact, masked
-from evosearch.surgery.tracing import Layer, Trace
+from evosearch.surgery.tracing import Trace, failure, training_structure
+from evosearch.surgery.walk import Layer
 
 TOLERANCE = 1e-9
 """Largest relative difference between the compacted and the masked network, in float64."""
 MOVES = 1e-3
 """Smallest relative change of the output by which dropping channels counts as real."""
-JOINT_MASKS = 5
-"""Random masks over all groups together, after each group was proven alone."""
+ATTEMPTS = 4
+"""Parts of a group that are dropped in turn until one moves the output."""
+JOINT_MASKS = 6
+"""Masks over all groups together, after each was proven alone: the smallest, then random ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupProof:
-    """What was measured when one group lost a random half of its channels.
+    """What was measured when one group lost about half of its channels.
 
     Attributes:
         group: its name.
@@ -40,6 +45,8 @@ class GroupProof:
     @property
     def failure(self) -> str | None:
         """Why the group is unproven; None where it is proven."""
+        if self.error == math.inf:
+            return "proof failed: the compacted network does not run, or its outputs' sizes differ"
         if not self.error <= TOLERANCE:
             return f"proof failed: compacted and masked network differ by {self.error:.1e}"
         if not self.effect > MOVES:
@@ -56,111 +63,170 @@ class Proof:
     frozen: tuple[FrozenGroup, ...]
 
 
-def prove(model: nn.Module, example: tuple[Any, ...], trace: Trace, seed: int) -> Proof:
-    """Checks every group alone, then random masks over all of them together.
+def prove(checker: "Checker", trace: Trace) -> Proof:
+    """Checks every group alone, then masks over all of them together.
 
-    For each group, on a float64 copy with unit-gain random parameters and random BatchNorm
-    statistics (trained weights can hide an error), the compacted network must equal the network
-    whose dropped channels are zeroed where their consumers read them, and dropping must move the
-    output. A group that fails is frozen and named.
+    A group that fails, alone or together with others, is frozen and named.
     """
-    checker = _Checker(model, example, trace.layers, seed)
     proven: list[ChannelGroup] = []
-    measured: list[GroupProof] = []
     frozen: list[FrozenGroup] = []
 
     def freeze(group: ChannelGroup, reason: str) -> None:
         frozen.append(FrozenGroup(name=group.name, size=group.size, reason=reason))
 
+    layers = (*trace.layers, *trace.training_layers)
     for group in trace.groups:
         if group.size == 1:
             freeze(group, "a single channel")
-            continue
-        proof = checker.check_alone(group)
-        if proof.failure is None:
-            proven.append(group)
-            measured.append(proof)
+        elif (reason := checker.alone(group, layers).failure) is not None:
+            freeze(group, reason)
         else:
-            freeze(group, proof.failure)
+            proven.append(group)
 
     for round_ in range(JOINT_MASKS):
-        while proven and (error := checker.joint_error(proven, round_)) > TOLERANCE:
-            culprit = checker.bisect(proven, round_)
+        while proven and (error := checker.together(proven, layers, round_)) > TOLERANCE:
+            culprit = checker.bisect(proven, layers, round_)
             proven.remove(culprit)
             freeze(
                 culprit, f"proof failed together with other groups: outputs differ by {error:.1e}"
             )
-    names = {group.name for group in proven}
     return Proof(
         groups=tuple(proven),
-        measured=tuple(proof for proof in measured if proof.group in names),
+        measured=tuple(checker.alone(group, layers) for group in proven),
         frozen=tuple(frozen),
     )
 
 
-class _Checker:
-    """A float64 copy of the model with random parameters, and the comparisons made on it."""
+@final
+class Checker:
+    """Compares compacted networks with masked ones, on a copy that hides no error.
+
+    The copy is in float64, with unit-gain random parameters and random BatchNorm statistics:
+    trained weights can hide an error (a LayerScale of 1e-6 does).
+    """
 
     def __init__(
-        self, model: nn.Module, example: tuple[Any, ...], layers: Sequence[Layer], seed: int
+        self, model: nn.Module, example: tuple[Any, ...], seed: int, *, training: bool = False
     ) -> None:
+        """Draws the copy's parameters.
+
+        Args:
+            model: not changed.
+            example: its arguments; other values of the same shapes are drawn.
+            seed: of all draws.
+            training: whether the parts of the model that only training reads are compared too.
+
+        Raises:
+            TracingError: the model cannot be copied, or does not run in float64.
+        """
+        try:
+            self.model = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
+        except Exception as error:
+            raise failure(model, "cannot be copied", error) from error
         self._seed = seed
-        self._layers = layers
-        self._model = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
         random = torch.Generator().manual_seed(integer(seed, Stream.PROOF, "parameters"))
-        self._example = tuple(
-            torch.randn(part.shape, generator=random, dtype=torch.float64)
-            if isinstance(part, Tensor) and part.is_floating_point()
-            else part
-            for part in example
+
+        def draw(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                return torch.randn(leaf.shape, generator=random, dtype=torch.float64)
+            return leaf.cpu() if isinstance(leaf, Tensor) else leaf
+
+        self.example: tuple[Any, ...] = pytree.tree_map(draw, example)
+        try:
+            randomize(self.model, self.example, random)
+            self._whole = self._output(self.model)
+        except Exception as error:
+            raise failure(model, "does not run in float64, as its proof must", error) from error
+        self._training = training and torch.equal(
+            self._training_output(self.model), self._training_output(self.model)
         )
-        randomize(self._model, self._example, random)
-        self._whole = self._output(self._model)
+        self._proofs: dict[tuple[str, tuple[Member, ...]], GroupProof] = {}
 
     def _output(self, model: nn.Module) -> Tensor:
-        with torch.inference_mode():
-            return torch.cat([part.flatten() for part in _tensors(model(*self._example))])
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes that do not fit: the outputs tell
+            leaves = pytree.tree_leaves(model(*self.example))
+            return torch.cat([leaf.flatten() for leaf in leaves if isinstance(leaf, Tensor)])
 
-    def _error(self, groups: Sequence[ChannelGroup], mask: Mask) -> tuple[float, float]:
+    def _training_output(self, model: nn.Module) -> Tensor:
+        with training_structure(model):
+            return self._output(model)
+
+    def compacted(self, groups: Sequence[ChannelGroup], mask: Mask) -> nn.Module:
+        """Returns the copy without the channels that a mask drops; it shares other tensors."""
+        return compact(self.model, groups, mask, share=True)
+
+    def _compare(
+        self, groups: Sequence[ChannelGroup], layers: Sequence[Layer], mask: Mask
+    ) -> tuple[float, float]:
         """Returns the relative error of compaction under a mask, and the mask's effect."""
-        with masked(self._model, groups, self._layers, mask) as reference:
+        with masked(self.model, groups, layers, mask) as reference:
             expected = self._output(reference)
+            expected_training = self._training_output(reference) if self._training else None
         effect = _relative(expected, self._whole)
         try:
-            actual = self._output(compact(self._model, groups, mask))
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            return float("inf"), effect  # sizes do not fit: the groups are wrong
-        return _relative(actual, expected), effect
+            network = self.compacted(groups, mask)
+            error = _relative(self._output(network), expected)
+            if expected_training is not None:
+                error = max(error, _relative(self._training_output(network), expected_training))
+        except Exception:  # whatever the user's code raises: the sizes do not fit
+            return math.inf, effect
+        return error, effect
 
-    def check_alone(self, group: ChannelGroup) -> GroupProof:
-        error, effect = self._error([group], self._random_mask([group], group.name, 0.5))
-        return GroupProof(group=group.name, error=error, effect=effect)
+    def alone(self, group: ChannelGroup, layers: Sequence[Layer]) -> GroupProof:
+        """Returns what dropping a part of a group does; measured once.
 
-    def joint_error(self, groups: Sequence[ChannelGroup], round_: int) -> float:
-        return self._error(groups, self._random_mask(groups, f"joint {round_}", None))[0]
+        A few channels may be without effect by chance (dead behind their ReLU): then others are
+        dropped.
+        """
+        key = (group.name, group.members)
+        if key not in self._proofs:
+            error = effect = 0.0
+            for attempt in range(ATTEMPTS):
+                error_here, effect = self._compare([group], layers, self.some(group, attempt))
+                error = max(error, error_here)
+                if error > TOLERANCE or effect > MOVES:
+                    break
+            self._proofs[key] = GroupProof(group=group.name, error=error, effect=effect)
+        return self._proofs[key]
 
-    def bisect(self, groups: list[ChannelGroup], round_: int) -> ChannelGroup:
+    def together(
+        self, groups: Sequence[ChannelGroup], layers: Sequence[Layer], round_: int
+    ) -> float:
+        """Returns the relative error of compaction under a mask over all groups."""
+        return self._compare(groups, layers, self._joint_mask(groups, round_))[0]
+
+    def bisect(
+        self, groups: Sequence[ChannelGroup], layers: Sequence[Layer], round_: int
+    ) -> ChannelGroup:
         """Returns the group whose addition to those before it first breaks the equality."""
-        mask = self._random_mask(groups, f"joint {round_}", None)
+        mask = self._joint_mask(groups, round_)
         low, high = 0, len(groups)  # groups[:low] holds, groups[:high] fails
         while high - low > 1:
             middle = (low + high) // 2
-            if self._error(groups[:middle], mask)[0] > TOLERANCE:
+            if self._compare(groups[:middle], layers, mask)[0] > TOLERANCE:
                 high = middle
             else:
                 low = middle
         return groups[high - 1]
 
-    def _random_mask(
-        self, groups: Sequence[ChannelGroup], purpose: str, ratio: float | None
-    ) -> Mask:
-        """Drops a share of each group, drawn where none is given, always leaving one channel."""
+    def some(self, group: ChannelGroup, attempt: int = 0) -> Mask:
+        """Returns the mask under which a group is checked alone.
+
+        About half of its channels stay: an odd number, since a size that is fixed in the code may
+        happen to fit half a width.
+        """
+        rng = generator(self._seed, Stream.PROOF, f"alone {attempt}", group.name)
+        return Mask({group.name: rng.permutation(group.size) < (group.size // 4) * 2 + 1})
+
+    def _joint_mask(self, groups: Sequence[ChannelGroup], round_: int) -> Mask:
+        """Returns a mask of random legal widths, or the smallest ones in round 0."""
         bits = {}
         for group in groups:
-            rng = generator(self._seed, Stream.PROOF, purpose, group.name)
-            share = rng.uniform(0.1, 0.9) if ratio is None else ratio
-            count = min(group.size - 1, max(1, round(share * group.size)))
-            bits[group.name] = rng.permutation(group.size) >= count
+            rng = generator(self._seed, Stream.PROOF, f"joint {round_}", group.name)
+            widths = group.legal_widths()
+            kept = rng.choice(widths[:-1] or widths) if round_ else widths[0]
+            bits[group.name] = rng.permutation(group.size) < kept
         return Mask(bits)
 
 
@@ -179,16 +245,22 @@ def randomize(model: nn.Module, example: tuple[Any, ...], random: torch.Generato
             if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
                 tensor.uniform_(0.5, 1.5, generator=random)
             else:
-                tensor.normal_(0, 1 if tensor.ndim > 1 else 0.3, generator=random)
+                spread = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.3
+                tensor.normal_(0, spread, generator=random)
 
-    def unit_gain(module: nn.Module, _: Any, output: Any) -> Any:
-        by_channel = output if isinstance(module, nn.Linear) else output.movedim(1, -1)
+    def unit_gain(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+        dim = -1 if isinstance(module, nn.Linear) else 1
+        by_channel = output.movedim(dim, -1)
+        if isinstance(module.bias, Tensor):  # centred: alive behind a ReLU for some image
+            centre = by_channel.flatten(0, -2).mean(dim=0)
+            module.bias.sub_(centre)
+            by_channel = by_channel - centre
         scale = _spread(by_channel)
         for parameter in module.parameters(recurse=False):
             parameter.div_(scale)
-        return output / scale
+        return (by_channel / scale).movedim(-1, dim)
 
-    def near_input(module: nn.modules.batchnorm._BatchNorm, inputs: tuple[Tensor]) -> None:
+    def near_input(module: nn.modules.batchnorm._NormBase, inputs: tuple[Tensor]) -> None:
         by_channel = inputs[0].movedim(1, -1).flatten(0, -2)
         scale = _spread(by_channel)
         if module.running_mean is not None and module.running_var is not None:
@@ -197,9 +269,9 @@ def randomize(model: nn.Module, example: tuple[Any, ...], random: torch.Generato
 
     hooks = []
     for module in model.modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
             hooks.append(module.register_forward_hook(unit_gain))
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        elif isinstance(module, nn.modules.batchnorm._NormBase):
             hooks.append(module.register_forward_pre_hook(near_input))
     with torch.no_grad():
         model(*example)
@@ -212,17 +284,12 @@ def _spread(values: Tensor) -> float:
     return float(values.flatten(0, -2).std(dim=0).mean()) or 1.0
 
 
-def _tensors(output: Any) -> list[Tensor]:
-    """Returns the tensors in a network's output, whatever holds them, in order."""
-    if isinstance(output, Tensor):
-        return [output]
-    parts = output.values() if isinstance(output, dict) else output
-    return [tensor for part in parts for tensor in _tensors(part)]
-
-
 def _relative(actual: Tensor, expected: Tensor) -> float:
+    """Returns the largest difference as a share of the largest value; infinite where undefined."""
     if actual.shape != expected.shape:
-        return float("inf")
+        return math.inf
     scale = float(expected.abs().max())
     difference = float((actual - expected).abs().max())
-    return difference / scale if scale > 0 else float(np.inf if difference > 0 else 0)
+    if difference == 0:
+        return 0.0
+    return difference / scale if scale > 0 and math.isfinite(difference) else math.inf

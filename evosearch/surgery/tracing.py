@@ -2,68 +2,34 @@
 
 `trace` follows DESIGN's one rule. A convolution or linear layer writes fresh labels and reads
 others; an elementwise sum or product unites labels position by position; operators that move
-elements carry the labels along; what the rule does not know is frozen, with its name as reason.
+elements carry the labels along; what the rules do not know is frozen, with its name as reason.
 """
 
-import operator
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
-from math import prod
-from typing import Any, cast
+from functools import cached_property
+from io import StringIO
+from typing import Any, final
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from evosearch.errors import TracingError
-from evosearch.mask import ChannelGroup, Member
+from evosearch.mask import ChannelGroup
 from evosearch.space import FrozenGroup
-from evosearch.surgery.labels import Labels, collapse, splits_channels
+from evosearch.surgery import rules_layers, rules_operators, rules_sizes
+from evosearch.surgery.grouping import Grouping, group_channels
+from evosearch.surgery.walk import EVALUATION, TRAINING, Graph, Walk
+from evosearch.surgery.walk import Layer as Layer
 
-Value = Any
-"""A label tensor, a `_Source`, or a tuple of values; None for what is no tensor."""
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-# Operators by what they do to labels; an in-place variant (`relu_`) follows the same rule.
-_PASS = _names(
-    "relu relu6 hardtanh sigmoid tanh silu gelu elu leaky_relu hardswish hardsigmoid softplus"
-    " mish dropout feature_dropout clone contiguous detach alias abs neg exp sqrt rsqrt square"
-    " to _to_copy lift_fresh_copy"
-)
-_MERGE = _names("add sub mul div maximum minimum")
-_POOL = _names(
-    "max_pool1d max_pool2d avg_pool1d avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d"
-    " adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d"
-)
-_MOVE = _names("permute transpose t cat squeeze unsqueeze expand")
-_RESHAPE = _names("view reshape flatten unflatten _unsafe_view")
-_CONVOLUTION = _names("conv1d conv2d conv3d")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One call of a convolution or linear layer.
-
-    Attributes:
-        module: name of the module; a module that is called twice is two layers.
-        weight: name of its weight, whose dimension 0 is written and dimension 1 read.
-        bias: name of its bias, if it has one.
-        mixes: whether it reads every input channel for every output channel; a depthwise
-            convolution does not, it passes channels through.
-        normalized: whether its output goes into BatchNorm alone, which absorbs a constant shift.
-        positions: output positions for one image.
-    """
-
-    module: str
-    weight: str
-    bias: str | None
-    mixes: bool
-    normalized: bool
-    positions: int
+RULES = {**rules_operators.RULES, **rules_sizes.RULES, **rules_layers.RULES}
+"""Operator name -> what it does to labels."""
+_SIZES = ("groups", "num_groups", "num_channels", "num_features")
+"""Attributes of modules that hold a size which no tensor of theirs may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +40,17 @@ class Trace:
         groups: prunable groups in network order.
         frozen: channels that stay, with reasons, by the module that writes them.
         layers: every call of a convolution or linear layer, in execution order.
+        training_layers: those of the training graph, where there is one.
     """
 
     groups: tuple[ChannelGroup, ...]
     frozen: tuple[FrozenGroup, ...]
     layers: tuple[Layer, ...]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A parameter or buffer of the model, not yet read by an operator."""
-
-    name: str
-    shape: tuple[int, ...]
+    training_layers: tuple[Layer, ...] = ()
 
 
 def trace(model: nn.Module, example: tuple[Any, ...]) -> Trace:
-    """Finds the channel groups of a model.
+    """Finds the channel groups of a model, taking the loosest reading of every operator.
 
     Args:
         model: in any mode; it is not changed.
@@ -99,282 +59,197 @@ def trace(model: nn.Module, example: tuple[Any, ...]) -> Trace:
     Raises:
         TracingError: `torch.export` cannot export the model.
     """
-    was_training = model.training
-    try:
-        with torch.enable_grad():
-            program = torch.export.export(model.eval(), example, strict=False)
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TracingError(
-            f"{type(model).__name__} cannot be traced by torch.export: {first}"
-        ) from error
-    finally:
-        model.train(was_training)
-    return _Tracer(program).run()
+    return Export(model, example).read({}).trace
 
 
-class _Tracer:
-    """Walks an exported graph once and keeps the labels of every tensor."""
+@final
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What one reading of every choice makes of a model's graphs."""
 
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        signature = program.graph_signature
-        self._sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        self._shapes = {name: tuple(t.shape) for name, t in program.state_dict.items()}
-        self._shapes |= {
-            name: tuple(t.shape) for name, t in program.constants.items() if isinstance(t, Tensor)
-        }  # non-persistent buffers
-        self._graph = program.graph
-        self._labels = Labels()
-        self._values: dict[fx.Node, Value] = {}
-        self._axes: dict[tuple[str, int], Tensor] = {}
-        self._layers: list[Layer] = []
-        self._rules: dict[str, Callable[[fx.Node, list[Value]], Value]] = {
-            **dict.fromkeys(_PASS, self._pass),
-            **dict.fromkeys(_MERGE, self._merge),
-            **dict.fromkeys(_POOL, self._pool),
-            **dict.fromkeys(_MOVE, self._move),
-            **dict.fromkeys(_RESHAPE, self._reshape),
-            **dict.fromkeys(_CONVOLUTION, self._convolution),
-            "linear": self._linear,
-            "batch_norm": self._batch_norm,
-            "mean": self._reduce,
-            "sum": self._reduce,
+    walk: Walk
+    grouping: Grouping
+
+    @property
+    def trace(self) -> Trace:
+        """Its groups, frozen channels and layers."""
+        return Trace(
+            groups=self.grouping.groups,
+            frozen=self.grouping.frozen,
+            layers=tuple(self.walk.layers[EVALUATION]),
+            training_layers=tuple(self.walk.layers.get(TRAINING, ())),
+        )
+
+    @cached_property
+    def open_choices(self) -> dict[str, frozenset[str]]:
+        """The choices that could be stricter, and the groups whose channels each ties or cuts."""
+        group_of = {
+            root: name for name, roots in self.grouping.roots.items() for root in roots.tolist()
+        }
+        return {
+            name: frozenset(
+                group_of[root]
+                for part in choice.touched
+                for root in torch.unique(self.walk.labels.roots(part)).tolist()
+                if root in group_of
+            )
+            for name, choice in self.walk.choices.items()
+            if not choice.strict
         }
 
-    def run(self) -> Trace:
-        for node in self._graph.nodes:
-            if node.op == "placeholder":
-                self._values[node] = self._placeholder(node)
-            elif node.op == "output":
-                for value in self._arguments(node):
-                    self._freeze(value, "network output")
+
+@final
+class Export:
+    """A model's exported graphs, to be walked as often as there are readings to try.
+
+    Attributes:
+        program: the model in eval mode.
+        training: whether there is a graph of training as well. It is there for parameters that
+            nothing reads in eval mode (auxiliary heads), and has the modules that hold others in
+            training mode, but dropout and normalization as in evaluation.
+    """
+
+    def __init__(self, model: nn.Module, example: tuple[Any, ...]) -> None:
+        """Exports the model.
+
+        Raises:
+            TracingError: `torch.export` cannot export the model.
+        """
+        try:
+            with evaluating(model):
+                self.program = _export(model, example)
+        except Exception as error:
+            raise failure(model, "cannot be traced by torch.export", error) from error
+        self._graphs = [_graph(EVALUATION, self.program, model, example)]
+        read = {node.name for node in self.program.graph.nodes if node.users}
+        if not read.issuperset(self.program.graph_signature.inputs_to_parameters):
+            # Where training does not run on this example, there is nothing to keep in step.
+            with suppress(Exception), training_structure(model):
+                program = _export(model, example)
+                self._graphs.append(_graph(TRAINING, program, model, example))
+        self.training = len(self._graphs) > 1
+
+    def read(self, readings: Mapping[str, int]) -> Reading:
+        """Walks the graphs.
+
+        Args:
+            readings: name of a choice -> which reading to take; the loosest where none is given.
+        """
+        walk = Walk(RULES, readings)
+        for graph in self._graphs:
+            walk.follow(graph)
+        return Reading(walk=walk, grouping=group_channels(walk))
+
+    def inputs(self, model: nn.Module, example: tuple[Any, ...]) -> list[Any]:
+        """Returns what the placeholders of the evaluation graph stand for, in order.
+
+        Args:
+            model: of the same structure as the exported one.
+            example: its arguments.
+        """
+        tensors, sources = _tensors(model), self._graphs[0].sources
+        constants = self.program.graph_signature.inputs_to_lifted_tensor_constants
+        leaves = iter(pytree.tree_leaves(example))
+        result = []
+        for node in self.program.graph.find_nodes(op="placeholder"):
+            if node.name in sources:
+                result.append(tensors[sources[node.name]])
+            elif node.name in constants:
+                result.append(self.program.constants[constants[node.name]])
             else:
-                self._values[node] = self._call(node)
-        return _collect(self._labels, self._axes, self._layers)
-
-    # Values
-
-    def _placeholder(self, node: fx.Node) -> Value:
-        name = self._sources.get(node.name)
-        if name is not None:
-            return _Source(name, self._shapes[name])
-        value = node.meta.get("val")
-        if not isinstance(value, Tensor):
-            return None
-        return self._labels.new_frozen("network input").expand(value.shape)
-
-    def _arguments(self, node: fx.Node) -> list[Value]:
-        """Returns the values of everything that a node reads, nested arguments flattened."""
-        return [self._values[argument] for argument in node.all_input_nodes]
-
-    def _axis(self, name: str, dim: int) -> Tensor:
-        """Returns the labels of one dimension of a parameter or buffer."""
-        if (name, dim) not in self._axes:
-            self._axes[name, dim] = self._labels.new(self._shapes[name][dim])
-        return self._axes[name, dim]
-
-    def _freeze(self, value: Value, reason: str) -> None:
-        if isinstance(value, Tensor):
-            self._labels.freeze(value, reason)
-        elif isinstance(value, _Source):
-            for dim in range(len(value.shape)):
-                self._labels.freeze(self._axis(value.name, dim), reason)
-        elif isinstance(value, tuple):
-            for part in value:
-                self._freeze(part, reason)
-
-    def _like(self, node: fx.Node, label: Tensor) -> Value:
-        """Returns one label expanded to every output of a node."""
-        value = node.meta.get("val")
-        if isinstance(value, Tensor):
-            return label.expand(value.shape)
-        if isinstance(value, tuple | list):
-            return tuple(label.expand(v.shape) if isinstance(v, Tensor) else None for v in value)
-        return None
-
-    def _refuse(self, node: fx.Node, reason: str) -> Value:
-        """Freezes all that a node reads and writes."""
-        for value in self._arguments(node):
-            self._freeze(value, reason)
-        return self._like(node, self._labels.new_frozen(reason))
-
-    # Rules
-
-    def _call(self, node: fx.Node) -> Value:
-        if node.target is operator.getitem:
-            source, index = cast("tuple[fx.Node, int]", node.args)
-            values = self._values[source]
-            return values[index] if isinstance(values, tuple) else self._refuse(node, "getitem")
-        name = str(node.target).removeprefix("aten.").split(".")[0].removesuffix("_")
-        rule = self._rules.get(name)
-        if rule is None:
-            return self._refuse(node, f"operator {name}")
-        return rule(node, self._arguments(node))
-
-    def _pass(self, node: fx.Node, values: list[Value]) -> Value:
-        if not isinstance(values[0], Tensor):
-            return self._refuse(node, f"operator {node.name} on a parameter")
-        return values[0]
-
-    def _merge(self, node: fx.Node, values: list[Value]) -> Value:
-        tensors = [value for value in values if isinstance(value, Tensor)]
-        if not tensors:
-            return self._refuse(node, "arithmetic on parameters alone")
-        # A tensor merged with itself is one input node, so this also covers x * x.
-        result = tensors[0]
-        for tensor in tensors[1:]:
-            result = self._labels.unite(result, tensor)
-        result = result.expand(node.meta["val"].shape)
-        for source in values:
-            if isinstance(source, _Source) and prod(source.shape) > 1:
-                wide = [dim for dim, size in enumerate(source.shape) if size > 1]
-                if len(wide) > 1:
-                    return self._refuse(node, f"{source.name} varies along several dimensions")
-                axis = self._axis(source.name, wide[0])
-                tail = [1] * (len(source.shape) - 1 - wide[0])
-                result = self._labels.unite(result, axis.reshape(-1, *tail))
+                result.append(next(leaves))
         return result
 
-    def _pool(self, node: fx.Node, values: list[Value]) -> Value:
-        channels = self._channels(values[0], 1)
-        if channels is None or not isinstance(node.meta["val"], Tensor):
-            return self._refuse(node, f"operator {node.name} over channels")
-        shape = node.meta["val"].shape
-        return channels.reshape(1, -1, *[1] * (len(shape) - 2)).expand(shape)
 
-    def _move(self, node: fx.Node, values: list[Value]) -> Value:
-        if not all(isinstance(value, Tensor) for value in values):
-            return self._refuse(node, f"operator {node.name} on a parameter")
-        operator_ = cast("Callable[..., Tensor]", node.target)
-        return operator_(*fx.node.map_arg(node.args, self._values.__getitem__), **node.kwargs)
-
-    def _reshape(self, node: fx.Node, values: list[Value]) -> Value:
-        shape = node.meta["val"].shape
-        if not isinstance(values[0], Tensor) or splits_channels(values[0], shape):
-            return self._refuse(node, f"operator {node.name} splits channels")
-        return values[0].reshape(shape)
-
-    def _reduce(self, node: fx.Node, values: list[Value]) -> Value:
-        labels = values[0]
-        if not isinstance(labels, Tensor):
-            return self._refuse(node, f"operator {node.name} on a parameter")
-        dims = cast("list[int] | None", node.args[1] if len(node.args) > 1 else None)
-        reduced = collapse(labels, [dim % labels.ndim for dim in dims or range(labels.ndim)])
-        if reduced is None:
-            return self._refuse(node, f"operator {node.name} over channels")
-        return reduced.reshape(node.meta["val"].shape)
-
-    def _channels(self, labels: Value, dim: int) -> Tensor | None:
-        """Returns the labels along a dimension, `(size,)`; None where they change elsewhere."""
-        if not isinstance(labels, Tensor) or labels.ndim <= dim:
-            return None
-        dim %= labels.ndim
-        lone = collapse(labels, [other for other in range(labels.ndim) if other != dim])
-        return None if lone is None else lone.flatten()
-
-    def _convolution(self, node: fx.Node, values: list[Value]) -> Value:
-        groups = cast("int", node.args[6] if len(node.args) > 6 else 1)
-        x, weight = values[0], values[1]
-        channels = self._channels(x, 1)
-        if channels is None or not isinstance(weight, _Source):
-            return self._refuse(node, f"operator {node.name} with a computed weight or input")
-        depthwise = groups == channels.numel() and weight.shape[1] == 1 and groups > 1
-        if groups > 1 and not depthwise:
-            return self._refuse(node, "grouped convolution")
-        written = self._axis(weight.name, 0)
-        if depthwise:
-            self._labels.unite(written, channels.repeat_interleave(weight.shape[0] // groups))
-        else:
-            self._labels.unite(self._axis(weight.name, 1), channels)
-        self._record(node, values, weight, written, mixes=not depthwise)
-        shape = node.meta["val"].shape
-        return written.reshape(1, -1, *[1] * (len(shape) - 2)).expand(shape)
-
-    def _linear(self, node: fx.Node, values: list[Value]) -> Value:
-        x, weight = values[0], values[1]
-        channels = self._channels(x, -1)
-        if channels is None or not isinstance(weight, _Source):
-            return self._refuse(node, f"operator {node.name} with a computed weight or input")
-        self._labels.unite(self._axis(weight.name, 1), channels)
-        written = self._axis(weight.name, 0)
-        self._record(node, values, weight, written, mixes=True)
-        return written.expand(node.meta["val"].shape)
-
-    def _record(
-        self, node: fx.Node, values: list[Value], weight: _Source, written: Tensor, *, mixes: bool
-    ) -> None:
-        bias = values[2] if len(values) > 2 and isinstance(values[2], _Source) else None
-        if bias is not None:
-            self._labels.unite(self._axis(bias.name, 0), written)
-        shape = node.meta["val"].shape
-        self._layers.append(
-            Layer(
-                module=weight.name.rpartition(".")[0],
-                weight=weight.name,
-                bias=None if bias is None else bias.name,
-                mixes=mixes,
-                normalized=all("batch_norm" in str(user.target) for user in node.users),
-                positions=prod(shape) // shape[0] // written.numel(),
-            )
-        )
-
-    def _batch_norm(self, node: fx.Node, values: list[Value]) -> Value:
-        channels = self._channels(values[0], 1)
-        if channels is None:
-            return self._refuse(node, f"operator {node.name} on positions")
-        for source in values[1:]:
-            if not isinstance(source, _Source):
-                return self._refuse(node, f"operator {node.name} with computed statistics")
-            self._labels.unite(self._axis(source.name, 0), channels)
-        return values[0]
+def _export(model: nn.Module, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    # What torch says on the way is for its developers; an error carries the reason.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            torch.enable_grad(),
+            warnings.catch_warnings(),
+            redirect_stderr(StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            return torch.export.export(model, example, strict=False)
+    finally:
+        logging.disable(disabled)
 
 
-def _collect(
-    labels: Labels, axes: dict[tuple[str, int], Tensor], layers: Sequence[Layer]
-) -> Trace:
-    """Turns label classes into groups: classes with the same members make one."""
-    places: dict[int, dict[tuple[str, int], list[int]]] = defaultdict(lambda: defaultdict(list))
-    for axis, axis_labels in axes.items():
-        for position, label in enumerate(axis_labels.tolist()):
-            places[labels.find(label)][axis].append(position)
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    return tensors | dict(model.named_buffers(remove_duplicate=False))
 
-    writers = list(dict.fromkeys(layer.weight for layer in layers))
-    frozen: dict[tuple[str, str], int] = defaultdict(int)
-    alike: dict[tuple[str, frozenset[Any]], list[int]] = defaultdict(list)
-    for root, members in places.items():
-        writer = next((weight for weight in writers if (weight, 0) in members), None)
-        if writer is None:
-            continue  # read but never written by a layer: the network's input
-        reason = labels.reason(root)
-        if reason is not None:
-            for weight in writers:
-                if (weight, 0) in members:
-                    frozen[weight, reason] += len(members[weight, 0])
-            continue
-        signature = frozenset((axis, len(positions)) for axis, positions in members.items())
-        alike[writer, signature].append(root)
 
-    used: dict[str, int] = defaultdict(int)
-    groups = []
-    for (writer, _), roots in sorted(alike.items(), key=lambda item: writers.index(item[0][0])):
-        roots.sort(key=lambda root: places[root][writer, 0][0])
-        module = writer.rpartition(".")[0]
-        used[module] += 1
-        occupied = tuple(
-            Member(
-                tensor=tensor,
-                dim=dim,
-                positions=tuple(p for root in roots for p in places[root][tensor, dim]),
-            )
-            for tensor, dim in places[roots[0]]
-        )
-        name = module if used[module] == 1 else f"{module}#{used[module]}"
-        groups.append(ChannelGroup(name=name, size=len(roots), members=occupied))
-    return Trace(
-        groups=tuple(groups),
-        frozen=tuple(
-            FrozenGroup(name=weight.rpartition(".")[0], size=size, reason=reason)
-            for (weight, reason), size in frozen.items()
-        ),
-        layers=tuple(layers),
+def _graph(
+    name: str, program: torch.export.ExportedProgram, model: nn.Module, example: tuple[Any, ...]
+) -> Graph:
+    signature, tensors = program.graph_signature, _tensors(model)
+    first_name: dict[int, str] = {}  # a shared parameter has many
+    for tensor_name, tensor in tensors.items():
+        first_name.setdefault(id(tensor), tensor_name)
+    attributes = {
+        f"{module_name}.{attribute}": (vars(module)[attribute],)
+        for module_name, module in model.named_modules()
+        for attribute in _SIZES
+        if isinstance(vars(module).get(attribute), int)
+    }
+    return Graph(
+        name=name,
+        graph=program.graph,
+        sources={
+            placeholder: first_name[id(tensors[tensor_name])]
+            for placeholder, tensor_name in (
+                signature.inputs_to_parameters | signature.inputs_to_buffers
+            ).items()
+        },
+        shapes=attributes | {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        constants=frozenset(signature.inputs_to_lifted_tensor_constants),
+        batch=batch_size(example),
     )
+
+
+def failure(model: nn.Module, what: str, error: Exception) -> TracingError:
+    """Returns one clear line about an error in a user's model."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return TracingError(f"{type(model).__name__} {what}: {lines[0]}")
+
+
+def batch_size(example: tuple[Any, ...]) -> int:
+    """Returns the number of images in a model's arguments.
+
+    Raises:
+        TracingError: there is no tensor among them.
+    """
+    for leaf in pytree.tree_leaves(example):
+        if isinstance(leaf, Tensor) and leaf.ndim:
+            return leaf.shape[0]
+    raise TracingError("the example input holds no tensor")
+
+
+@contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model into eval mode inside the block, and every module's own mode back after it."""
+    with _modes_kept(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def training_structure(model: nn.Module) -> Iterator[None]:
+    """Puts modules that hold others into training mode inside the block, and all others not."""
+    with _modes_kept(model):
+        for module in model.modules():
+            module.training = next(module.children(), None) is not None
+        yield

@@ -143,7 +143,7 @@ def test_seeds_decide(name: str, budget: str, loss: Loss) -> None:
 def test_failures_are_survived_and_move_the_search_on(name: str, loss: Loss) -> None:
     told = rounds_of(build(name, BUDGETS["one"]), 6, loss)
     assert any(trial.evaluation is None for trial in told[-1])
-    assert len({trial.mask for trials in told for trial in trials}) > 20
+    assert len({trial.mask for trials in told for trial in trials}) > 12
 
 
 def test_failures_are_no_free_pass(name: str) -> None:
