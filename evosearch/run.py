@@ -103,8 +103,12 @@ class Run:
         """
         Study.open(folder)  # refuses a folder that is no run before a lock file is made in it
         lock = RunLock(folder)
-        study = Study.open_for_appending(folder)
-        return cls(folder, reopen(folder, study.header, on_stage), study, lock)
+        try:
+            study = Study.open_for_appending(folder)
+            return cls(folder, reopen(folder, study.header, on_stage), study, lock)
+        except BaseException:
+            lock.release()
+            raise
 
     @property
     def front(self) -> ParetoFront:
