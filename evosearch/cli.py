@@ -1,24 +1,16 @@
 """The command line. Modules that need torch are imported by the commands that use them."""
 
 import json
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evosearch.errors import EvosearchError, InputError, unknown_name
-from evosearch.trial import Objective, Trial
-
-if TYPE_CHECKING:
-    from evosearch.evaluation.training import EpochRecord
-    from evosearch.run import Run
+from evosearch.report.progress import epoch_lines, search_with_progress, stages
+from evosearch.trial import Objective
 
 app = typer.Typer(
     help="Channel selection for CNN pruning as combinatorial search.",
@@ -49,7 +41,7 @@ def inspect(space: SpaceArgument, as_json: JsonOption = False) -> None:
     from evosearch.report.inspection import discovery_json, print_discovery
 
     file = load_space_file(space)
-    with _stages() as on_stage:
+    with stages(messages) as on_stage:
         on_stage("tracing and proving")
         model = build_model(file.model.model_copy(update={"weights": None}), space.parent, seed=0)
         discovery = discover_space(file, model)
@@ -70,7 +62,7 @@ def space_new(
     """Trace and prove a model, and write a space file for it to be reviewed."""
     from evosearch.evaluation.newspace import write_space
 
-    with _stages() as on_stage:
+    with stages(messages) as on_stage:
         on_stage("tracing and proving")
         space = write_space(out, build, inputs)
     output.print(
@@ -94,7 +86,7 @@ def train(space: SpaceArgument) -> None:
     if file.model.weights is not None:
         raise InputError(f"{space}: [model] weights are given, so there is nothing to train")
     data = load_search_data(file.data, space.parent)
-    with _epochs("training") as on_epoch:
+    with epoch_lines("training", messages) as on_epoch:
         model = base_network(file, space.parent, data, on_epoch)
     result = score(model, data.search, task=load_task(file.task, space.parent))
     output.print(
@@ -118,8 +110,8 @@ def search(
     """Search for the best channels to keep within a budget."""
     from evosearch.config import validated
     from evosearch.evaluation.spacefile import load_space_file
-    from evosearch.preparation import SearchConfig
     from evosearch.run import Run
+    from evosearch.runconfig import SearchConfig
 
     if flops is None and params is None:
         raise InputError("a search needs a budget: --flops 50%, --params 0.2M, or both")
@@ -128,7 +120,10 @@ def search(
     settings = {**file.search, **{key: v for key, v in given.items() if v is not None}}
     config = validated(SearchConfig, settings, f"{space}: [search]")
     folder = out or _next_folder(Path("runs"), space.stem)
-    with _stages() as on_stage, _epochs("training the base network") as on_epoch:
+    with (
+        stages(messages) as on_stage,
+        epoch_lines("training the base network", messages) as on_epoch,
+    ):
         run = Run.create(
             folder,
             space_file=file,
@@ -139,7 +134,7 @@ def search(
             on_stage=on_stage,
             on_epoch=on_epoch,
         )
-    _search(run, config.trials, seconds)
+    search_with_progress(run, config.trials, seconds, output, messages)
 
 
 @app.command()
@@ -147,9 +142,10 @@ def resume(run: RunArgument, trials: TrialsOption = None, seconds: SecondsOption
     """Go on with a search that was stopped or killed."""
     from evosearch.run import Run
 
-    with _stages() as on_stage:
+    with stages(messages) as on_stage:
         opened = Run.resume(run, on_stage)
-    _search(opened, trials or opened.prepared.config.search.trials, seconds)
+    total = trials or opened.prepared.config.search.trials
+    search_with_progress(opened, total, seconds, output, messages)
 
 
 @app.command()
@@ -196,7 +192,7 @@ def finetune(
     from evosearch.finetuning import finetune as finetune_trial
     from evosearch.report.table import networks_table
 
-    with _stages() as on_stage, _epochs("distillation") as on_epoch:
+    with stages(messages) as on_stage, epoch_lines("distillation", messages) as on_epoch:
         done = finetune_trial(
             run, pick=pick, at=at, epochs=epochs, on_stage=on_stage, on_epoch=on_epoch
         )
@@ -214,86 +210,6 @@ def export(
 
     Artifact.open(artifact).export(to)
     output.print(f"exported: {to} (load.py rebuilds the network)", soft_wrap=True)
-
-
-# Progress
-
-
-def _search(run: "Run", trials: int, seconds: float | None) -> None:
-    """Searches with a progress bar; the first Ctrl-C stops after the current evaluation."""
-    from evosearch.run import Limits, Outcome
-
-    stopping = False
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:
-            raise KeyboardInterrupt
-        stopping = True
-        messages.print("stopping after this evaluation; press Ctrl-C again to leave at once")
-
-    columns = (
-        TextColumn("search"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        with Progress(*columns, console=messages, transient=True) as progress:
-            task = progress.add_task("", total=trials, completed=len(run.study.trials))
-
-            def on_trial(trial: Trial) -> None:
-                progress.update(task, completed=trial.number + 1, description=_summary(run))
-
-            outcome = run.search(
-                Limits(trials=trials, seconds=seconds),
-                on_trial=on_trial,
-                should_stop=lambda: stopping,
-            )
-    finally:
-        signal.signal(signal.SIGINT, before)
-        run.close()
-    output.print(f"{len(run.study.trials)} trials: {outcome.value}; {_summary(run)}")
-    output.print(f"run: {run.folder} (evosearch pareto shows its front)", soft_wrap=True)
-    if outcome is Outcome.STOPPED:
-        output.print(f"go on with: evosearch resume {run.folder}", soft_wrap=True)
-        raise KeyboardInterrupt
-
-
-def _summary(run: "Run") -> str:
-    members = run.front.members
-    failed = sum(trial.error is not None for trial in run.study.trials)
-    best = f"best loss {run.front.best().evaluation.loss:.3f}, " if members else ""  # type: ignore[union-attr]
-    return f"{best}front of {len(members)}{f', {failed} failed' if failed else ''}"
-
-
-@contextmanager
-def _stages() -> Iterator[Any]:
-    """Shows what is being done before the first trial."""
-    with messages.status("") as status:
-        yield lambda stage: status.update(stage)
-
-
-@contextmanager
-def _epochs(title: str) -> Iterator[Any]:
-    """Gives a callback that prints training progress, a line for every tenth of the epochs."""
-    shown = -1
-
-    def on_epoch(record: "EpochRecord") -> None:
-        nonlocal shown
-        tenth = 10 * record.epoch // record.epochs
-        if tenth == shown:
-            return
-        shown = tenth
-        accuracy = "" if record.search is None else f", search {record.search.accuracy:.2%}"
-        left = record.seconds / max(1, record.epoch) * (record.epochs - record.epoch)
-        messages.print(
-            f"{title}: epoch {record.epoch} of {record.epochs}{accuracy}, {left:.0f} s left"
-        )
-
-    yield on_epoch
 
 
 def _next_folder(parent: Path, stem: str) -> Path:

@@ -7,12 +7,9 @@ FLOPs are twice that, as `torch.utils.flop_counter` counts them.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from evosearch.errors import InputError
-
-if TYPE_CHECKING:
-    from evosearch.trial import Evaluation
 
 RESOURCES = ("macs", "params", "activations")
 
@@ -91,12 +88,11 @@ class Budget:
         points = {name: bound.at(position) for name, bound in self.bounds.items()}
         return Budget(**{name: Bound(low=point, high=point) for name, point in points.items()})
 
-    def violation(self, cost: Cost, evaluation: "Evaluation | None" = None) -> float:  # noqa: ARG002
+    def violation(self, cost: Cost) -> float:
         """Returns by how much a network exceeds the budget.
 
         Args:
             cost: of the network.
-            evaluation: its measurements; no bound needs them yet.
 
         Returns:
             The sum over resources of the excess as a share of the upper bound; 0.0 when met.

@@ -6,85 +6,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
-from evosearch.config import read_toml, validated
 from evosearch.cost import Budget
 from evosearch.errors import InputError
 from evosearch.evaluation.base import Subject, load_subject
-from evosearch.evaluation.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.evaluation.evaluator import MaskEvaluator
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
 from evosearch.evaluation.weights import save_weights
 from evosearch.files import write_json
 from evosearch.knowledge import Knowledge
+from evosearch.runconfig import (
+    CONFIG,
+    RunConfig,
+    SearchConfig,
+    read_run_config,
+    run_config_digest,
+    run_config_to_toml,
+)
 from evosearch.space import SearchSpace
+from evosearch.spacetext import space_to_toml
 from evosearch.strategies import strategy_class
 from evosearch.strategies.baselines import uniform_mask
-from evosearch.strategies.layerwise import LayerwiseConfig
-from evosearch.strategies.rates import RatesConfig
 from evosearch.strategies.two_step import TwoStep
 from evosearch.study import Header, Reference, Study
 
-CONFIG, SPACE, KNOWLEDGE, BASE = "config.toml", "space.toml", "knowledge.npz", "base.safetensors"
+SPACE, KNOWLEDGE, BASE = "space.toml", "knowledge.npz", "base.safetensors"
 ENVIRONMENT = "environment.json"
 BASELINE_POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Where in a range of budgets the baseline is measured."""
 
 OnStage = Callable[[str], None]
-
-
-class SearchConfig(BaseModel):
-    """How a run searches ([search] in a space file, and the command line).
-
-    Attributes:
-        strategy: who proposes masks.
-        trials: evaluated masks in all, repeated and failed ones included.
-        seed: of everything that the run draws.
-        threads: CPU threads per evaluation; results depend on it.
-        device: "cpu", "cuda" or another torch device; "auto" takes a GPU where there is one.
-        keep_ratios: shares of its channels at which each group's sensitivity is probed.
-        evaluator: how candidates are scored.
-        layerwise: settings of that strategy.
-        rates: settings of that strategy.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    strategy: str = "rates"
-    trials: int = Field(default=100, ge=1)
-    seed: int = Field(default=0, ge=0)
-    threads: int = Field(default=1, ge=1)
-    device: str = "auto"
-    keep_ratios: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)
-    evaluator: EvaluatorConfig = EvaluatorConfig()
-    layerwise: LayerwiseConfig = LayerwiseConfig()
-    rates: RatesConfig = RatesConfig()
-
-
-class RunConfig(BaseModel):
-    """Everything that a run was asked for, every default in it (`config.toml`).
-
-    Attributes:
-        folder: where the space file lies; its relative paths refer to it.
-        budget: resource -> lower and upper bound.
-        search: how it searches.
-        space: the space file.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    folder: str
-    budget: dict[str, list[int]]
-    search: SearchConfig
-    space: SpaceFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +117,7 @@ def prepare(
     )
     header = Header(
         space_digest=space.digest,
-        config_digest=digest_of(config),
+        config_digest=run_config_digest(config),
         sizes=space.sizes,
         least_widths=dict(zip(space.sizes, space.least_widths.tolist(), strict=True)),
         budget=budget,
@@ -179,8 +136,10 @@ def _write_folder(folder: Path, prepared: Prepared, header: Header) -> None:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        (partial / CONFIG).write_text(_toml(prepared.config), encoding="utf-8")
-        prepared.subject.discovery.space.save(partial / SPACE)
+        (partial / CONFIG).write_text(run_config_to_toml(prepared.config), encoding="utf-8")
+        (partial / SPACE).write_text(
+            space_to_toml(prepared.subject.discovery.space), encoding="utf-8"
+        )
         prepared.knowledge.save(partial / KNOWLEDGE)
         save_weights(prepared.subject.model, partial / BASE)
         write_json(partial / ENVIRONMENT, environment(prepared.config.search.threads))
@@ -199,7 +158,7 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         InputError: the config is not valid, or the space is not what the study is about.
     """
     config = read_run_config(folder)
-    if digest_of(config) != header.config_digest:
+    if run_config_digest(config) != header.config_digest:
         raise InputError(
             f"{folder / CONFIG}: edited since the run began; undo that, or start anew"
         )
@@ -254,26 +213,6 @@ def measure_references(
             )
         )
     return tuple(references)
-
-
-def read_run_config(folder: Path) -> RunConfig:
-    """Reads the config of a run.
-
-    Raises:
-        InputError: the folder holds no run, or its config is not valid.
-    """
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder}: not a run (it has no {CONFIG})")
-    return validated(RunConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
-
-
-def digest_of(config: RunConfig) -> str:
-    """Returns 16 hexadecimal digits that change with any setting of a run."""
-    return sha256(_toml(config).encode()).hexdigest()[:16]
-
-
-def _toml(config: RunConfig) -> str:
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
 def resolve_device(name: str) -> str:

@@ -15,14 +15,8 @@ from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
 from evosearch.front import ParetoFront
 from evosearch.mask import Mask
-from evosearch.preparation import (
-    OnStage,
-    Prepared,
-    SearchConfig,
-    prepare,
-    reopen,
-    torch_threads,
-)
+from evosearch.preparation import OnStage, Prepared, prepare, reopen, torch_threads
+from evosearch.runconfig import SearchConfig
 from evosearch.space import SearchSpace
 from evosearch.strategies import strategy_class
 from evosearch.strategies.base import Strategy

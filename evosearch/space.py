@@ -1,21 +1,17 @@
 """The search space: channel groups, exact costs as forms in their widths, legality and repair."""
 
-import json
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 from numpy.typing import NDArray
 
 from evosearch.cost import RESOURCES, Budget, Cost, format_count
 from evosearch.errors import InfeasibleBudget, InputError
-from evosearch.mask import Bits, ChannelGroup, Mask, Member
+from evosearch.mask import Bits, ChannelGroup, Mask
 
 Widths = NDArray[np.int64]
 
@@ -89,8 +85,7 @@ class SearchSpace:
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that change with the groups or the costs."""
-        text = json.dumps([_group_to_json(g) for g in self.groups] + self._terms_to_json())
-        return sha256(text.encode()).hexdigest()[:16]
+        return sha256(repr((self.groups, self.terms)).encode()).hexdigest()[:16]
 
     # Cost
 
@@ -303,93 +298,6 @@ class SearchSpace:
         # Kept channels score in [1, 2), dropped ones in [0, 1): kept ones go first, at random.
         scores = {name: bits + rng.random(bits.size) for name, bits in mask.items()}
         return self.top_channels(widths, scores)
-
-    # Files
-
-    def _terms_to_json(self) -> list[dict[str, Any]]:
-        return [
-            {"name": term.name}
-            | {
-                resource: [[m.coefficient, *m.groups] for m in getattr(term, resource)]
-                for resource in RESOURCES
-            }
-            for term in self.terms
-        ]
-
-    def save(self, path: Path) -> None:
-        """Writes the space as TOML: the reference sections, then what tracing and proof found."""
-        traced = {
-            "digest": self.digest,
-            "group": [_group_to_json(group) for group in self.groups],
-            "frozen": [vars(part) for part in self.frozen],
-            "term": self._terms_to_json(),
-        }
-        path.write_text(tomli_w.dumps({**self.reference, "traced": traced}))
-
-    @classmethod
-    def load(cls, path: Path) -> "SearchSpace":
-        """Reads what `save` wrote.
-
-        Raises:
-            InputError: the file is no saved space, or its content does not match its digest.
-        """
-        try:
-            data = tomllib.loads(path.read_text())
-            traced = data.pop("traced")
-            digest = traced["digest"]
-            space = cls(
-                groups=tuple(_group_from_json(group) for group in traced["group"]),
-                terms=tuple(_term_from_json(term) for term in traced["term"]),
-                frozen=tuple(FrozenGroup(**part) for part in traced["frozen"]),
-                reference=data,
-            )
-        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a saved search space ({error!r})") from error
-        if space.digest != digest:
-            raise InputError(f"{path}: groups or costs were edited (their digest no longer holds)")
-        return space
-
-
-def _group_to_json(group: ChannelGroup) -> dict[str, Any]:
-    return {
-        "name": group.name,
-        "size": group.size,
-        "min_keep": group.min_keep,
-        "multiple_of": group.multiple_of,
-        "members": [[m.tensor, m.dim, _encode_ranges(m.positions)] for m in group.members],
-    }
-
-
-def _group_from_json(data: dict[str, Any]) -> ChannelGroup:
-    members = tuple(
-        Member(tensor=tensor, dim=dim, positions=_decode_ranges(text))
-        for tensor, dim, text in data["members"]
-    )
-    return ChannelGroup(**{**data, "members": members})
-
-
-def _term_from_json(data: dict[str, Any]) -> CostTerm:
-    forms = {
-        resource: tuple(Monomial(c, tuple(groups)) for c, *groups in data[resource])
-        for resource in RESOURCES
-    }
-    return CostTerm(name=data["name"], **forms)
-
-
-def _encode_ranges(positions: Iterable[int]) -> str:
-    """Returns positions as half-open ranges: (0, 1, 2, 7) -> "0:3,7:8"."""
-    ranges: list[list[int]] = []
-    for position in positions:
-        if ranges and ranges[-1][1] == position:
-            ranges[-1][1] += 1
-        else:
-            ranges.append([position, position + 1])
-    return ",".join(f"{start}:{stop}" for start, stop in ranges)
-
-
-def _decode_ranges(text: str) -> tuple[int, ...]:
-    ends = [part.split(":") for part in text.split(",")]
-    return tuple(i for start, stop in ends for i in range(int(start), int(stop)))
 
 
 def _summary(widths: Sequence[int]) -> str:

@@ -88,7 +88,7 @@ class Trial:
 
     def violation(self, budget: Budget) -> float:
         """Returns by how much the trial exceeds a budget; 0.0 when it is met."""
-        return budget.violation(self.cost, self.evaluation)
+        return budget.violation(self.cost)
 
 
 class Objective(Enum):

@@ -21,8 +21,8 @@ import torch
 from evosearch.evaluation.distillation import distil
 from evosearch.evaluation.spacefile import load_space_file
 from evosearch.evaluation.testing import TestReport
-from evosearch.preparation import SearchConfig
 from evosearch.run import Limits, Run
+from evosearch.runconfig import SearchConfig
 from evosearch.strategies.baselines import uniform_mask
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "digits_resnet.toml"

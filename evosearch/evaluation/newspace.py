@@ -8,6 +8,7 @@ from evosearch.errors import InputError
 from evosearch.evaluation.base import BASE_SEED, example_input
 from evosearch.evaluation.models import ModelConfig, build_model
 from evosearch.space import SearchSpace
+from evosearch.spacetext import space_to_toml
 from evosearch.surgery.discovery import GroupRules, discover
 
 _HEAD = """\
@@ -43,8 +44,7 @@ def write_space(path: Path, build: str, inputs: Sequence[str]) -> SearchSpace:
     }
     space = replace(found, reference=reference)
     temporary = path.with_name(f".{path.name}.tmp")
-    space.save(temporary)
-    temporary.write_text(_HEAD + "\n" + temporary.read_text(encoding="utf-8"), encoding="utf-8")
+    temporary.write_text(f"{_HEAD}\n{space_to_toml(space)}", encoding="utf-8")
     temporary.rename(path)
     return space
 

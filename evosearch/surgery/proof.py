@@ -24,6 +24,8 @@ MOVES = 1e-3
 """Smallest relative change of the output by which dropping channels counts as real."""
 ATTEMPTS = 4
 """Parts of a group that are dropped in turn until one moves the output."""
+OFFSETS = 1.0
+"""Spread of the channels' means, in units of the spread within a channel."""
 JOINT_MASKS = 6
 """Masks over all groups together, after each was proven alone: the smallest, then random ones."""
 
@@ -245,20 +247,22 @@ def randomize(model: nn.Module, example: tuple[Any, ...], random: torch.Generato
             if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
                 tensor.uniform_(0.5, 1.5, generator=random)
             else:
-                spread = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.3
+                spread = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else OFFSETS
                 tensor.normal_(0, spread, generator=random)
 
     def unit_gain(module: nn.Module, _: Any, output: Tensor) -> Tensor:
         dim = -1 if isinstance(module, nn.Linear) else 1
         by_channel = output.movedim(dim, -1)
-        if isinstance(module.bias, Tensor):  # centred: alive behind a ReLU for some image
-            centre = by_channel.flatten(0, -2).mean(dim=0)
-            module.bias.sub_(centre)
-            by_channel = by_channel - centre
         scale = _spread(by_channel)
         for parameter in module.parameters(recurse=False):
             parameter.div_(scale)
-        return (by_channel / scale).movedim(-1, dim)
+        by_channel = by_channel / scale
+        if isinstance(module.bias, Tensor):
+            offset = torch.empty_like(module.bias).normal_(0, OFFSETS, generator=random)
+            shift = offset - by_channel.flatten(0, -2).mean(dim=0)
+            module.bias.add_(shift)
+            by_channel = by_channel + shift
+        return by_channel.movedim(-1, dim)
 
     def near_input(module: nn.modules.batchnorm._NormBase, inputs: tuple[Tensor]) -> None:
         by_channel = inputs[0].movedim(1, -1).flatten(0, -2)

@@ -1,0 +1,83 @@
+"""What a run was asked for: its config file, and the search settings in it."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field
+
+from evosearch.config import read_toml, validated
+from evosearch.errors import InputError
+from evosearch.evaluation.evaluator import EvaluatorConfig
+from evosearch.evaluation.spacefile import SpaceFile
+from evosearch.strategies.layerwise import LayerwiseConfig
+from evosearch.strategies.rates import RatesConfig
+
+CONFIG = "config.toml"
+
+
+class SearchConfig(BaseModel):
+    """How a run searches ([search] in a space file, and the command line).
+
+    Attributes:
+        strategy: who proposes masks.
+        trials: evaluated masks in all, repeated and failed ones included.
+        seed: of everything that the run draws.
+        threads: CPU threads per evaluation; results depend on it.
+        device: "cpu", "cuda" or another torch device; "auto" takes a GPU where there is one.
+        keep_ratios: shares of its channels at which each group's sensitivity is probed.
+        evaluator: how candidates are scored.
+        layerwise: settings of that strategy.
+        rates: settings of that strategy.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strategy: str = "rates"
+    trials: int = Field(default=100, ge=1)
+    seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=1, ge=1)
+    device: str = "auto"
+    keep_ratios: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)
+    evaluator: EvaluatorConfig = EvaluatorConfig()
+    layerwise: LayerwiseConfig = LayerwiseConfig()
+    rates: RatesConfig = RatesConfig()
+
+
+class RunConfig(BaseModel):
+    """Everything that a run was asked for, every default in it (`config.toml`).
+
+    Attributes:
+        folder: where the space file lies; its relative paths refer to it.
+        budget: resource -> lower and upper bound.
+        search: how it searches.
+        space: the space file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: str
+    budget: dict[str, list[int]]
+    search: SearchConfig
+    space: SpaceFile
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """Reads the config of a run.
+
+    Raises:
+        InputError: the folder holds no run, or its config is not valid.
+    """
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: not a run (it has no {CONFIG})")
+    return validated(RunConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
+
+
+def run_config_digest(config: RunConfig) -> str:
+    """Returns 16 hexadecimal digits that change with any setting of a run."""
+    return sha256(run_config_to_toml(config).encode()).hexdigest()[:16]
+
+
+def run_config_to_toml(config: RunConfig) -> str:
+    """Returns a config as TOML, every default in it."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))

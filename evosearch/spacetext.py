@@ -1,0 +1,97 @@
+"""A search space as TOML: the sections that say which model it is of, then what was found."""
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from evosearch.cost import RESOURCES
+from evosearch.errors import InputError
+from evosearch.mask import ChannelGroup, Member
+from evosearch.space import CostTerm, FrozenGroup, Monomial, SearchSpace
+
+
+def space_to_toml(space: SearchSpace) -> str:
+    """Returns a space as TOML: its reference sections, then `[traced]`."""
+    traced = {
+        "digest": space.digest,
+        "group": [_group_to_json(group) for group in space.groups],
+        "frozen": [vars(part) for part in space.frozen],
+        "term": [_term_to_json(term) for term in space.terms],
+    }
+    return tomli_w.dumps({**space.reference, "traced": traced})
+
+
+def load_space(path: Path) -> SearchSpace:
+    """Reads what `space_to_toml` gave.
+
+    Raises:
+        InputError: the file is no saved space, or its content does not match its digest.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        traced = data.pop("traced")
+        digest = traced["digest"]
+        space = SearchSpace(
+            groups=tuple(_group_from_json(group) for group in traced["group"]),
+            terms=tuple(_term_from_json(term) for term in traced["term"]),
+            frozen=tuple(FrozenGroup(**part) for part in traced["frozen"]),
+            reference=data,
+        )
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a saved search space ({error!r})") from error
+    if space.digest != digest:
+        raise InputError(f"{path}: groups or costs were edited (their digest no longer holds)")
+    return space
+
+
+def _group_to_json(group: ChannelGroup) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "size": group.size,
+        "min_keep": group.min_keep,
+        "multiple_of": group.multiple_of,
+        "members": [[m.tensor, m.dim, _encode_ranges(m.positions)] for m in group.members],
+    }
+
+
+def _group_from_json(data: dict[str, Any]) -> ChannelGroup:
+    members = tuple(
+        Member(tensor=tensor, dim=dim, positions=_decode_ranges(text))
+        for tensor, dim, text in data["members"]
+    )
+    return ChannelGroup(**{**data, "members": members})
+
+
+def _term_to_json(term: CostTerm) -> dict[str, Any]:
+    forms = {
+        resource: [[m.coefficient, *m.groups] for m in getattr(term, resource)]
+        for resource in RESOURCES
+    }
+    return {"name": term.name, **forms}
+
+
+def _term_from_json(data: dict[str, Any]) -> CostTerm:
+    forms = {
+        resource: tuple(Monomial(c, tuple(groups)) for c, *groups in data[resource])
+        for resource in RESOURCES
+    }
+    return CostTerm(name=data["name"], **forms)
+
+
+def _encode_ranges(positions: Iterable[int]) -> str:
+    """Returns positions as half-open ranges: (0, 1, 2, 7) -> "0:3,7:8"."""
+    ranges: list[list[int]] = []
+    for position in positions:
+        if ranges and ranges[-1][1] == position:
+            ranges[-1][1] += 1
+        else:
+            ranges.append([position, position + 1])
+    return ",".join(f"{start}:{stop}" for start, stop in ranges)
+
+
+def _decode_ranges(text: str) -> tuple[int, ...]:
+    ends = [part.split(":") for part in text.split(",")]
+    return tuple(i for start, stop in ends for i in range(int(start), int(stop)))
