@@ -1,10 +1,12 @@
 """From a model to its search space: trace, apply the user's rules, prove, count."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
@@ -65,10 +67,11 @@ def discover(
     """
     _require_matches(rules, model)
     export = Export(model, example)
-    checker = Checker(model, example, seed, training=export.training)
-    trace = settle(export, checker)
-    groups, excluded = _apply_rules(trace.groups, trace.layers, rules)
-    proof = prove(checker, replace(trace, groups=groups))
+    with _one_thread():
+        checker = Checker(model, example, seed, training=export.training)
+        trace = settle(export, checker)
+        groups, excluded = _apply_rules(trace.groups, trace.layers, rules)
+        proof = prove(checker, replace(trace, groups=groups))
     frozen = (*trace.frozen, *excluded, *proof.frozen)
     if not proof.groups:
         reasons = sorted({part.reason for part in frozen})
@@ -80,6 +83,20 @@ def discover(
         reference=dict(reference or {}),
     )
     return Discovery(space=space, layers=trace.layers, proofs=proof.measured)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps torch to one thread: a proof is thousands of small operations.
+
+    Threads hardly speed them up, and slow them down twentyfold where others use the cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _require_matches(rules: GroupRules, model: nn.Module) -> None:

@@ -25,7 +25,8 @@ MOVES = 1e-3
 ATTEMPTS = 4
 """Parts of a group that are dropped in turn until one moves the output."""
 OFFSETS = 1.0
-"""Spread of the channels' means, in units of the spread within a channel."""
+"""Spread between the means of a layer's channels, in units of the spread within a channel. With
+much less, a deep network is chaotic: what dropping changes, and rounding, grows layer by layer."""
 JOINT_MASKS = 6
 """Masks over all groups together, after each was proven alone: the smallest, then random ones."""
 
@@ -236,9 +237,9 @@ def randomize(model: nn.Module, example: tuple[Any, ...], random: torch.Generato
     """Gives a model random parameters and BatchNorm statistics at unit gain, in place.
 
     One forward pass scales every layer's output to unit variance within its channels as it comes
-    by, and puts every BatchNorm's statistics near those of its input. So what tells one image or
-    position from another neither fades nor explodes, and each channel counts, however deep the
-    network is.
+    by, with channel means around zero, and puts every BatchNorm's statistics near those of its
+    input. So what tells one image or position from another neither fades nor explodes, and each
+    channel counts, however deep the network is.
     """
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:

@@ -1,0 +1,127 @@
+"""The main job on the digits: what holds of the real network, and what the search is worth."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from evosearch.evaluation.base import Subject, load_subject
+from evosearch.evaluation.spacefile import SpaceFile, load_space_file
+from evosearch.preparation import make_evaluator
+from evosearch.run import Limits, Run
+from evosearch.runconfig import SearchConfig
+from evosearch.seeding import Stream, generator
+from evosearch.strategies.genetic_layer import GeneticConfig, evaluate, evolve
+from evosearch.strategies.two_step import TwoStep
+from evosearch.surgery.compaction import compact, masked
+
+ROOT = Path(__file__).parent.parent
+SPACE = ROOT / "search_spaces" / "digits_resnet.toml"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> SpaceFile:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVOSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield load_space_file(SPACE)
+
+
+@pytest.fixture(scope="module")
+def subject(file: SpaceFile) -> Subject:
+    return load_subject(file, SPACE.parent)
+
+
+def test_every_stream_and_inner_layer_is_proven(subject: Subject) -> None:
+    names = {group.name for group in subject.discovery.space.groups}
+    assert names == {
+        "conv1",
+        "layer1.0.conv1",
+        "layer2.0.conv1",
+        "layer2.0.conv2",
+        "layer3.0.conv1",
+        "layer3.0.conv2",
+    }
+    assert {proof.group for proof in subject.discovery.proofs} == names
+    assert subject.discovery.space.prunable_share == 1
+
+
+def test_masked_and_compact_outputs_agree(subject: Subject) -> None:
+    space, layers = subject.discovery.space, subject.discovery.layers
+    images = subject.data.calibration.images[:32]
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        widths = np.array([rng.choice(group.legal_widths()) for group in space.groups])
+        mask = space.top_channels(widths, {g.name: rng.random(g.size) for g in space.groups})
+        with torch.no_grad():
+            small = compact(subject.model, space.groups, mask).eval()(images)
+            with masked(subject.model, space.groups, layers, mask) as model:
+                torch.testing.assert_close(small, model(images), rtol=1e-5, atol=1e-5)
+
+
+def test_the_genetic_algorithm_is_never_worse_than_greedy_removal(subject: Subject) -> None:
+    evaluator = make_evaluator(SearchConfig(device="cpu"), subject)
+    gram = evaluator.knowledge().gram
+    two_step = TwoStep(subject.discovery.space, gram)
+    for group in subject.discovery.space.groups:
+        block = gram[group.name, group.name]
+        order = two_step.removal_order(group.name)
+        for width in range(1, group.size, max(1, group.size // 6)):
+            greedy = ~np.isin(np.arange(group.size), order[: group.size - width])
+            rng = generator(0, Stream.GENETIC, group.name, width)
+            found = evolve(block, width, GeneticConfig(), rng)
+            assert found.keep.sum() == width
+            assert found.error <= evaluate(block, greedy[None])[0] * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("strategy", ["rates", "layerwise"])
+def test_recounted_flops_of_every_trial_are_within_the_budget(
+    strategy: str, file: SpaceFile, tmp_path: Path
+) -> None:
+    run = Run.create(
+        tmp_path / "run",
+        space_file=file,
+        space_folder=SPACE.parent,
+        search=SearchConfig(strategy=strategy, device="cpu"),
+        flops="20%..60%",
+        params="65%",
+    )
+    run.search(Limits(trials=15))
+    subject = run.prepared.subject
+    base = subject.discovery.space.base_cost
+    for trial in run.study.trials:
+        network = compact(subject.model, subject.discovery.space.groups, trial.mask).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(subject.example[0])
+        params = sum(parameter.numel() for parameter in network.parameters())
+        assert counter.get_total_flops() / 2 == trial.cost.flops
+        assert trial.cost.flops <= 0.6 * base.flops
+        assert params == trial.cost.params <= 0.65 * base.params
+    run.close()
+
+
+@pytest.mark.slow
+def test_searched_networks_beat_the_uniform_baseline_over_seeds(tmp_path: Path) -> None:
+    """What the README's table says; at 50 % both end at the base network's accuracy."""
+    results = tmp_path / "results.json"
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "bench_digits.py", "--json", results], check=True
+    )
+    rows = json.loads(results.read_text())
+    assert len(rows) == 10
+    for row in rows:
+        accuracy = row["accuracy"]
+        assert accuracy["base"] >= 97.5
+        assert accuracy["searched"] > accuracy["uniform"]
+        allowed = {"50%": 1.0, "25%": 2.5}[row["budget"]]
+        assert accuracy["searched distilled"] >= accuracy["base"] - allowed
+        assert row["flops_ratio"] <= float(row["budget"].rstrip("%")) / 100
+    quarter = [row["accuracy"] for row in rows if row["budget"] == "25%"]
+    tuned = [
+        np.mean([a[f"{name} distilled"] for a in quarter]) for name in ("searched", "uniform")
+    ]
+    assert tuned[0] > tuned[1]
