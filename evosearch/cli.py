@@ -75,18 +75,22 @@ def space_new(
 @app.command()
 def train(space: SpaceArgument) -> None:
     """Train the base network where the space names no weights; the result is cached."""
+    from evosearch.config import validated
     from evosearch.evaluation.base import base_network, cached_weights
     from evosearch.evaluation.data import load_search_data
     from evosearch.evaluation.scoring import score
     from evosearch.evaluation.spacefile import load_space_file
     from evosearch.evaluation.task import load_task
+    from evosearch.preparation import torch_threads
     from evosearch.report.table import percent
+    from evosearch.runconfig import SearchConfig
 
     file = load_space_file(space)
     if file.model.weights is not None:
         raise InputError(f"{space}: [model] weights are given, so there is nothing to train")
     data = load_search_data(file.data, space.parent)
-    with epoch_lines("training", messages) as on_epoch:
+    config = validated(SearchConfig, file.search, f"{space}: [search]")
+    with torch_threads(config.threads), epoch_lines("training", messages) as on_epoch:
         model = base_network(file, space.parent, data, on_epoch)
     result = score(model, data.search, task=load_task(file.task, space.parent))
     output.print(

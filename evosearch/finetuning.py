@@ -15,7 +15,8 @@ from evosearch.evaluation.scoring import Score, score
 from evosearch.evaluation.testing import TestReport
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
-from evosearch.preparation import OnStage, environment, reopen
+from evosearch.preparation import OnStage, environment, reopen, torch_threads
+from evosearch.runconfig import read_run_config
 from evosearch.strategies.baselines import uniform_mask
 from evosearch.study import Header, Study
 from evosearch.trial import Trial
@@ -90,75 +91,89 @@ def finetune(
     trial = pick_trial(study, pick, budget)
     lock = RunLock(folder)
     try:
-        prepared = reopen(folder, study.header, on_stage)
-        base, data, task = prepared.subject.model, prepared.subject.data, prepared.subject.task
-        space, evaluator = prepared.subject.discovery.space, prepared.evaluator
-        rival = uniform_mask(
-            space, budget or _own_budget(trial, study.header), prepared.knowledge.scores["l1"]
-        )
-        config = prepared.config.space.finetune
-        if epochs is not None:
-            config = config.model_copy(update={"epochs": epochs})
-        searched = evaluator.network(trial.mask)
-        distilled = evaluator.network(trial.mask)
-        on_stage("distillation")
-        seed = prepared.config.search.seed
-        distillation = distil(
-            base, distilled, data.train, data.search, config, seed, on_epoch, task=task
-        )
-
-        on_stage("test")
-        report = TestReport(
-            folder / TEST_LEDGER,
-            prepared.config.space.data,
-            Path(prepared.config.folder),
-            task=task,
-        )
-        named = (
-            ("base network", base, space.base_cost),
-            (
-                f"lowest-L1 uniform, {at or f'cost of trial {trial.number}'}",
-                evaluator.plain_network(rival),
-                space.cost(rival),
-            ),
-            (f"trial {trial.number}", searched, trial.cost),
-            (f"trial {trial.number}, distilled {config.epochs} epochs", distilled, trial.cost),
-        )
-        networks = tuple(
-            Measured(
-                name=name,
-                cost=cost,
-                search=score(network, data.search, task=task),
-                test=report.measure(name, network).score,
-            )
-            for name, network, cost in named
-        )
-        artifact = Artifact.save(
-            folder / ARTIFACTS / f"trial-{trial.number}",
-            network=distilled,
-            base=base,
-            mask=trial.mask,
-            model_section=prepared.config.space.model.model_dump(mode="json", exclude_none=True),
-            card={
-                "run": str(folder),
-                "trial": trial.number,
-                "strategy": study.header.strategy,
-                "seed": study.header.seed,
-                "space_digest": study.header.space_digest,
-                "networks": [_entry(network, space.base_cost) for network in networks],
-                "notes": [
-                    "search accuracy is optimistic: the search and the best epoch were selected"
-                    " on that split",
-                    f"the test split was opened {report.opened} times in this run, once for each"
-                    " named network",
-                ],
-                "finetune": config.model_dump(mode="json"),
-                "best_epoch": distillation.best_epoch,
-                "environment": environment(torch.get_num_threads()),
-            },
-        )
+        with torch_threads(read_run_config(folder).search.threads):
+            return _finetune(folder, study, trial, budget, at, epochs, on_stage, on_epoch)
     finally:
         lock.release()
+
+
+def _finetune(
+    folder: Path,
+    study: Study,
+    trial: Trial,
+    budget: Budget | None,
+    at: str | None,
+    epochs: int | None,
+    on_stage: OnStage,
+    on_epoch: OnEpoch | None,
+) -> Finetuned:
+    prepared = reopen(folder, study.header, on_stage)
+    base, data, task = prepared.subject.model, prepared.subject.data, prepared.subject.task
+    space, evaluator = prepared.subject.discovery.space, prepared.evaluator
+    rival = uniform_mask(
+        space, budget or _own_budget(trial, study.header), prepared.knowledge.scores["l1"]
+    )
+    config = prepared.config.space.finetune
+    if epochs is not None:
+        config = config.model_copy(update={"epochs": epochs})
+    searched = evaluator.network(trial.mask)
+    distilled = evaluator.network(trial.mask)
+    on_stage("distillation")
+    seed = prepared.config.search.seed
+    distillation = distil(
+        base, distilled, data.train, data.search, config, seed, on_epoch, task=task
+    )
+
+    on_stage("test")
+    report = TestReport(
+        folder / TEST_LEDGER,
+        prepared.config.space.data,
+        Path(prepared.config.folder),
+        task=task,
+    )
+    named = (
+        ("base network", base, space.base_cost),
+        (
+            f"lowest-L1 uniform, {at or f'cost of trial {trial.number}'}",
+            evaluator.plain_network(rival),
+            space.cost(rival),
+        ),
+        (f"trial {trial.number}", searched, trial.cost),
+        (f"trial {trial.number}, distilled {config.epochs} epochs", distilled, trial.cost),
+    )
+    networks = tuple(
+        Measured(
+            name=name,
+            cost=cost,
+            search=score(network, data.search, task=task),
+            test=report.measure(name, network).score,
+        )
+        for name, network, cost in named
+    )
+    artifact = Artifact.save(
+        folder / ARTIFACTS / f"trial-{trial.number}",
+        network=distilled,
+        base=base,
+        mask=trial.mask,
+        model_section=prepared.config.space.model.model_dump(mode="json", exclude_none=True),
+        card={
+            "run": str(folder),
+            "trial": trial.number,
+            "strategy": study.header.strategy,
+            "seed": study.header.seed,
+            "space_digest": study.header.space_digest,
+            "networks": [_entry(network, space.base_cost) for network in networks],
+            "notes": [
+                "search accuracy is optimistic: the search and the best epoch were selected"
+                " on that split",
+                f"the test split was opened {report.opened} times in this run, once for each"
+                " named network",
+            ],
+            "finetune": config.model_dump(mode="json"),
+            "best_epoch": distillation.best_epoch,
+            "environment": environment(torch.get_num_threads()),
+        },
+    )
     return Finetuned(
         trial=trial,
         networks=networks,

@@ -23,7 +23,7 @@ class SearchConfig(BaseModel):
         strategy: who proposes masks.
         trials: evaluated masks in all, repeated and failed ones included.
         seed: of everything that the run draws.
-        threads: CPU threads per evaluation; results depend on it.
+        threads: CPU threads of evaluation, base training and fine-tuning; results depend on it.
         device: "cpu", "cuda" or another torch device; "auto" takes a GPU where there is one.
         keep_ratios: shares of its channels at which each group's sensitivity is probed.
         evaluator: how candidates are scored.
