@@ -22,8 +22,8 @@ spaces = typer.Typer(help="Space files.", no_args_is_help=True)
 app.add_typer(spaces, name="space")
 # Typer names no public base of its usage errors.
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
-output = Console()
-messages = Console(stderr=True)
+output = Console(markup=False, highlight=False)
+messages = Console(stderr=True, markup=False, highlight=False)
 
 SpaceArgument = Annotated[Path, typer.Argument(help="Space file (TOML).", metavar="SPACE")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]

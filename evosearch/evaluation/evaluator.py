@@ -17,6 +17,7 @@ from evosearch.evaluation.scoring import Score, device_of, score
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import Bits, Mask
+from evosearch.seeding import Stream, generator
 from evosearch.surgery.compaction import compact, dropped_positions
 from evosearch.surgery.compensation import Compensation
 from evosearch.surgery.criteria import l1
@@ -85,9 +86,11 @@ class MaskEvaluator:
         self._discovery = discovery
         self._search = search
         self._config = config
+        # Sources list images class by class; a batch of one class has other statistics than all.
+        order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
         self._batches = [
             batch.to(device_of(model))
-            for batch, _ in calibration.batches(config.calibration_batch)
+            for batch, _ in calibration.take(order).batches(config.calibration_batch)
             if len(batch) > 1  # BatchNorm cannot take statistics of a single image
         ]
         self._seed = seed

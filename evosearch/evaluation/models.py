@@ -269,3 +269,19 @@ def cifar_resnet(depth: int = 20, classes: int = 10) -> ResNet:
     return ResNet(
         channels=3, widths=[16, 32, 64], blocks=blocks, classes=classes, projection=False
     )
+
+
+def cifar_vgg16_bn(classes: int = 10) -> nn.Sequential:
+    """Returns VGG-16 with BatchNorm for 32x32 images: thirteen convolutions, one linear layer.
+
+    Configuration D of Simonyan and Zisserman 2015, with the classifier that is usual on CIFAR.
+    """
+    layers: list[nn.Module] = []
+    inputs = 3
+    for stage, width in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
+        for _ in range(stage):
+            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+            layers += [nn.ReLU(inplace=True)]
+            inputs = width
+        layers += [nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, classes))

@@ -20,20 +20,31 @@ from evosearch.surgery.tracing import Export
 from evosearch.surgery.walk import Layer
 
 
-class GroupRules(BaseModel):
-    """What the user says about channel groups ([groups] in a space file).
+class WidthRules(BaseModel):
+    """Which widths a group may have.
 
     Attributes:
-        exclude: module name patterns (`*`, `?`, `[...]`) whose output channels stay.
         multiple_of: widths are multiples of this, but for a group's full size.
-        min_keep: fewest channels of any group; smaller groups stay whole.
+        min_keep: fewest channels; smaller groups stay whole.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    exclude: tuple[str, ...] = ()
     multiple_of: int = Field(default=1, ge=1)
     min_keep: int = Field(default=1, ge=1)
+
+
+class GroupRules(WidthRules):
+    """What the user says about channel groups ([groups] in a space file).
+
+    Attributes:
+        exclude: module name patterns (`*`, `?`, `[...]`) whose output channels stay.
+        only: module name pattern -> the widths of groups that a matching module writes, in
+            place of the rules for all; of several that match, the last one holds.
+    """
+
+    exclude: tuple[str, ...] = ()
+    only: dict[str, WidthRules] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +112,10 @@ def _one_thread() -> Iterator[None]:
 
 def _require_matches(rules: GroupRules, model: nn.Module) -> None:
     modules = [name for name, _ in model.named_modules()]
-    for pattern in rules.exclude:
-        if not any(fnmatchcase(module, pattern) for module in modules):
-            raise InputError(f"[groups] exclude: pattern {pattern!r} matches no module")
+    for key, patterns in (("exclude", rules.exclude), ("only", tuple(rules.only))):
+        for pattern in patterns:
+            if not any(fnmatchcase(module, pattern) for module in modules):
+                raise InputError(f"[groups] {key}: pattern {pattern!r} matches no module")
 
 
 def _apply_rules(
@@ -113,26 +125,23 @@ def _apply_rules(
     left: list[ChannelGroup] = []
     frozen: list[FrozenGroup] = []
     for group in groups:
-        pattern = _excluded_by(group, layers, rules.exclude)
-        if pattern is not None:
-            reason = f"excluded by {pattern!r}"
-        elif group.size > 1 and rules.min_keep >= group.size:
-            reason = f"min_keep = {rules.min_keep}"
+        excluding = _matching(group, layers, rules.exclude)
+        special = _matching(group, layers, tuple(rules.only))
+        widths = rules.only[special[-1]] if special else rules
+        if excluding:
+            reason = f"excluded by {excluding[0]!r}"
+        elif group.size > 1 and widths.min_keep >= group.size:
+            reason = f"min_keep = {widths.min_keep}"
         else:
-            least = min(rules.min_keep, group.size)
-            left.append(replace(group, min_keep=least, multiple_of=rules.multiple_of))
+            least = min(widths.min_keep, group.size)
+            left.append(replace(group, min_keep=least, multiple_of=widths.multiple_of))
             continue
         frozen.append(FrozenGroup(name=group.name, size=group.size, reason=reason))
     return tuple(left), tuple(frozen)
 
 
-def _excluded_by(
-    group: ChannelGroup, layers: Sequence[Layer], patterns: Sequence[str]
-) -> str | None:
-    """Returns the first pattern that matches a module which writes the group's channels."""
+def _matching(group: ChannelGroup, layers: Sequence[Layer], patterns: Sequence[str]) -> list[str]:
+    """Returns the patterns that match a module which writes the group's channels."""
     axes = {(member.tensor, member.dim) for member in group.members}
     writers = {layer.module for layer in layers if (layer.weight, layer.writes) in axes}
-    for pattern in patterns:
-        if any(fnmatchcase(writer, pattern) for writer in writers):
-            return pattern
-    return None
+    return [p for p in patterns if any(fnmatchcase(writer, p) for writer in writers)]

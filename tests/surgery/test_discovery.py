@@ -6,7 +6,7 @@ from torch import nn
 
 from evosearch.errors import InputError, TracingError
 from evosearch.mask import ChannelGroup
-from evosearch.surgery.discovery import Discovery, GroupRules, discover
+from evosearch.surgery.discovery import Discovery, GroupRules, WidthRules, discover
 from tests.surgery.cases import CASES, discovered
 from tests.surgery.networks import Plain, Residual, conv, head
 
@@ -243,3 +243,18 @@ def test_prunable_share_counts_layers_with_a_prunable_side() -> None:
     half = discover(model, (torch.randn(2, 3, 8, 8),), GroupRules(exclude=("conv1",)), seed=3)
     conv1, conv2, linear = 4 * 27 * 64, 6 * 36 * 16, 96 * 5
     assert half.space.prunable_share == (conv2 + linear) / (conv1 + conv2 + linear)
+
+
+def test_rules_for_some_groups_take_the_place_of_those_for_all() -> None:
+    rules = GroupRules(
+        multiple_of=2,
+        only={"*": WidthRules(min_keep=3), "conv1": WidthRules(multiple_of=4, min_keep=2)},
+    )
+    groups = {group.name: group for group in with_rules(rules).space.groups}
+    assert groups["conv1"].multiple_of == 4
+    assert groups["conv1"].min_keep == 2
+    others = [group for name, group in groups.items() if name != "conv1"]
+    assert others
+    assert {(group.multiple_of, group.min_keep) for group in others} == {(1, 3)}
+    with pytest.raises(InputError, match=r"\[groups\] only: pattern 'nothing' matches no module"):
+        with_rules(GroupRules(only={"nothing": WidthRules()}))
