@@ -128,3 +128,25 @@ def test_recalibration_averages_over_batches() -> None:
     recalibrate(model, [first, second])
     assert float(model[0].running_mean) == 2.5
     assert model.training
+
+
+def test_statistics_do_not_depend_on_the_order_of_the_source(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    """Image folders list class by class; such batches would have other statistics."""
+    by_class = data.calibration.take(torch.argsort(data.calibration.labels, stable=True))
+    mask = half(discovery, 0)
+    losses = []
+    for calibration in (data.calibration, by_class):
+        evaluator = MaskEvaluator(
+            model=model,
+            discovery=discovery,
+            calibration=calibration,
+            search=data.search,
+            config=EvaluatorConfig(calibration_batch=40, compensation_images=100),
+            seed=0,
+        )
+        losses.append(evaluator.evaluate(mask).loss)
+        losses.append(evaluator.evaluate_plain(mask).loss)
+    assert losses[2] == pytest.approx(losses[0], rel=0.15)
+    assert losses[3] == pytest.approx(losses[1], rel=0.15)
