@@ -20,7 +20,8 @@ class Member:
     """Where a group's channels live in one tensor of the network.
 
     Attributes:
-        tensor: name of a parameter or buffer, as in the state dict.
+        tensor: name of a parameter or buffer, as in the state dict; or of an integer that a
+            module keeps (`norm.num_groups`), which counts as a tensor of one dimension.
         dim: the dimension that the channels run along.
         positions: indices along `dim`, channel by channel: with r positions per channel (a
             flattened map has as many as it has pixels), channel j owns `positions[j*r:(j+1)*r]`.
