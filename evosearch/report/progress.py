@@ -98,9 +98,10 @@ def epoch_lines(title: str, messages: Console) -> Iterator[Callable[["EpochRecor
             return
         shown = tenth
         accuracy = "" if record.search is None else f", search {record.search.accuracy:.2%}"
-        left = record.seconds / max(1, record.epoch) * (record.epochs - record.epoch)
-        messages.print(
-            f"{title}: epoch {record.epoch} of {record.epochs}{accuracy}, {left:.0f} s left"
-        )
+        left = ""
+        if record.epoch:
+            rest = record.seconds / record.epoch * (record.epochs - record.epoch)
+            left = f", {rest:.0f} s left"
+        messages.print(f"{title}: epoch {record.epoch} of {record.epochs}{accuracy}{left}")
 
     yield on_epoch
