@@ -12,8 +12,8 @@ from evosearch.study import Study
 from evosearch.trial import Evaluation, Objective, Trial
 
 _LABELS = {
-    Objective.MACS: "FLOPs of the base network (%)",
-    Objective.PARAMS: "params of the base network (%)",
+    Objective.MACS: "FLOPs, % of the base network",
+    Objective.PARAMS: "params, % of the base network",
 }
 
 
@@ -78,7 +78,7 @@ def plot_front(study: Study, front: ParetoFront, path: Path) -> None:
         label="base network",
     )
     axes.set_xlabel(_LABELS[front.size])
-    axes.set_ylabel("accuracy on the search split (%)")
+    axes.set_ylabel("accuracy on the search split, %")
     axes.set_title(
         f"{study.header.strategy}, seed {study.header.seed}: {len(study.trials)} trials,"
         f" {len(front.members)} in the front (bars: one standard error)",
