@@ -11,12 +11,13 @@ from evosearch.artifact import Artifact
 from evosearch.cost import Bound, Budget, Cost
 from evosearch.errors import InputError, unknown_name
 from evosearch.evaluation.distillation import Distillation, distil
-from evosearch.evaluation.scoring import Score, score
+from evosearch.evaluation.scoring import score
 from evosearch.evaluation.testing import TestReport
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
 from evosearch.preparation import OnStage, environment, reopen, torch_threads
 from evosearch.runconfig import read_run_config
+from evosearch.scores import Score
 from evosearch.strategies.baselines import uniform_mask
 from evosearch.study import Header, Study
 from evosearch.trial import Trial

@@ -23,10 +23,29 @@ class Rung(IntEnum):
 
 
 class TrialState(Enum):
-    """Whether a trial has an evaluation."""
+    """How a trial ended: at the top of the ladder, on a lower rung, or not at all."""
 
     COMPLETE = "complete"
+    PRUNED = "pruned"
     FAIL = "fail"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one rung said of a candidate.
+
+    Attributes:
+        rung: the rung.
+        score: lower is better: the strategy's own two-step score, the compensated error, or the
+            loss in nats.
+        images: number of search images that it was scored on.
+        seconds: wall time.
+    """
+
+    rung: Rung
+    score: float
+    images: int
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +73,18 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """A mask to evaluate, and the strategy's own genome for it."""
+    """A mask to evaluate.
+
+    Attributes:
+        mask: the channels to keep.
+        genome: the strategy's own description of it.
+        two_step: the strategy's own score by the two-step approximation, lower is better; None
+            where it has none.
+    """
 
     mask: Mask
     genome: Genome = field(default_factory=dict)
+    two_step: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +97,10 @@ class Trial:
         mask: the channels kept.
         genome: as proposed.
         cost: exact cost of the network that the mask leaves.
-        state: COMPLETE with an evaluation, or FAIL with an error.
-        evaluation: what was measured.
+        state: COMPLETE with an evaluation on all images, PRUNED, or FAIL with an error.
+        evaluation: what was measured; of a PRUNED trial on a part of the images, or None where
+            it did not come to held-out images.
+        steps: what every rung said that it climbed.
         error: one line on why the candidate failed.
         duplicate_of: number of the earlier trial with the same mask, whose outcome this repeats.
     """
@@ -83,8 +112,14 @@ class Trial:
     cost: Cost
     state: TrialState
     evaluation: Evaluation | None = None
+    steps: tuple[Step, ...] = ()
     error: str | None = None
     duplicate_of: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the trial climbed to the top of the ladder."""
+        return self.state is TrialState.COMPLETE
 
     def violation(self, budget: Budget) -> float:
         """Returns by how much the trial exceeds a budget; 0.0 when it is met."""

@@ -12,7 +12,7 @@ import evosearch
 ROOT = Path(evosearch.__file__).parent
 LEVELS = {
     "errors": 0, "seeding": 0, "mask": 0, "cost": 0, "space": 0, "trial": 0, "front": 0,
-    "knowledge": 0, "config": 0, "files": 0, "spacetext": 0,
+    "knowledge": 0, "config": 0, "files": 0, "spacetext": 0, "scores": 0,
     "strategies": 1, "surgery": 1, "evaluation": 1,
     "study": 2, "artifact": 2,
     "run": 3, "runconfig": 3, "preparation": 3, "finetuning": 3,

@@ -13,10 +13,11 @@ from torch import nn
 from evosearch.errors import EvaluationError
 from evosearch.evaluation.data import CalibrationSplit, SearchSplit
 from evosearch.evaluation.recalibration import recalibrate
-from evosearch.evaluation.scoring import Score, device_of, score
+from evosearch.evaluation.scoring import device_of, score
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import Bits, Mask
+from evosearch.scores import Score
 from evosearch.seeding import Stream, generator
 from evosearch.surgery.compaction import compact, dropped_positions
 from evosearch.surgery.compensation import Compensation

@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from evosearch.errors import EvaluationError, InputError
+from evosearch.errors import EvaluationError
 from evosearch.evaluation.data import (
     CalibrationSplit,
     SearchSplit,
@@ -19,62 +16,10 @@ from evosearch.evaluation.data import (
     require_split,
 )
 from evosearch.evaluation.task import CLASSIFICATION, Task
+from evosearch.scores import ImageScores, Score
 
 BATCH_SIZE = 128
 """Images per forward pass: batches of 64 to 128 are up to 3 x faster per image than 512."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """What a network is worth on some images.
-
-    Attributes:
-        loss: mean over images; of cross-entropy in nats, where the task has no loss of its own.
-        loss_se: its standard error over images.
-        accuracy: share of images classified right, or the mean of the task's own metric; in
-            [0, 1].
-        accuracy_se: its standard error over images.
-        images: number of images.
-    """
-
-    loss: float
-    loss_se: float
-    accuracy: float
-    accuracy_se: float
-    images: int
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class ImageScores:
-    """The outcome of every image, which lets two networks be compared image by image.
-
-    Attributes:
-        losses: of the task, `(images,)`.
-        metrics: of the task, `(images,)`, in [0, 1]; for classes 1 where right, 0 where wrong.
-    """
-
-    losses: NDArray[np.float64]
-    metrics: NDArray[np.float64]
-
-    @property
-    def score(self) -> Score:
-        """Means and standard errors (sample standard deviation over the root of the count).
-
-        Raises:
-            InputError: there are fewer than two images.
-        """
-        count = len(self.losses)
-        if count < 2:
-            raise InputError(f"a score needs at least two images, got {count}")
-        return Score(
-            loss=float(self.losses.mean()),
-            loss_se=float(self.losses.std(ddof=1) / count**0.5),
-            accuracy=float(self.metrics.mean()),
-            accuracy_se=float(self.metrics.std(ddof=1) / count**0.5),
-            images=count,
-        )
 
 
 def score(

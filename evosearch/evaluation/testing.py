@@ -10,9 +10,10 @@ from torch import nn
 from evosearch.errors import InputError
 from evosearch.evaluation.data import load_test_split
 from evosearch.evaluation.dataconfig import DataConfig
-from evosearch.evaluation.scoring import Score, image_scores
+from evosearch.evaluation.scoring import image_scores
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.evaluation.weights import weights_digest
+from evosearch.scores import Score
 
 
 @final

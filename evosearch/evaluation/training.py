@@ -14,8 +14,9 @@ from torch.nn import functional
 from evosearch.errors import EvaluationError, InputError
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.models import torch_seeded
-from evosearch.evaluation.scoring import Score, device_of, score
+from evosearch.evaluation.scoring import device_of, score
 from evosearch.evaluation.task import CLASSIFICATION, Task, cross_entropy
+from evosearch.scores import Score
 from evosearch.seeding import Stream, integer
 
 

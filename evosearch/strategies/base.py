@@ -1,6 +1,7 @@
 """What every strategy is: it proposes masks a round at a time, and learns from trials."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import log
 from statistics import median
 from typing import Any, ClassVar, Protocol
@@ -11,7 +12,22 @@ from pydantic import BaseModel
 from evosearch.cost import Budget
 from evosearch.knowledge import Knowledge
 from evosearch.space import SearchSpace
-from evosearch.trial import Proposal, Trial
+from evosearch.trial import Proposal, Rung, Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungPlan:
+    """How a round climbs one rung of the fitness ladder.
+
+    Attributes:
+        rung: COMPENSATED or PARTIAL.
+        survivors: at most so many candidates of the round climb on.
+        share: of the search images, for PARTIAL.
+    """
+
+    rung: Rung
+    survivors: int
+    share: float = 1.0
 
 
 class Strategy(Protocol):
@@ -27,9 +43,18 @@ class Strategy(Protocol):
     """The pydantic model of its settings."""
     needs_sensitivity: ClassVar[bool]
     """Whether `Knowledge.sensitivity` must be measured before the search."""
+    ladder: Sequence[RungPlan]
+    """The rungs between the strategy's own and the last, which its rounds climb; may be none."""
 
     def __init__(
-        self, *, space: SearchSpace, budget: Budget, knowledge: Knowledge, config: Any, seed: int
+        self,
+        *,
+        space: SearchSpace,
+        budget: Budget,
+        knowledge: Knowledge,
+        config: Any,
+        seed: int,
+        earlier: Sequence[Trial] = (),
     ) -> None:
         """Prepares the first round.
 
@@ -39,6 +64,8 @@ class Strategy(Protocol):
             knowledge: measurements on the base network.
             config: an instance of `Config`.
             seed: the run's.
+            earlier: trials of the same study that were proposed for another budget. Their
+                evaluations hold, and their number advances the next ask like any others'.
 
         Raises:
             InfeasibleBudget: the lower end of the budget is out of reach.
@@ -55,7 +82,7 @@ class Strategy(Protocol):
     def tell(self, trials: Sequence[Trial]) -> None:
         """Learns from one whole round: the trials of the last `ask`, in its order.
 
-        Failed trials come too; they carry no evaluation, and still advance the next ask.
+        Failed and pruned trials come too, and advance the next ask like all others.
         """
         ...
 

@@ -17,7 +17,7 @@ from evosearch.knowledge import Array, Knowledge
 from evosearch.mask import Bits, Mask
 from evosearch.seeding import Stream, generator
 from evosearch.space import SearchSpace, Widths
-from evosearch.strategies.base import budget_positions, relative_losses
+from evosearch.strategies.base import RungPlan, budget_positions, relative_losses
 from evosearch.strategies.genetic_layer import GeneticConfig, evolve
 from evosearch.strategies.sensitivity import SensitivityRates
 from evosearch.trial import Proposal, Trial
@@ -54,6 +54,7 @@ class Layerwise:
     name: ClassVar[str] = "layerwise"
     Config: ClassVar[type[BaseModel]] = LayerwiseConfig
     needs_sensitivity: ClassVar[bool] = True
+    ladder: Sequence[RungPlan] = ()
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Layerwise:
         knowledge: Knowledge,
         config: LayerwiseConfig,
         seed: int,
+        earlier: Sequence[Trial] = (),
     ) -> None:
         """Reads the sensitivities; see `Strategy`.
 
@@ -79,12 +81,14 @@ class Layerwise:
         self._positions = budget_positions(budget, config.budgets)
         self._rates = SensitivityRates(space, knowledge.sensitivity)
         self._evolved: dict[tuple[str, int], Bits] = {}
+        self._earlier = tuple(earlier)
         self._told: list[Trial] = []
 
     def ask(self) -> list[Proposal]:
         """Returns the next round; see `Strategy`."""
         parent = self._best()
-        tried = {tuple(self._space.widths(trial.mask).tolist()) for trial in self._told}
+        known = (*self._earlier, *self._told)
+        tried = {tuple(self._space.widths(trial.mask).tolist()) for trial in known}
         proposals = []
         for number in range(len(self._told), len(self._told) + self._config.round_size):
             position = self._positions[number % len(self._positions)]
@@ -95,7 +99,7 @@ class Layerwise:
                 widths = self._rates.widths(factors, budget)
             else:
                 genome = {"operator": "mutation", "parent": parent and parent.number}
-                rng = generator(self._seed, Stream.ASK, number)
+                rng = generator(self._seed, Stream.ASK, len(self._earlier) + number)
                 for _ in range(ATTEMPTS):
                     factors = self._mutated(parent, rng)
                     widths = self._rates.widths(factors, budget)

@@ -31,7 +31,7 @@ from evosearch.mask import Mask
 from evosearch.seeding import Stream, generator, integer
 from evosearch.space import SearchSpace, Widths
 from evosearch.strategies.allocation import Allocator
-from evosearch.strategies.base import budget_positions, relative_losses
+from evosearch.strategies.base import RungPlan, budget_positions, relative_losses
 from evosearch.strategies.baselines import uniform_widths
 from evosearch.strategies.regression import sampled_weights
 from evosearch.strategies.sensitivity import calibrated
@@ -74,6 +74,7 @@ class Rates:
     name: ClassVar[str] = "rates"
     Config: ClassVar[type[BaseModel]] = RatesConfig
     needs_sensitivity: ClassVar[bool] = True
+    ladder: Sequence[RungPlan] = ()
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class Rates:
         knowledge: Knowledge,
         config: RatesConfig,
         seed: int,
+        earlier: Sequence[Trial] = (),
     ) -> None:
         """Prepares the error curves that allocations need; see `Strategy`.
 
@@ -106,12 +108,13 @@ class Rates:
             self._distributions |= {
                 f"b:{group}": _between(config.slope_span) for group in space.sizes
             }
+        self._earlier = tuple(earlier)
         self._told: list[Trial] = []
 
     def ask(self) -> list[Proposal]:
         """Returns the next round; see `Strategy`."""
         study = self._study()
-        tried = {trial.mask for trial in self._told}
+        tried = {trial.mask for trial in (*self._earlier, *self._told)}
         proposals: list[Proposal] = []
         for number in range(len(self._told), len(self._told) + self._config.round_size):
             proposal = self._proposal(study, number, tried)
@@ -141,14 +144,15 @@ class Rates:
         self, study: optuna.Study, number: int, attempt: int
     ) -> tuple[str, dict[str, float]]:
         """Returns who proposes weights, and the weights, as parameters of the study."""
-        rng = generator(self._seed, Stream.ASK, number, attempt)
-        complete = [trial for trial in self._told if trial.evaluation is not None]
+        key = len(self._earlier) + number
+        rng = generator(self._seed, Stream.ASK, key, attempt)
+        complete = [trial for trial in (*self._earlier, *self._told) if trial.is_complete]
         if len(complete) >= self._config.startup and rng.random() < self._config.regression:
             return "regression", self._regressed(complete, rng)
         # A fresh sampler before every ask, so that nothing but trials and seed decides; asks of
         # this round stay in the study as running trials, which TPE keeps away from.
         study.sampler = optuna.samplers.TPESampler(
-            seed=integer(self._seed, Stream.ASK, number, attempt),
+            seed=integer(self._seed, Stream.ASK, key, attempt),
             n_startup_trials=self._config.startup,
             multivariate=True,
             constant_liar=True,

@@ -1,0 +1,111 @@
+"""How good a network was on some images: image by image, in sum, and against another network."""
+
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evosearch.errors import InputError
+from evosearch.mask import Mask
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What a network is worth on some images.
+
+    Attributes:
+        loss: mean over images; of cross-entropy in nats, where the task has no loss of its own.
+        loss_se: its standard error over images.
+        accuracy: share of images classified right, or the mean of the task's own metric; in
+            [0, 1].
+        accuracy_se: its standard error over images.
+        images: number of images.
+    """
+
+    loss: float
+    loss_se: float
+    accuracy: float
+    accuracy_se: float
+    images: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ImageScores:
+    """The outcome of every image, which lets two networks be compared image by image.
+
+    Attributes:
+        losses: of the task, `(images,)`.
+        metrics: of the task, `(images,)`, in [0, 1]; for classes 1 where right, 0 where wrong.
+    """
+
+    losses: NDArray[np.float64]
+    metrics: NDArray[np.float64]
+
+    @property
+    def score(self) -> Score:
+        """Means and standard errors (sample standard deviation over the root of the count).
+
+        Raises:
+            InputError: there are fewer than two images.
+        """
+        loss, loss_se = _mean(self.losses)
+        accuracy, accuracy_se = _mean(self.metrics)
+        return Score(
+            loss=loss,
+            loss_se=loss_se,
+            accuracy=accuracy,
+            accuracy_se=accuracy_se,
+            images=len(self.losses),
+        )
+
+    def first(self, images: int) -> "ImageScores":
+        """Returns the outcomes of the first images alone."""
+        return ImageScores(losses=self.losses[:images], metrics=self.metrics[:images])
+
+    def loss_above(self, other: "ImageScores") -> tuple[float, float]:
+        """Returns the mean by which the loss exceeds that of another network, and its error.
+
+        The difference is taken image by image, over the images that both have from the first
+        on; what makes an image hard for both cancels.
+        """
+        images = min(len(self.losses), len(other.losses))
+        return _mean(self.losses[:images] - other.losses[:images])
+
+
+def _mean(values: NDArray[np.float64]) -> tuple[float, float]:
+    count = len(values)
+    if count < 2:
+        raise InputError(f"a score needs at least two images, got {count}")
+    return float(values.mean()), float(values.std(ddof=1) / count**0.5)
+
+
+class Evaluator(Protocol):
+    """Measures candidates; never changes the model that it was given.
+
+    The same mask always gets the same answer: what an evaluation draws derives from the run's
+    seed.
+    """
+
+    images: int
+    """Number of images of the search split."""
+
+    def image_scores(self, mask: Mask, images: int) -> ImageScores:
+        """Returns the scores of a mask on the first images of the search split.
+
+        The split is in one random order, the same for all masks of a run; the scores of an image
+        do not depend on how many images are asked for.
+
+        Raises:
+            EvaluationError: the candidate has no finite score.
+        """
+        ...
+
+    def compensated_error(self, mask: Mask) -> float:
+        """Returns the error of all layers whose inputs the mask cuts, after compensation.
+
+        A share of output energy, summed over layers; the third rung of the fitness ladder.
+        """
+        ...
