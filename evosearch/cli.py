@@ -8,6 +8,7 @@ from typing import Annotated, cast
 import typer
 from rich.console import Console
 
+from evosearch.cost import BudgetRequest
 from evosearch.errors import EvosearchError, InputError, unknown_name
 from evosearch.report.progress import epoch_lines, search_with_progress, stages
 from evosearch.trial import Objective
@@ -29,6 +30,11 @@ SpaceArgument = Annotated[Path, typer.Argument(help="Space file (TOML).", metava
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
 TrialsOption = Annotated[int | None, typer.Option(min=1, help="Trials in all, past ones too.")]
 SecondsOption = Annotated[float | None, typer.Option(min=0, help="Wall time of this session.")]
+FlopsOption = Annotated[str | None, typer.Option(help="50%, 30%..70% or 40M.")]
+ParamsOption = Annotated[str | None, typer.Option(help="50%, 30%..70% or 0.2M.")]
+DropOption = Annotated[
+    float | None, typer.Option(help="Points of search accuracy that may be lost: fewest FLOPs.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -102,8 +108,9 @@ def train(space: SpaceArgument) -> None:
 @app.command()
 def search(
     space: SpaceArgument,
-    flops: Annotated[str | None, typer.Option(help="50%, 30%..70% or 40M.")] = None,
-    params: Annotated[str | None, typer.Option(help="50%, 30%..70% or 0.2M.")] = None,
+    flops: FlopsOption = None,
+    params: ParamsOption = None,
+    accuracy_drop: DropOption = None,
     strategy: Annotated[str | None, typer.Option(help="rates, layerwise.")] = None,
     trials: TrialsOption = None,
     seconds: SecondsOption = None,
@@ -117,8 +124,11 @@ def search(
     from evosearch.run import Run
     from evosearch.runconfig import SearchConfig
 
-    if flops is None and params is None:
-        raise InputError("a search needs a budget: --flops 50%, --params 0.2M, or both")
+    request = _request(flops, params, accuracy_drop)
+    if request is None:
+        raise InputError(
+            "a search needs a budget: --flops 50%, --params 0.2M or --accuracy-drop 1.0"
+        )
     file = load_space_file(space)
     given = {"strategy": strategy, "trials": trials, "seed": seed, "device": device}
     settings = {**file.search, **{key: v for key, v in given.items() if v is not None}}
@@ -133,8 +143,7 @@ def search(
             space_file=file,
             space_folder=space.parent,
             search=config,
-            flops=flops,
-            params=params,
+            request=request,
             on_stage=on_stage,
             on_epoch=on_epoch,
         )
@@ -142,12 +151,20 @@ def search(
 
 
 @app.command()
-def resume(run: RunArgument, trials: TrialsOption = None, seconds: SecondsOption = None) -> None:
-    """Go on with a search that was stopped or killed."""
+def resume(
+    run: RunArgument,
+    flops: FlopsOption = None,
+    params: ParamsOption = None,
+    accuracy_drop: DropOption = None,
+    trials: TrialsOption = None,
+    seconds: SecondsOption = None,
+) -> None:
+    """Go on with a search that was stopped or killed, or with another budget."""
     from evosearch.run import Run
 
+    request = _request(flops, params, accuracy_drop)
     with stages(messages) as on_stage:
-        opened = Run.resume(run, on_stage)
+        opened = Run.resume(run, request=request, on_stage=on_stage)
     total = trials or opened.prepared.config.search.trials
     search_with_progress(opened, total, seconds, output, messages)
 
@@ -214,6 +231,14 @@ def export(
 
     Artifact.open(artifact).export(to)
     output.print(f"exported: {to} (load.py rebuilds the network)", soft_wrap=True)
+
+
+def _request(
+    flops: str | None, params: str | None, accuracy_drop: float | None
+) -> BudgetRequest | None:
+    if flops is None and params is None and accuracy_drop is None:
+        return None
+    return BudgetRequest(flops=flops, params=params, accuracy_drop=accuracy_drop)
 
 
 def _next_folder(parent: Path, stem: str) -> Path:

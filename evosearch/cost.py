@@ -6,7 +6,7 @@ FLOPs are twice that, as `torch.utils.flop_counter` counts them.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 from evosearch.errors import InputError
@@ -67,6 +67,9 @@ class Budget:
 
     macs: Bound | None = None
     params: Bound | None = None
+    least_accuracy: float | None = None
+    """Accuracy on the search split, in [0, 1], under which a network is not feasible; aimed at
+    and then measured, where the others hold by construction."""
 
     def __post_init__(self) -> None:
         if not self.bounds:
@@ -75,7 +78,7 @@ class Budget:
     @property
     def bounds(self) -> dict[str, Bound]:
         """The resources that are limited, by name."""
-        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        named = {"macs": self.macs, "params": self.params}
         return {name: bound for name, bound in named.items() if bound is not None}
 
     @property
@@ -86,49 +89,95 @@ class Budget:
     def at(self, position: float) -> "Budget":
         """Returns the single budget at `position` in [0, 1]: 0 is the smallest network."""
         points = {name: bound.at(position) for name, bound in self.bounds.items()}
-        return Budget(**{name: Bound(low=point, high=point) for name, point in points.items()})
+        return Budget.exactly(**points)
 
-    def violation(self, cost: Cost) -> float:
+    @classmethod
+    def exactly(cls, *, macs: int | None = None, params: int | None = None) -> Self:
+        """Returns the budget of one bound on each resource that is given."""
+        return cls(
+            macs=None if macs is None else Bound(low=macs, high=macs),
+            params=None if params is None else Bound(low=params, high=params),
+        )
+
+    def violation(self, cost: Cost, accuracy: float | None = None) -> float:
         """Returns by how much a network exceeds the budget.
 
         Args:
             cost: of the network.
+            accuracy: its accuracy on the search split, where that was measured.
 
         Returns:
-            The sum over resources of the excess as a share of the upper bound; 0.0 when met.
+            The sum over resources of the excess as a share of the upper bound, and of what the
+            accuracy lacks; 0.0 when met.
         """
         excess = 0.0
         for name, bound in self.bounds.items():
             excess += max(0, getattr(cost, name) - bound.high) / bound.high
+        if self.least_accuracy is not None and accuracy is not None:
+            excess += max(0.0, self.least_accuracy - accuracy)
         return excess
 
-    def to_json(self) -> dict[str, list[int]]:
-        """Returns the bounds as `{resource: [low, high]}`."""
-        return {name: [bound.low, bound.high] for name, bound in self.bounds.items()}
+    def to_json(self) -> dict[str, Any]:
+        """Returns the bounds as `{resource: [low, high]}`, and the least accuracy if there is."""
+        bounds = {name: [bound.low, bound.high] for name, bound in self.bounds.items()}
+        floor = self.least_accuracy
+        return bounds if floor is None else {**bounds, "least_accuracy": floor}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Reads what `to_json` wrote."""
-        return cls(**{name: Bound(low=low, high=high) for name, (low, high) in data.items()})
+        content = dict(data)
+        floor = content.pop("least_accuracy", None)
+        bounds = {name: Bound(low=low, high=high) for name, (low, high) in content.items()}
+        return cls(**bounds, least_accuracy=floor)
 
-    @classmethod
-    def parse(cls, *, base: Cost, flops: str | None = None, params: str | None = None) -> Self:
-        """Reads a budget as a user writes it.
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetRequest:
+    """A budget as a user writes it.
+
+    Attributes:
+        flops: "40M" (absolute), "50%" (of the base network) or "30%..70%" (a range).
+        params: likewise, in parameters.
+        accuracy_drop: points of accuracy on the search split that may be lost; then the FLOPs
+            are minimised.
+    """
+
+    flops: str | None = None
+    params: str | None = None
+    accuracy_drop: float | None = None
+
+    def resolve(self, base: Cost, base_accuracy: float | None = None) -> Budget:
+        """Returns the budget in numbers.
 
         Args:
             base: cost of the unpruned network, which shares refer to.
-            flops: "40M" (absolute), "50%" (of the base) or "30%..70%" (a range).
-            params: likewise, in parameters.
+            base_accuracy: its accuracy on the search split, in [0, 1], which a drop refers to.
 
         Raises:
             InputError: the text is no budget, or asks for more than the base network.
         """
+        flops = self.flops
+        floor = None
+        if self.accuracy_drop is not None:
+            if not 0 <= self.accuracy_drop < 100:
+                raise InputError(
+                    f"--accuracy-drop {self.accuracy_drop:g}: expected points of accuracy, from"
+                    " 0 to under 100, such as 1.0"
+                )
+            if base_accuracy is None:
+                raise InputError("an accuracy drop is no size; give FLOPs or params here")
+            floor = base_accuracy - self.accuracy_drop / 100
+            flops = flops or "100%"
         macs = None if flops is None else _parse_bound(flops, "--flops", base.flops)
-        return cls(
+        return Budget(
             macs=None
             if macs is None
             else Bound(low=max(1, macs.low // 2), high=max(1, macs.high // 2)),
-            params=None if params is None else _parse_bound(params, "--params", base.params),
+            params=None
+            if self.params is None
+            else _parse_bound(self.params, "--params", base.params),
+            least_accuracy=floor,
         )
 
 

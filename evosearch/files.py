@@ -41,6 +41,11 @@ class RunLock:
 
 def write_json(path: Path, data: Any) -> None:
     """Writes JSON by way of a temporary name, so that a file is whole or absent."""
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text by way of a temporary name, so that a file is whole or absent."""
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from evosearch.artifact import Artifact
-from evosearch.cost import Bound, Budget, Cost
+from evosearch.cost import Budget, BudgetRequest, Cost
 from evosearch.errors import InputError, unknown_name
 from evosearch.evaluation.distillation import Distillation, distil
 from evosearch.evaluation.scoring import score
@@ -16,10 +16,11 @@ from evosearch.evaluation.testing import TestReport
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
 from evosearch.preparation import OnStage, environment, reopen, torch_threads
+from evosearch.records import Header
 from evosearch.runconfig import read_run_config
 from evosearch.scores import Score
 from evosearch.strategies.baselines import uniform_mask
-from evosearch.study import Header, Study
+from evosearch.study import Study
 from evosearch.trial import Trial
 
 TEST_LEDGER = "test.json"
@@ -227,13 +228,12 @@ def parse_at(text: str, base: Cost) -> Budget:
         if name.strip() not in amounts:
             raise unknown_name("resource", name.strip(), amounts)
         amounts[name.strip()] = amount
-    return Budget.parse(base=base, flops=amounts["flops"], params=amounts["params"])
+    return BudgetRequest(flops=amounts["flops"], params=amounts["params"]).resolve(base)
 
 
 def _own_budget(trial: Trial, header: Header) -> Budget:
     """Returns the budget that a trial meets exactly, in the resources that the run limits."""
-    own = {name: getattr(trial.cost, name) for name in header.budget.bounds}
-    return Budget(**{name: Bound(low=value, high=value) for name, value in own.items()})
+    return Budget.exactly(**{name: getattr(trial.cost, name) for name in header.budget.bounds})
 
 
 def _entry(network: Measured, base: Cost) -> Mapping[str, Any]:

@@ -12,15 +12,17 @@ from typing import Any
 
 import torch
 
-from evosearch.cost import Budget
+from evosearch.controller import next_aim
+from evosearch.cost import Bound, Budget, BudgetRequest
 from evosearch.errors import InputError
 from evosearch.evaluation.base import Subject, load_subject
 from evosearch.evaluation.evaluator import MaskEvaluator
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
 from evosearch.evaluation.weights import save_weights
-from evosearch.files import write_json
+from evosearch.files import write_json, write_text
 from evosearch.knowledge import Knowledge
+from evosearch.records import Header, Reference
 from evosearch.runconfig import (
     CONFIG,
     RunConfig,
@@ -30,11 +32,12 @@ from evosearch.runconfig import (
     run_config_to_toml,
 )
 from evosearch.space import SearchSpace
-from evosearch.spacetext import space_to_toml
+from evosearch.spacetext import load_space, space_to_toml
 from evosearch.strategies import strategy_class
 from evosearch.strategies.baselines import uniform_mask
 from evosearch.strategies.two_step import TwoStep
-from evosearch.study import Header, Reference, Study
+from evosearch.study import Study
+from evosearch.trial import Evaluation
 
 SPACE, KNOWLEDGE, BASE = "space.toml", "knowledge.npz", "base.safetensors"
 ENVIRONMENT = "environment.json"
@@ -67,8 +70,7 @@ def prepare(
     space_file: SpaceFile,
     space_folder: Path,
     search: SearchConfig,
-    flops: str | None,
-    params: str | None,
+    request: BudgetRequest,
     on_stage: OnStage,
     on_epoch: OnEpoch | None,
 ) -> Prepared:
@@ -81,8 +83,7 @@ def prepare(
         space_file: what is searched.
         space_folder: where the space file lies.
         search: how to search.
-        flops: FLOPs budget as the user writes it.
-        params: parameter budget as the user writes it.
+        request: the budget.
         on_stage: told what is being done.
         on_epoch: progress of base training, where the base must be trained first.
 
@@ -97,8 +98,8 @@ def prepare(
         on_stage("base network and search space")
         subject = load_subject(space_file, space_folder, on_epoch=on_epoch)
         space = subject.discovery.space
-        budget = Budget.parse(base=space.base_cost, flops=flops, params=params)
-        space.require_reachable(budget)
+        # Refuses what cannot be before anything is measured; the accuracy is not known yet.
+        space.require_reachable(request.resolve(space.base_cost, base_accuracy=1.0))
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(search, subject)
         knowledge = evaluator.knowledge()
@@ -108,7 +109,9 @@ def prepare(
             curves = evaluator.sensitivity(subset, search.keep_ratios)
             knowledge = replace(knowledge, sensitivity=curves)
         on_stage("base network and baselines")
-        references = measure_references(evaluator, space, budget, knowledge)
+        base = evaluator.evaluate(space.full_mask())
+        budget = request.resolve(space.base_cost, base.accuracy)
+        references = measure_references(evaluator, space, budget, base, knowledge)
     config = RunConfig(
         folder=str(space_folder.resolve()),
         budget=budget.to_json(),
@@ -143,7 +146,9 @@ def _write_folder(folder: Path, prepared: Prepared, header: Header) -> None:
         prepared.knowledge.save(partial / KNOWLEDGE)
         save_weights(prepared.subject.model, partial / BASE)
         write_json(partial / ENVIRONMENT, environment(prepared.config.search.threads))
-        Study.create(partial, header)
+        study = Study.create(partial, header)
+        if header.budget.least_accuracy is not None:
+            begin_segment(study, header.budget, prepared.subject.discovery.space)
         partial.rename(folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
@@ -193,17 +198,18 @@ def make_evaluator(config: SearchConfig, subject: Subject) -> MaskEvaluator:
 
 
 def measure_references(
-    evaluator: MaskEvaluator, space: SearchSpace, budget: Budget, knowledge: Knowledge
+    evaluator: MaskEvaluator,
+    space: SearchSpace,
+    budget: Budget,
+    base: Evaluation,
+    knowledge: Knowledge,
 ) -> tuple[Reference, ...]:
-    """Measures the base network and the lowest-L1 uniform plans that a search has to beat."""
-    full = space.full_mask()
+    """Returns the base network, and measures the lowest-L1 uniform plans beside the search."""
     references = [
-        Reference(
-            name="base", mask=full, cost=space.base_cost, evaluation=evaluator.evaluate(full)
-        )
+        Reference(name="base", mask=space.full_mask(), cost=space.base_cost, evaluation=base)
     ]
-    for position in BASELINE_POSITIONS if budget.is_range else (1.0,):
-        mask = uniform_mask(space, budget.at(position), knowledge.scores["l1"])
+    for size in _baseline_budgets(space, budget):
+        mask = uniform_mask(space, size, knowledge.scores["l1"])
         references.append(
             Reference(
                 name="lowest-L1 uniform",
@@ -213,6 +219,41 @@ def measure_references(
             )
         )
     return tuple(references)
+
+
+def _baseline_budgets(space: SearchSpace, budget: Budget) -> list[Budget]:
+    if budget.least_accuracy is not None and budget.macs is not None:
+        least = space.smallest_cost.macs
+        budget = Budget(macs=Bound(low=least, high=budget.macs.high))
+    return [budget.at(x) for x in (BASELINE_POSITIONS if budget.is_range else (1.0,))]
+
+
+def change_budget(folder: Path, study: Study, request: BudgetRequest) -> None:
+    """Has the trials of a run from here on proposed for another budget.
+
+    The study says so first; `config.toml` repeats it for people.
+
+    Raises:
+        InputError: the budget is at fault or out of reach.
+    """
+    base = study.header.references[0]
+    budget = request.resolve(base.cost, base.evaluation.accuracy)
+    space = load_space(folder / SPACE)
+    space.require_reachable(budget)
+    if budget != study.budget:
+        begin_segment(study, budget, space)
+    config = read_run_config(folder)
+    segments = tuple(segment.to_json() for segment in study.segments)
+    text = run_config_to_toml(config.model_copy(update={"segments": segments}))
+    write_text(folder / CONFIG, text)
+
+
+def begin_segment(study: Study, budget: Budget, space: SearchSpace) -> None:
+    """Begins the part of a study that serves a budget, at the size to try first."""
+    aim = budget
+    if budget.least_accuracy is not None:
+        aim = next_aim(study.trials, study.segments, budget, study.header, space.smallest_cost)
+    study.begin_segment(budget, aim)
 
 
 def resolve_device(name: str) -> str:

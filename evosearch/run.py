@@ -8,21 +8,34 @@ from itertools import groupby
 from pathlib import Path
 from typing import final
 
+from evosearch.controller import SEGMENT_TRIALS
+from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import InputError
-from evosearch.evaluation.evaluator import Evaluator
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
 from evosearch.front import ParetoFront
+from evosearch.ladder import Ladder
 from evosearch.mask import Mask
-from evosearch.preparation import OnStage, Prepared, prepare, reopen, torch_threads
+from evosearch.parallel import Executor, OneByOne
+from evosearch.preparation import (
+    OnStage,
+    Prepared,
+    begin_segment,
+    change_budget,
+    prepare,
+    reopen,
+    torch_threads,
+)
 from evosearch.runconfig import SearchConfig
+from evosearch.scorestore import ScoreStore
 from evosearch.space import SearchSpace
 from evosearch.strategies import strategy_class
 from evosearch.strategies.base import Strategy
 from evosearch.study import Study
-from evosearch.trial import Proposal, Trial, TrialState
+from evosearch.trial import Proposal, Trial
 
+SCORES = "scores"
 EXHAUSTED = 1000
 """So many repeated masks in a row mean that the space holds no others."""
 
@@ -38,6 +51,14 @@ class Limits:
 
     trials: int
     seconds: float | None = None
+
+
+class _Ended(Exception):
+    """A search is over."""
+
+    def __init__(self, outcome: "Outcome") -> None:
+        super().__init__(outcome.value)
+        self.outcome = outcome
 
 
 class Outcome(Enum):
@@ -68,8 +89,7 @@ class Run:
         space_file: SpaceFile,
         space_folder: Path,
         search: SearchConfig,
-        flops: str | None = None,
-        params: str | None = None,
+        request: BudgetRequest,
         on_stage: OnStage = lambda _: None,
         on_epoch: OnEpoch | None = None,
     ) -> "Run":
@@ -79,8 +99,7 @@ class Run:
             space_file=space_file,
             space_folder=space_folder,
             search=search,
-            flops=flops,
-            params=params,
+            request=request,
             on_stage=on_stage,
             on_epoch=on_epoch,
         )
@@ -88,17 +107,31 @@ class Run:
         return cls(folder, prepared, Study.open_for_appending(folder), lock)
 
     @classmethod
-    def resume(cls, folder: Path, on_stage: OnStage = lambda _: None) -> "Run":
+    def resume(
+        cls,
+        folder: Path,
+        *,
+        request: BudgetRequest | None = None,
+        on_stage: OnStage = lambda _: None,
+    ) -> "Run":
         """Opens a run to go on with it.
 
+        Args:
+            folder: of the run.
+            request: another budget than before, from the next trial on. What was evaluated
+                holds, and new proposals learn from it.
+            on_stage: told what is being done.
+
         Raises:
-            InputError: the folder holds no run, another process has it, or the model that the
-                space names is not the one that the run began with.
+            InputError: the folder holds no run, another process has it, the model that the
+                space names is not the one that the run began with, or the budget is at fault.
         """
         Study.open(folder)  # refuses a folder that is no run before a lock file is made in it
         lock = RunLock(folder)
         try:
             study = Study.open_for_appending(folder)
+            if request is not None:
+                change_budget(folder, study, request)
             return cls(folder, reopen(folder, study.header, on_stage), study, lock)
         except BaseException:
             lock.release()
@@ -117,21 +150,44 @@ class Run:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Outcome:
         """Searches until a limit is reached; see `search`."""
+        return self.search_with(
+            self.prepared.config.search.strategy,
+            self.study,
+            limits,
+            on_trial=on_trial,
+            should_stop=should_stop,
+        )
+
+    def search_with(
+        self,
+        strategy: str,
+        study: Study,
+        limits: Limits,
+        *,
+        on_trial: Callable[[Trial], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Outcome:
+        """Searches with any strategy, recording in any study of the same space."""
         config = self.prepared.config.search
         space = self.prepared.subject.discovery.space
-        strategy = strategy_class(config.strategy)(
-            space=space,
-            budget=self.study.header.budget,
-            knowledge=self.prepared.knowledge,
-            config=getattr(config, config.strategy),
-            seed=config.seed,
-        )
+
+        def build(aim: Budget, earlier: Sequence[Trial]) -> Strategy:
+            return strategy_class(strategy)(
+                space=space,
+                budget=aim,
+                knowledge=self.prepared.knowledge,
+                config=config.settings(strategy),
+                seed=config.seed,
+                earlier=earlier,
+            )
+
         with torch_threads(config.threads):
             return search(
-                study=self.study,
+                study=study,
                 space=space,
-                strategy=strategy,
-                evaluator=self.prepared.evaluator,
+                build=build,
+                executor=OneByOne(self.prepared.evaluator),
+                store=ScoreStore(self.folder / SCORES),
                 limits=limits,
                 on_trial=on_trial,
                 should_stop=should_stop,
@@ -146,8 +202,9 @@ def search(
     *,
     study: Study,
     space: SearchSpace,
-    strategy: Strategy,
-    evaluator: Evaluator,
+    build: Callable[[Budget, Sequence[Trial]], Strategy],
+    executor: Executor,
+    store: ScoreStore,
     limits: Limits,
     on_trial: Callable[[Trial], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -161,8 +218,9 @@ def search(
     Args:
         study: gets one record per trial, in the order of the proposals.
         space: what is searched.
-        strategy: fresh; rebuilt from the study's records.
-        evaluator: measures masks.
+        build: gives a fresh strategy for a budget, and the trials proposed for other ones.
+        executor: measures masks.
+        store: keeps the scores of images.
         limits: when to stop.
         on_trial: called after every record.
         should_stop: asked before every evaluation.
@@ -171,68 +229,96 @@ def search(
         InputError: the records are not what this strategy and seed propose.
     """
     began = time.monotonic()
-    rounds = [list(trials) for _, trials in groupby(study.trials, key=lambda t: t.generation)]
+
+    def checkpoint() -> None:
+        if len(study.trials) >= limits.trials:
+            raise _Ended(Outcome.TRIALS)
+        if limits.seconds is not None and time.monotonic() - began >= limits.seconds:
+            raise _Ended(Outcome.SECONDS)
+        if should_stop():
+            raise _Ended(Outcome.STOPPED)
+
+    def record(trial: Trial) -> None:
+        if len(study.trials) >= limits.trials:
+            raise _Ended(Outcome.TRIALS)
+        study.append(trial)
+        on_trial(trial)
+        last = study.trials[-EXHAUSTED:]
+        if len(last) == EXHAUSTED and all(t.duplicate_of is not None for t in last):
+            raise _Ended(Outcome.EXHAUSTED)
+
+    try:
+        while True:
+            segment = study.segments[-1]
+            strategy = build(segment.aim, study.trials[: segment.first])
+            ladder = Ladder(
+                space=space,
+                plans=strategy.ladder,
+                size=study.header.size_objective,
+                executor=executor,
+                store=store,
+                checkpoint=checkpoint,
+            )
+            _search_segment(study, strategy, ladder, checkpoint, record)
+            begin_segment(study, study.budget, space)
+    except _Ended as end:
+        return end.outcome
+
+
+def _search_segment(
+    study: Study,
+    strategy: Strategy,
+    ladder: Ladder,
+    checkpoint: Callable[[], None],
+    record: Callable[[Trial], None],
+) -> None:
+    """Goes on with the open segment; returns when it is time for another aim, if ever."""
+    first = study.segments[-1].first
+    rounds = [
+        list(trials) for _, trials in groupby(study.trials[first:], key=lambda t: t.generation)
+    ]
     for trials in rounds[:-1]:
         strategy.tell(trials)
     started = rounds[-1] if rounds else []
-    generation = max(0, len(rounds) - 1)
-    first_of: dict[Mask, Trial] = {}
-    for trial in study.trials:
-        first_of.setdefault(trial.mask, trial)
-    repeats = 0
+    earlier = study.trials[: len(study.trials) - len(started)]
+    known: dict[Mask, Trial] = {}
+    for trial in earlier:
+        known.setdefault(trial.mask, trial)
+    generation = earlier[-1].generation + 1 if earlier else 0
     while True:
+        asked = time.perf_counter()
         proposals = strategy.ask()
+        asked_in = time.perf_counter() - asked
         _require_same(started, proposals)
-        for proposal in proposals[len(started) :]:
-            if len(study.trials) >= limits.trials:
-                return Outcome.TRIALS
-            if limits.seconds is not None and time.monotonic() - began >= limits.seconds:
-                return Outcome.SECONDS
-            if should_stop():
-                return Outcome.STOPPED
-            earlier = first_of.get(proposal.mask)
-            number = len(study.trials)
-            trial = _outcome(proposal, number, generation, earlier, space, evaluator)
-            first_of.setdefault(trial.mask, trial)
-            study.append(trial)
-            started.append(trial)
-            on_trial(trial)
-            repeats = 0 if earlier is None else repeats + 1
-            if repeats >= EXHAUSTED:
-                return Outcome.EXHAUSTED
-        strategy.tell(started)
+        climbed = list(started)
+        if len(started) < len(proposals):
+            checkpoint()
+            for trial in ladder.climb(
+                proposals,
+                first=len(study.trials) - len(started),
+                generation=generation,
+                started=started,
+                front=_front_before(study, generation) if strategy.ladder else (),
+                known=known,
+                asked_in=asked_in,
+            ):
+                record(trial)
+                climbed.append(trial)
+        strategy.tell(climbed)
+        for trial in climbed:
+            known.setdefault(trial.mask, trial)
         started = []
         generation += 1
+        tried = len(study.trials) - first
+        if study.budget.least_accuracy is not None and tried >= SEGMENT_TRIALS:
+            return
 
 
-def _outcome(
-    proposal: Proposal,
-    number: int,
-    generation: int,
-    earlier: Trial | None,
-    space: SearchSpace,
-    evaluator: Evaluator,
-) -> Trial:
-    """Evaluates a proposal; a mask that was tried before gets the outcome that it had then."""
-    evaluation = error = None
-    if earlier is not None:
-        evaluation, error = earlier.evaluation, earlier.error
-    else:
-        try:
-            evaluation = evaluator.evaluate(proposal.mask)
-        except Exception as failure:  # one bad candidate must not end the run
-            error = f"{type(failure).__name__}: {failure}".splitlines()[0]
-    return Trial(
-        number=number,
-        generation=generation,
-        mask=proposal.mask,
-        genome=proposal.genome,
-        cost=space.cost(proposal.mask),
-        state=TrialState.FAIL if evaluation is None else TrialState.COMPLETE,
-        evaluation=evaluation,
-        error=error,
-        duplicate_of=None if earlier is None else earlier.number,
-    )
+def _front_before(study: Study, generation: int) -> Sequence[Trial]:
+    """Returns the front, smallest first, as it was before a round."""
+    trials = [trial for trial in study.trials if trial.generation < generation]
+    size = study.header.size_objective
+    return ParetoFront(trials=trials, budget=study.budget, size=size).members
 
 
 def _require_same(started: Sequence[Trial], proposals: Sequence[Proposal]) -> None:

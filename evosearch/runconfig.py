@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +11,9 @@ from evosearch.config import read_toml, validated
 from evosearch.errors import InputError
 from evosearch.evaluation.evaluator import EvaluatorConfig
 from evosearch.evaluation.spacefile import SpaceFile
+from evosearch.strategies import strategy_class
 from evosearch.strategies.layerwise import LayerwiseConfig
+from evosearch.strategies.profiles import BaselineConfig
 from evosearch.strategies.rates import RatesConfig
 
 CONFIG = "config.toml"
@@ -26,6 +29,9 @@ class SearchConfig(BaseModel):
         threads: CPU threads of evaluation, base training and fine-tuning; results depend on it.
         device: "cpu", "cuda" or another torch device; "auto" takes a GPU where there is one.
         keep_ratios: shares of its channels at which each group's sensitivity is probed.
+        criterion: importance criterion that orders channels for plans of widths only.
+        baselines: whether random, uniform and global plans are searched beside, at as many full
+            evaluations.
         evaluator: how candidates are scored.
         layerwise: settings of that strategy.
         rates: settings of that strategy.
@@ -39,9 +45,18 @@ class SearchConfig(BaseModel):
     threads: int = Field(default=1, ge=1)
     device: str = "auto"
     keep_ratios: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)
+    criterion: str = "l1"
+    baselines: bool = False
     evaluator: EvaluatorConfig = EvaluatorConfig()
     layerwise: LayerwiseConfig = LayerwiseConfig()
     rates: RatesConfig = RatesConfig()
+
+    def settings(self, strategy: str) -> BaseModel:
+        """Returns the settings of a strategy."""
+        if strategy_class(strategy).Config is BaselineConfig:
+            return BaselineConfig(criterion=self.criterion)
+        settings: BaseModel = getattr(self, strategy)
+        return settings
 
 
 class RunConfig(BaseModel):
@@ -49,7 +64,8 @@ class RunConfig(BaseModel):
 
     Attributes:
         folder: where the space file lies; its relative paths refer to it.
-        budget: resource -> lower and upper bound.
+        budget: resource -> lower and upper bound; and the least accuracy, if there is one.
+        segments: where in the study the budget changed, and to what; the study is what counts.
         search: how it searches.
         space: the space file.
     """
@@ -57,7 +73,8 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: str
-    budget: dict[str, list[int]]
+    budget: dict[str, list[int] | float]
+    segments: tuple[dict[str, Any], ...] = ()
     search: SearchConfig
     space: SpaceFile
 
@@ -74,8 +91,9 @@ def read_run_config(folder: Path) -> RunConfig:
 
 
 def run_config_digest(config: RunConfig) -> str:
-    """Returns 16 hexadecimal digits that change with any setting of a run."""
-    return sha256(run_config_to_toml(config).encode()).hexdigest()[:16]
+    """Returns 16 hexadecimal digits that change with any setting that a run began with."""
+    begun = config.model_copy(update={"segments": ()})
+    return sha256(run_config_to_toml(begun).encode()).hexdigest()[:16]
 
 
 def run_config_to_toml(config: RunConfig) -> str:

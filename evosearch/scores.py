@@ -61,9 +61,16 @@ class ImageScores:
             images=len(self.losses),
         )
 
-    def first(self, images: int) -> "ImageScores":
-        """Returns the outcomes of the first images alone."""
-        return ImageScores(losses=self.losses[:images], metrics=self.metrics[:images])
+    def between(self, start: int, stop: int) -> "ImageScores":
+        """Returns the outcomes of some images alone."""
+        return ImageScores(losses=self.losses[start:stop], metrics=self.metrics[start:stop])
+
+    def then(self, more: "ImageScores") -> "ImageScores":
+        """Returns these outcomes with those of further images behind them."""
+        return ImageScores(
+            losses=np.concatenate([self.losses, more.losses]),
+            metrics=np.concatenate([self.metrics, more.metrics]),
+        )
 
     def loss_above(self, other: "ImageScores") -> tuple[float, float]:
         """Returns the mean by which the loss exceeds that of another network, and its error.
@@ -92,11 +99,11 @@ class Evaluator(Protocol):
     images: int
     """Number of images of the search split."""
 
-    def image_scores(self, mask: Mask, images: int) -> ImageScores:
-        """Returns the scores of a mask on the first images of the search split.
+    def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
+        """Returns the scores of a mask on the images from `start` up to `stop`.
 
-        The split is in one random order, the same for all masks of a run; the scores of an image
-        do not depend on how many images are asked for.
+        The search split is in one random order, the same for all masks of a run; the scores of
+        an image do not depend on which others are asked for.
 
         Raises:
             EvaluationError: the candidate has no finite score.

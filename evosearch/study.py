@@ -2,123 +2,25 @@
 
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import optuna
 from optuna.distributions import IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import create_trial
 
-from evosearch.cost import Budget, Cost
+from evosearch.cost import Budget
 from evosearch.errors import InputError
 from evosearch.front import ParetoFront
-from evosearch.mask import Mask
-from evosearch.trial import Evaluation, Objective, Rung, Trial, TrialState
+from evosearch.records import Header, Segment, trial_from_json, trial_to_json
+from evosearch.trial import Objective, Trial
 
-FORMAT = 1
 STUDY_NAME = "evosearch"
 STUDY_FILE = "study.log"
 _HEADER = "evosearch"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """A network that was measured beside the search, to compare with.
-
-    Attributes:
-        name: what tables call it.
-        mask: its channels.
-        cost: its exact cost.
-        evaluation: as measured on the search split.
-    """
-
-    name: str
-    mask: Mask
-    cost: Cost
-    evaluation: Evaluation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What a study is about; written once, before its first trial.
-
-    Attributes:
-        space_digest: of the search space.
-        config_digest: of the run's config file.
-        sizes: group name -> number of channels.
-        least_widths: group name -> smallest legal width.
-        budget: what is feasible.
-        base_cost: of the unpruned network.
-        strategy: name of the strategy.
-        seed: the run's.
-        references: the base network first, then the baselines.
-    """
-
-    space_digest: str
-    config_digest: str
-    sizes: Mapping[str, int]
-    least_widths: Mapping[str, int]
-    budget: Budget
-    base_cost: Cost
-    strategy: str
-    seed: int
-    references: tuple[Reference, ...]
-
-    @property
-    def size_objective(self) -> Objective:
-        """The size minimised beside the loss: params where only they are limited."""
-        return Objective.PARAMS if self.budget.macs is None else Objective.MACS
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the header as JSON."""
-        return {
-            "format": FORMAT,
-            **asdict(self),
-            "sizes": dict(self.sizes),
-            "least_widths": dict(self.least_widths),
-            "budget": self.budget.to_json(),
-            "references": [
-                {
-                    "name": reference.name,
-                    "mask": reference.mask.to_json(),
-                    "cost": asdict(reference.cost),
-                    "evaluation": _evaluation_to_json(reference.evaluation),
-                }
-                for reference in self.references
-            ],
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Header":
-        """Reads what `to_json` wrote.
-
-        Raises:
-            InputError: another version wrote it.
-        """
-        if data.get("format") != FORMAT:
-            raise InputError(f"study format {data.get('format')!r}, this version reads {FORMAT}")
-        content = {key: value for key, value in data.items() if key != "format"}
-        references = tuple(
-            Reference(
-                name=item["name"],
-                mask=Mask.from_json(item["mask"], data["sizes"]),
-                cost=Cost(**item["cost"]),
-                evaluation=_evaluation_from_json(item["evaluation"]),
-            )
-            for item in data["references"]
-        )
-        return cls(
-            **{
-                **content,
-                "budget": Budget.from_json(data["budget"]),
-                "base_cost": Cost(**data["base_cost"]),
-                "references": references,
-            }
-        )
+_SEGMENTS = "segments"
 
 
 @final
@@ -129,12 +31,36 @@ class Study:
         """Wraps an open Optuna study; use `create` or `open`."""
         self._study = study
         self.header = header
-        self._trials = [self._to_trial(frozen) for frozen in study.get_trials(deepcopy=False)]
+        segments = study.user_attrs.get(_SEGMENTS, [])
+        self._segments = [Segment.from_json(item) for item in segments] or [
+            Segment(first=0, budget=header.budget, aim=header.budget)
+        ]
+        self._trials = [
+            trial_from_json(f.number, f.state.name, f.user_attrs, header.sizes)
+            for f in study.get_trials(deepcopy=False)
+        ]
 
     @property
     def trials(self) -> tuple[Trial, ...]:
         """Every trial recorded so far, in order."""
         return tuple(self._trials)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The parts with a budget each, in order; the last is open."""
+        return tuple(self._segments)
+
+    @property
+    def budget(self) -> Budget:
+        """What is feasible now."""
+        return self._segments[-1].budget
+
+    def begin_segment(self, budget: Budget, aim: Budget) -> None:
+        """Has the trials from here on proposed for another budget."""
+        if self._segments[-1].first == len(self._trials):
+            self._segments.pop()
+        self._segments.append(Segment(first=len(self._trials), budget=budget, aim=aim))
+        self._study.set_user_attr(_SEGMENTS, [s.to_json() for s in self._segments])
 
     @classmethod
     def create(cls, folder: Path, header: Header) -> "Study":
@@ -188,7 +114,7 @@ class Study:
         """Returns the front so far, in the given size or the one that the study minimises."""
         return ParetoFront(
             trials=self.trials,
-            budget=self.header.budget,
+            budget=self.budget,
             size=size or self.header.size_objective,
         )
 
@@ -198,61 +124,31 @@ class Study:
         params = trial.mask.widths
         self._study.add_trial(
             create_trial(
-                state=optuna.trial.TrialState.COMPLETE
-                if trial.state is TrialState.COMPLETE
-                else optuna.trial.TrialState.FAIL,
+                state=optuna.trial.TrialState[trial.state.name],
                 values=[Objective.LOSS.of(trial), header.size_objective.of(trial)]
-                if trial.evaluation is not None
+                if trial.is_complete
                 else None,
                 params=params,
                 distributions={
                     name: IntDistribution(header.least_widths[name], header.sizes[name])
                     for name in params
                 },
-                user_attrs=_record(trial),
-                constraints={
-                    name: (getattr(trial.cost, name) - bound.high) / bound.high
-                    for name, bound in header.budget.bounds.items()
-                },
+                user_attrs=trial_to_json(trial),
+                constraints=_constraints(trial, self.budget),
             )
         )
         self._trials.append(trial)
 
-    def _to_trial(self, frozen: FrozenTrial) -> Trial:
-        record = frozen.user_attrs
-        evaluation = record["evaluation"]
-        return Trial(
-            number=frozen.number,
-            generation=record["generation"],
-            mask=Mask.from_json(record["mask"], self.header.sizes),
-            genome=record["genome"],
-            cost=Cost(**record["cost"]),
-            state=TrialState.FAIL if evaluation is None else TrialState.COMPLETE,
-            evaluation=None if evaluation is None else _evaluation_from_json(evaluation),
-            error=record["error"],
-            duplicate_of=record["duplicate_of"],
-        )
 
-
-def _record(trial: Trial) -> dict[str, Any]:
-    evaluation = trial.evaluation
-    return {
-        "generation": trial.generation,
-        "mask": trial.mask.to_json(),
-        "genome": dict(trial.genome),
-        "cost": asdict(trial.cost),
-        "evaluation": None if evaluation is None else _evaluation_to_json(evaluation),
-        "error": trial.error,
-        "duplicate_of": trial.duplicate_of,
+def _constraints(trial: Trial, budget: Budget) -> dict[str, float]:
+    """Returns by what share of its bound each resource is over (positive) or under."""
+    constraints = {
+        name: (getattr(trial.cost, name) - bound.high) / bound.high
+        for name, bound in budget.bounds.items()
     }
-
-
-def _evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
-    return {**asdict(evaluation), "rung": evaluation.rung.name}
-
-
-def _evaluation_from_json(data: dict[str, Any]) -> Evaluation:
-    return Evaluation(**{**data, "rung": Rung[data["rung"]]})
+    if budget.least_accuracy is not None and trial.evaluation is not None:
+        constraints["accuracy"] = budget.least_accuracy - trial.evaluation.accuracy
+    return constraints
 
 
 def _cut_torn_tail(path: Path) -> None:

@@ -1,12 +1,13 @@
 """One evaluated candidate: what was tried, what came of it, and what is optimised."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum, IntEnum
 from typing import Any
 
 from evosearch.cost import Budget, Cost
 from evosearch.mask import Mask
+from evosearch.scores import Score
 
 Genome = Mapping[str, Any]
 """A strategy's own description of a proposal, as JSON: layer weights, parents, operator."""
@@ -70,6 +71,11 @@ class Evaluation:
     seconds: float
     rung: Rung = Rung.FULL
 
+    @classmethod
+    def of(cls, score: Score, *, seconds: float, rung: Rung = Rung.FULL) -> "Evaluation":
+        """Returns the evaluation that a score amounts to."""
+        return cls(**asdict(score), seconds=seconds, rung=rung)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
@@ -123,7 +129,8 @@ class Trial:
 
     def violation(self, budget: Budget) -> float:
         """Returns by how much the trial exceeds a budget; 0.0 when it is met."""
-        return budget.violation(self.cost)
+        accuracy = None if self.evaluation is None else self.evaluation.accuracy
+        return budget.violation(self.cost, accuracy)
 
 
 class Objective(Enum):

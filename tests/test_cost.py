@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evosearch.cost import Bound, Budget, Cost, format_count
+from evosearch.cost import Bound, Budget, BudgetRequest, Cost, format_count
 from evosearch.errors import InputError
 
 BASE = Cost(macs=1_000_000, params=40_000, activations=5_000)
@@ -40,7 +40,7 @@ def test_relative_cost() -> None:
     ],
 )
 def test_parses(flops: str | None, params: str | None, expected: dict[str, list[int]]) -> None:
-    assert Budget.parse(base=BASE, flops=flops, params=params).to_json() == expected
+    assert BudgetRequest(flops=flops, params=params).resolve(BASE).to_json() == expected
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_parses(flops: str | None, params: str | None, expected: dict[str, list[
 )
 def test_refuses_with_one_clear_line(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
-        Budget.parse(base=BASE, flops=text)
+        BudgetRequest(flops=text).resolve(BASE)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_refuses_params_by_their_own_name() -> None:
     with pytest.raises(InputError, match="--params '50K': more than the base network's 40K"):
-        Budget.parse(base=BASE, params="50K")
+        BudgetRequest(params="50K").resolve(BASE)
 
 
 def test_needs_a_limit() -> None:

@@ -8,10 +8,11 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from evosearch.cost import Budget
+from evosearch.cost import BudgetRequest
 from evosearch.errors import InputError
 from evosearch.files import RunLock
-from evosearch.study import STUDY_FILE, STUDY_NAME, Header, Reference, Study
+from evosearch.records import Header, Reference
+from evosearch.study import STUDY_FILE, STUDY_NAME, Study
 from evosearch.trial import Trial, TrialState
 from tests.toys import ToyEvaluator, comparable, toy_space
 
@@ -20,13 +21,13 @@ SPACE = toy_space()
 
 def make_header(**budget: str) -> Header:
     full = SPACE.full_mask()
-    evaluation = ToyEvaluator(failing=False).evaluate(full)
+    evaluation = ToyEvaluator(failing=False).evaluation(full)
     return Header(
         space_digest=SPACE.digest,
         config_digest="",
         sizes=SPACE.sizes,
         least_widths=dict(zip(SPACE.sizes, SPACE.least_widths.tolist(), strict=True)),
-        budget=Budget.parse(base=SPACE.base_cost, **budget),
+        budget=BudgetRequest(**budget).resolve(SPACE.base_cost),
         base_cost=SPACE.base_cost,
         strategy="rates",
         seed=3,
@@ -50,7 +51,7 @@ def make_trials(header: Header, count: int) -> list[Trial]:
                 genome={"weights": {"stem": 0.1 * number}},
                 cost=SPACE.cost(mask),
                 state=TrialState.FAIL if failed else TrialState.COMPLETE,
-                evaluation=None if failed else ToyEvaluator(failing=False).evaluate(mask),
+                evaluation=None if failed else ToyEvaluator(failing=False).evaluation(mask),
                 error="out of memory" if failed else None,
             )
         )

@@ -5,6 +5,7 @@ import numpy as np
 from evosearch.errors import EvaluationError
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import ChannelGroup, Mask
+from evosearch.scores import ImageScores
 from evosearch.space import CostTerm, Monomial, SearchSpace
 from evosearch.trial import Evaluation, Trial
 
@@ -55,25 +56,35 @@ def toy_knowledge() -> Knowledge:
 class ToyEvaluator:
     """Gives every mask a loss by arithmetic, fails on some, and counts how often it is asked."""
 
+    images = 100
+
     def __init__(self, *, failing: bool = True) -> None:
         self.asked: list[Mask] = []
         self._failing = failing
         self._values = {n: np.arange(1, size + 1) % 5 + 1.0 for n, size in SIZES.items()}
+        hardness = np.random.default_rng(3).normal(size=self.images)
+        self._hardness = hardness - hardness.mean()
 
-    def evaluate(self, mask: Mask) -> Evaluation:
+    def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
         self.asked.append(mask)
         if self._failing and int(mask.key, 16) % 7 == 0:
             raise EvaluationError("the loss is not finite")
+        kept = self._kept(mask)
+        own = np.random.default_rng(int(mask.key[:8], 16)).normal(size=self.images)
+        losses = 2.0 - kept + 0.1 * self._hardness + 0.01 * (own - own.mean())
+        metrics = np.arange(self.images) < 100 * kept
+        return ImageScores(losses=losses, metrics=metrics.astype(float)).between(start, stop)
+
+    def compensated_error(self, mask: Mask) -> float:
+        return (1 - self._kept(mask)) ** 2
+
+    def evaluation(self, mask: Mask) -> Evaluation:
+        """Returns the evaluation on all images."""
+        return Evaluation.of(self.image_scores(mask, 0, self.images).score, seconds=0.0)
+
+    def _kept(self, mask: Mask) -> float:
         kept = sum(float(self._values[name][bits].sum()) for name, bits in mask.items())
-        whole = sum(float(values.sum()) for values in self._values.values())
-        return Evaluation(
-            loss=2.0 - kept / whole,
-            loss_se=0.01,
-            accuracy=kept / whole,
-            accuracy_se=0.02,
-            images=100,
-            seconds=0.0,
-        )
+        return kept / sum(float(values.sum()) for values in self._values.values())
 
 
 def comparable(trials: tuple[Trial, ...]) -> list[tuple[object, ...]]:
@@ -88,6 +99,7 @@ def comparable(trials: tuple[Trial, ...]) -> list[tuple[object, ...]]:
             trial.cost,
             trial.error,
             trial.duplicate_of,
+            [(step.rung, step.score, step.images) for step in trial.steps],
             None
             if (e := trial.evaluation) is None
             else (e.loss, e.loss_se, e.accuracy, e.accuracy_se, e.images, e.rung),

@@ -1,8 +1,10 @@
 """What a mask is worth: compact, compensate, recalibrate, score on the search split."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol, final
+from functools import cached_property
+from typing import TypeVar, final
 
 import numpy as np
 import torch
@@ -13,17 +15,18 @@ from torch import nn
 from evosearch.errors import EvaluationError
 from evosearch.evaluation.data import CalibrationSplit, SearchSplit
 from evosearch.evaluation.recalibration import recalibrate
-from evosearch.evaluation.scoring import device_of, score
+from evosearch.evaluation.scoring import device_of, image_scores
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import Bits, Mask
-from evosearch.scores import Score
+from evosearch.scores import ImageScores
 from evosearch.seeding import Stream, generator
 from evosearch.surgery.compaction import compact, dropped_positions
+from evosearch.surgery.compensated import CompensatedErrors
 from evosearch.surgery.compensation import Compensation
 from evosearch.surgery.criteria import l1
 from evosearch.surgery.discovery import Discovery
-from evosearch.surgery.gram import collect_statistics, gram_blocks
+from evosearch.surgery.gram import Consumer, collect_statistics, gram_blocks
 from evosearch.trial import Evaluation
 
 
@@ -44,16 +47,10 @@ class EvaluatorConfig(BaseModel):
     compensation_images: int = Field(default=512, ge=2)
 
 
-class Evaluator(Protocol):
-    """Measures candidates; never changes the model that it was given."""
+T = TypeVar("T")
 
-    def evaluate(self, mask: Mask) -> Evaluation:
-        """Returns what a mask is worth; the same for the same mask, whenever it is asked.
-
-        Raises:
-            EvaluationError: the candidate has no finite score.
-        """
-        ...
+NETWORKS_KEPT = 4
+"""Compact networks that are kept for the next rung of the same candidates."""
 
 
 @final
@@ -85,8 +82,11 @@ class MaskEvaluator:
         self._task = task
         self._model = model
         self._discovery = discovery
-        self._search = search
+        self.images = len(search)
+        shuffled = generator(seed, Stream.EVALUATION, "order").permutation(len(search))
+        self._search = search.take(shuffled)
         self._config = config
+        self._built: OrderedDict[Mask, nn.Module] = OrderedDict()
         # Sources list images class by class; a batch of one class has other statistics than all.
         order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
         self._batches = [
@@ -116,38 +116,56 @@ class MaskEvaluator:
         recalibrate(network, self._batches)
         return network
 
+    def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
+        """See `Evaluator.image_scores`."""
+        if mask not in self._built:
+            self._built[mask] = _healthy(lambda: self.network(mask))
+            if len(self._built) > NETWORKS_KEPT:
+                self._built.popitem(last=False)
+        return self._scored(self._built[mask], start, stop)
+
+    def compensated_error(self, mask: Mask) -> float:
+        """See `Evaluator.compensated_error`."""
+        return self._compensated_errors(mask)
+
+    @cached_property
+    def _consumers(self) -> dict[str, Consumer]:
+        groups, layers = self._discovery.space.groups, self._discovery.layers
+        return collect_statistics(self._model, groups, layers, self._batches, self._seed)
+
+    @cached_property
+    def _compensated_errors(self) -> CompensatedErrors:
+        groups = self._discovery.space.groups
+        return CompensatedErrors(self._model, groups, self._consumers.values())
+
     def evaluate(self, mask: Mask) -> Evaluation:
-        """See `Evaluator.evaluate`."""
-        return self._measure(lambda: self.network(mask))
+        """Returns what a mask is worth on the whole search split."""
+        began = time.perf_counter()
+        scores = self.image_scores(mask, 0, self.images)
+        return Evaluation.of(scores.score, seconds=time.perf_counter() - began)
 
     def evaluate_plain(self, mask: Mask) -> Evaluation:
         """Returns what `plain_network` is worth."""
-        return self._measure(lambda: self.plain_network(mask))
+        began = time.perf_counter()
+        scores = self._scored(_healthy(lambda: self.plain_network(mask)), 0, self.images)
+        return Evaluation.of(scores.score, seconds=time.perf_counter() - began)
 
-    def _measure(self, build: Callable[[], nn.Module]) -> Evaluation:
-        start = time.perf_counter()
-        try:
-            scored = self._score(build())
-        except (RuntimeError, ValueError) as error:
-            raise EvaluationError(f"{type(error).__name__}: {error}") from error
-        return Evaluation(
-            loss=scored.loss,
-            loss_se=scored.loss_se,
-            accuracy=scored.accuracy,
-            accuracy_se=scored.accuracy_se,
-            images=scored.images,
-            seconds=time.perf_counter() - start,
-        )
+    def _scored(self, network: nn.Module, start: int, stop: int) -> ImageScores:
+        # Whole batches from the first image on, so that no image's sums depend on the range.
+        size = self._config.batch_size
+        first = start // size * size
+        part = self._search.take(np.arange(first, min(self.images, -(-stop // size) * size)))
+        scores = _healthy(lambda: image_scores(network, part, task=self._task, batch_size=size))
+        return scores.between(start - first, stop - first)
 
-    def _score(self, network: nn.Module) -> Score:
-        return score(network, self._search, task=self._task, batch_size=self._config.batch_size)
+    def _loss(self, network: nn.Module) -> float:
+        return self._scored(network, 0, self.images).score.loss
 
     def knowledge(self) -> Knowledge:
         """Returns the Gram matrices and importance scores of the base network."""
         groups, layers = self._discovery.space.groups, self._discovery.layers
-        consumers = collect_statistics(self._model, groups, layers, self._batches, self._seed)
         return Knowledge(
-            gram=gram_blocks(self._model, groups, consumers),
+            gram=gram_blocks(self._model, groups, self._consumers),
             scores={"l1": l1(self._model, groups, layers)},
         )
 
@@ -166,18 +184,30 @@ class MaskEvaluator:
         """
         space = self._discovery.space
         full = space.full_mask()
-        base = self._score(self._model).loss
+        base = self._loss(self._model)
         curves = {}
         for group in space.groups:
             legal = np.array(group.legal_widths())
             wanted = {int(legal[np.abs(legal - r * group.size).argmin()]) for r in keep_ratios}
             widths = np.array([*sorted(wanted - {group.size}), group.size], dtype=np.int64)
             losses = [
-                self._score(
+                self._loss(
                     self.network(Mask({**full, group.name: subset(group.name, int(width))}))
-                ).loss
+                )
                 for width in widths[:-1]
             ]
             increases: NDArray[np.float64] = np.array([*losses, base]) - base
             curves[group.name] = SensitivityCurve(widths=widths, loss_increase=increases)
         return curves
+
+
+def _healthy(attempt: Callable[[], T]) -> T:
+    """Returns what an attempt gives; what goes wrong in torch is the candidate's fault.
+
+    Raises:
+        EvaluationError: it failed.
+    """
+    try:
+        return attempt()
+    except (RuntimeError, ValueError) as error:
+        raise EvaluationError(f"{type(error).__name__}: {error}") from error

@@ -11,6 +11,7 @@
 `sensitivity`           error curves in nats and widths, from measured sensitivity
 `regression`            weights of groups read off the trials
 `baselines`             plans that need no search
+`profiles`              the strategies that propose those
 ======================  ==================================================================
 """
 
@@ -19,9 +20,18 @@ from collections.abc import Mapping
 from evosearch.errors import unknown_name
 from evosearch.strategies.base import Strategy
 from evosearch.strategies.layerwise import Layerwise
+from evosearch.strategies.profiles import Global, Random, Relative, Triangular, Uniform
 from evosearch.strategies.rates import Rates
 
-STRATEGIES: Mapping[str, type[Strategy]] = {"layerwise": Layerwise, "rates": Rates}
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    "layerwise": Layerwise,
+    "rates": Rates,
+    "random": Random,
+    "uniform": Uniform,
+    "global": Global,
+    "triangular": Triangular,
+    "relative": Relative,
+}
 
 
 def strategy_class(name: str) -> type[Strategy]:

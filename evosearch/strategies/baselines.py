@@ -1,13 +1,28 @@
-"""Plans that need no search: what a searched plan has to beat."""
+"""Plans that need no search: what a searched plan has to beat.
 
-from collections.abc import Mapping
+Each is a family of plans that grow with one scalar, and takes the last of them that fits the
+budget; costs grow with the widths, so a bisection finds it.
+
+==================  ===========================================================================
+`uniform_mask`      the same keep ratio in all groups
+`triangular_mask`   a rate that rises from the first group to the last
+`global_mask`       one threshold on importance for all groups, relative to each group's mean
+`relative_mask`     likewise, relative to each group's largest
+`random_mask`       random widths, scaled together; random channels
+==================  ===========================================================================
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evosearch.cost import Budget
+from evosearch.knowledge import Array
 from evosearch.mask import Mask
 from evosearch.space import SearchSpace, Widths
+
+Scores = Mapping[str, Array]
+"""Group name -> `(channels,)`, higher is kept, as in `Knowledge.scores`."""
 
 
 def uniform_widths(space: SearchSpace, budget: Budget) -> Widths:
@@ -26,15 +41,150 @@ def uniform_widths(space: SearchSpace, budget: Budget) -> Widths:
     Raises:
         InfeasibleBudget: no legal plan fits.
     """
-    legal = [np.array(group.legal_widths(), dtype=np.int64) for group in space.groups]
-    ratios = [widths / group.size for widths, group in zip(legal, space.groups, strict=True)]
+    return _largest(space, budget, _keep_ratios(space))
 
-    def at(ratio: float) -> Widths:
-        steps = [max(0, int(np.searchsorted(own, ratio, side="right")) - 1) for own in ratios]
+
+def uniform_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
+    """Returns the mask of `uniform_widths` that drops the lowest-scored channels of each group.
+
+    This is what the retraining-free methods (Ashouri et al. 2018, arXiv 1811.04199) call flat.
+
+    Args:
+        space: what is searched.
+        budget: its upper end is met.
+        scores: group name -> `(channels,)`.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    return space.top_channels(uniform_widths(space, budget), scores)
+
+
+def triangular_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
+    """Returns the mask whose rates rise linearly from the first group to the last.
+
+    After the profile "triangular" of Ashouri et al. 2018 (arXiv 1811.04199). Its end points could
+    not be read there, so these are ours: the first group's rate (share of channels dropped) is 0
+    and the last one's as low as the budget allows; where even 1 is too low, it stays 1 and the
+    first one's rises instead. Widths come from rates as in `uniform_widths`, channels from scores.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    places = np.linspace(0, 1, len(space.groups))
+    levels = []
+    for place, ratios in zip(places, _keep_ratios(space), strict=True):
+        rates = 1 - ratios
+        # With severity s the ends are max(0, s - 1) and min(1, s). A rate is kept up to this s:
+        flat = np.divide(rates, place, out=np.ones_like(rates), where=rates < place)
+        steep = np.divide(rates - place, 1 - place, out=np.zeros_like(rates), where=rates > place)
+        # Rounded, so that groups that reach a width together do so in floating point too.
+        levels.append(-np.round(flat + steep, 12))
+    return space.top_channels(_largest(space, budget, levels), scores)
+
+
+def normalised(scores: Scores) -> dict[str, Array]:
+    """Returns scores that compare between groups: each divided by its group's mean magnitude.
+
+    For scores that are not negative that is their mean. A group of zeros stays as it is.
+    """
+    return _shares(scores, np.mean)
+
+
+def global_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
+    """Returns the mask that drops the lowest of all `normalised` scores until the budget holds.
+
+    After the one global threshold of Salama et al. 2018 (pruning at a glance, arXiv 1912.00200),
+    with another normaliser. Channels go one by one, never below a group's smallest legal width;
+    where widths have a `multiple_of`, those between two legal widths go together, by their mean.
+    Of equal scores, those of the group with the highest keep ratio go first. So the mask of a
+    smaller budget is a subset of that of a larger one, and what went last cannot come back.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    return _ranked_mask(space, budget, normalised(scores))
+
+
+def relative_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
+    """Returns the mask that drops channels that score under q times the best of their group.
+
+    After the profile "relative" of Ashouri et al. 2018 (arXiv 1811.04199), a percentile per layer
+    whose definition could not be read there. The same percentile of every group would be
+    `uniform_mask`, and one of all normalised scores `global_mask`; so here, which is ours, q is a
+    share of each group's largest score, and the lowest that the budget allows. Apart from that
+    reference it works as `global_mask`: an even group keeps more, and one with few outstanding
+    channels fewer, than there.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    return _ranked_mask(space, budget, _shares(scores, np.max))
+
+
+def random_mask(space: SearchSpace, budget: Budget, rng: np.random.Generator) -> Mask:
+    """Returns random channels at random widths that use the budget.
+
+    The groups' keep ratios are drawn from (0, 1] and multiplied by the largest common factor that
+    fits; none goes over 1. (`SearchSpace.sample` scales down only, and often stays far below.)
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    drawn = 1 - rng.random(len(space.groups))
+    scores = {group.name: rng.random(group.size) for group in space.groups}
+    factors = [ratios / own for ratios, own in zip(_keep_ratios(space), drawn, strict=True)]
+    return space.top_channels(_largest(space, budget, factors), scores)
+
+
+def _keep_ratios(space: SearchSpace) -> list[Array]:
+    """Returns each group's legal widths as shares of its size, `(widths,)`, ascending."""
+    return [np.array(group.legal_widths()) / group.size for group in space.groups]
+
+
+def _shares(scores: Scores, reference: Callable[[Array], float]) -> dict[str, Array]:
+    """Returns each group's scores divided by the reference of their magnitudes, if not 0."""
+    return {name: own / (reference(np.abs(own)) or 1.0) for name, own in scores.items()}
+
+
+def _ranked_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
+    """Returns the mask that drops the lowest of comparable scores; see `global_mask`."""
+    heights = []
+    for group in space.groups:
+        ends = np.array(group.legal_widths())
+        starts = np.concatenate([[0], ends[:-1]])
+        ordered = np.sort(scores[group.name])[::-1]
+        means = np.add.reduceat(ordered, starts) / (ends - starts)
+        # Means of equal scores may rise by a rounding error: wider must never come first.
+        heights.append(np.concatenate([[np.inf], np.minimum.accumulate(means[1:])]))
+    ratios = _keep_ratios(space)
+    order = np.lexsort((np.concatenate(ratios), -np.concatenate(heights)))
+    # Places in that order, not scores, are the levels: equal scores come one after the other.
+    places = np.argsort(order).astype(np.float64)
+    levels = np.split(places, np.cumsum([len(own) for own in ratios])[:-1])
+    return space.top_channels(_largest(space, budget, levels), scores)
+
+
+def _largest(space: SearchSpace, budget: Budget, levels: Sequence[Array]) -> Widths:
+    """Returns the widths at the highest level that fits.
+
+    Args:
+        space: what is searched.
+        budget: its upper end is met.
+        levels: per group the level from which on it has each of its legal widths, ascending; the
+            smallest width it has at every level.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    legal = [np.array(group.legal_widths(), dtype=np.int64) for group in space.groups]
+
+    def at(level: float) -> Widths:
+        steps = [max(0, int(np.searchsorted(own, level, side="right")) - 1) for own in levels]
         return np.array([w[s] for w, s in zip(legal, steps, strict=True)], dtype=np.int64)
 
-    # Widths change only at these ratios, and costs grow with them: bisect for the last that fits.
-    breaks = np.unique(np.concatenate(ratios))
+    # Widths change only at these levels, and costs grow with them: bisect for the last that fits.
+    breaks = np.unique(np.concatenate(levels))
     fitting, over = 0, len(breaks)
     while over - fitting > 1:
         middle = (fitting + over) // 2
@@ -42,21 +192,5 @@ def uniform_widths(space: SearchSpace, budget: Budget) -> Widths:
             fitting = middle
         else:
             over = middle
-    # The smallest ratio need not fit: `fit_widths` then raises, or changes nothing.
+    # The lowest level need not fit: `fit_widths` then raises, or changes nothing.
     return space.fit_widths(at(breaks[fitting]), budget)
-
-
-def uniform_mask(
-    space: SearchSpace, budget: Budget, scores: Mapping[str, NDArray[np.float64]]
-) -> Mask:
-    """Returns the mask of `uniform_widths` that drops the lowest-scored channels of each group.
-
-    Args:
-        space: what is searched.
-        budget: its upper end is met.
-        scores: group name -> `(channels,)`, higher is kept, as in `Knowledge.scores`.
-
-    Raises:
-        InfeasibleBudget: no legal plan fits.
-    """
-    return space.top_channels(uniform_widths(space, budget), scores)

@@ -1,24 +1,54 @@
 """Weights of groups read off the trials: how much each group's cut really costs in loss."""
 
+from dataclasses import dataclass
+from typing import final
+
 import numpy as np
 
 from evosearch.knowledge import Array
 
 
-def sampled_weights(costs: Array, losses: Array, rng: np.random.Generator) -> Array:
-    """Draws relative weights of groups from what the trials say about them.
+@final
+@dataclass(frozen=True, kw_only=True)
+class Posterior:
+    """What trials say about `loss = intercept + weight * sum_g theta_g cost_g`.
 
-    Bayesian linear regression of `loss = c + sum_g theta_g cost_g`, with the prior
-    `theta_g ~ N(t, t^2)` around the equal weight t that fits best, and noise in proportion to the
-    loss. A draw from the posterior (Thompson sampling) explores what the trials leave open.
+    Attributes:
+        intercept, weight: of the fit with all `theta_g = 1`.
+        mean: of `theta_g - 1` for every group, then of a correction to the intercept,
+            `(groups + 1,)`.
+        spread: a square root of the covariance, `(groups + 1, groups + 1)`.
+    """
+
+    intercept: float
+    weight: float
+    mean: Array
+    spread: Array
+
+    def sample(self, rng: np.random.Generator) -> tuple[Array, float]:
+        """Draws `theta`, `(groups,)`, and the intercept (Thompson sampling)."""
+        return self._shifted(self.mean + self.spread @ rng.normal(size=len(self.mean)))
+
+    def expected(self) -> tuple[Array, float]:
+        """Returns the mean `theta`, `(groups,)`, and intercept."""
+        return self._shifted(self.mean)
+
+    def _shifted(self, shift: Array) -> tuple[Array, float]:
+        return 1 + shift[:-1], self.intercept + float(shift[-1])
+
+
+def posterior(costs: Array, losses: Array) -> Posterior | None:
+    """Fits the Bayesian linear regression of losses on costs.
+
+    The prior is `theta_g ~ N(1, 1)` around the equal weight that fits best; the noise is in
+    proportion to the loss.
 
     Args:
         costs: what every group's cut costs by itself in every trial, `(trials, groups)`.
         losses: measured, positive, `(trials,)`.
-        rng: source of the draw.
 
     Returns:
-        `theta / t`, `(groups,)`; where the data says so, not positive.
+        None where the losses do not rise with the costs at all.
     """
     trials, groups = costs.shape
     scale = 1 / losses
@@ -26,8 +56,8 @@ def sampled_weights(costs: Array, losses: Array, rng: np.random.Generator) -> Ar
     fitted, *_ = np.linalg.lstsq(equal * scale[:, None], losses * scale, rcond=None)
     weight = float(fitted[1])
     if weight <= 0:
-        return np.asarray(np.exp(rng.normal(size=groups)))
-    # In units of the equal weight: the unknowns are theta_g / t - 1, and a correction to c.
+        return None
+    # In units of the equal weight: the unknowns are theta_g - 1, and a correction to c.
     features = np.concatenate([weight * costs, np.ones((trials, 1))], axis=1) * scale[:, None]
     rest = (losses - equal @ fitted) * scale
     prior = np.diag(np.append(np.ones(groups), 1e-6))
@@ -38,5 +68,26 @@ def sampled_weights(costs: Array, losses: Array, rng: np.random.Generator) -> Ar
         mean = np.linalg.solve(precision, features.T @ rest / noise)
         left = rest - features @ mean
         noise = max(float(left @ left) / max(trials - groups / 2, 3), 1e-12)
-    spread = np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=groups + 1))
-    return np.asarray(1 + (mean + spread)[:groups])
+    return Posterior(
+        intercept=float(fitted[0]),
+        weight=weight,
+        mean=mean,
+        spread=np.linalg.inv(np.linalg.cholesky(precision)).T,
+    )
+
+
+def sampled_weights(costs: Array, losses: Array, rng: np.random.Generator) -> Array:
+    """Draws relative weights of groups from what the trials say about them; see `posterior`.
+
+    Args:
+        costs: what every group's cut costs by itself in every trial, `(trials, groups)`.
+        losses: measured, positive, `(trials,)`.
+        rng: source of the draw.
+
+    Returns:
+        `theta`, `(groups,)`; where the data says so, not positive.
+    """
+    fitted = posterior(costs, losses)
+    if fitted is None:
+        return np.asarray(np.exp(rng.normal(size=costs.shape[1])))
+    return fitted.sample(rng)[0]

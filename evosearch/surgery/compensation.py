@@ -40,24 +40,6 @@ def refit(weight: Tensor, inner: Tensor, cross: Tensor) -> Tensor:
     return weight + torch.cholesky_solve(residual, torch.linalg.cholesky(inner + ridge)).T
 
 
-def compensated_error(weight: Tensor, covariance: Tensor, kept: Tensor) -> float:
-    """Returns a layer's least output error with some inputs kept, as a share of its energy.
-
-    `tr(W_P (S_PP - S_PK inv(S_KK) S_KP) W_P') / tr(W S W')` for the dropped inputs P, but for the
-    ridge (He et al. 2017, arXiv 1707.06168, step two; Xie et al. 2021, arXiv 2108.13728).
-
-    Args:
-        weight: float64 `(outputs, inputs)`.
-        covariance: S, float64 `(inputs, inputs)`.
-        kept: indices of the inputs that stay, `(kept,)`.
-    """
-    cross = covariance[kept] @ weight.T
-    change = -weight.clone()
-    change[:, kept] += refit(weight[:, kept], covariance[kept][:, kept], cross)
-    energy = ((weight @ covariance) * weight).sum()
-    return float(((change @ covariance) * change).sum() / energy)
-
-
 @final
 class Compensation:
     """Refits compact networks to the outputs of their base network, layer after layer.

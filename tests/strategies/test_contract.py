@@ -29,6 +29,11 @@ QUICK = {"layerwise": {"genetic": {"population": 16, "patience": 2}}}
 """Settings that spare the tests time where the quality of channels does not matter."""
 Loss = Callable[[Mask, int], float | None]
 
+PROFILES = {"uniform", "global", "triangular", "relative"}
+"""Strategies that propose one plan per budget, and draw nothing."""
+LEARNING = set(STRATEGIES) - PROFILES - {"random"}
+"""Strategies whose asks depend on outcomes."""
+
 pytestmark = pytest.mark.parametrize("name", sorted(STRATEGIES))
 
 
@@ -93,6 +98,8 @@ def test_proposals_are_legal_and_within_the_budget(name: str, budget: str) -> No
 
 
 def test_budgets_of_a_range_take_turns(name: str) -> None:
+    if name in PROFILES:
+        pytest.skip("fills the range ever more densely; see test_profiles")
     told = rounds_of(build(name, BUDGETS["range"]), 5, ragged)
     positions = [trial.genome["budget"] for trials in told for trial in trials]
     assert positions == [0.0, 0.25, 0.5, 0.75, 1.0] * 4
@@ -136,17 +143,21 @@ def test_seeds_decide(name: str, budget: str, loss: Loss) -> None:
 
     first = masks(0)
     assert masks(0) == first
-    assert masks(1) != first
+    assert (masks(1) == first) == (name in PROFILES)
 
 
 @pytest.mark.parametrize("loss", [failing_now_and_then, failing])
 def test_failures_are_survived_and_move_the_search_on(name: str, loss: Loss) -> None:
     told = rounds_of(build(name, BUDGETS["one"]), 6, loss)
     assert any(trial.evaluation is None for trial in told[-1])
-    assert len({trial.mask for trials in told for trial in trials}) > 12
+    # A plan per budget leaves few under a small network's single budget.
+    least = 4 if name in PROFILES else 12
+    assert len({trial.mask for trials in told for trial in trials}) > least
 
 
 def test_failures_are_no_free_pass(name: str) -> None:
+    if name not in LEARNING:
+        pytest.skip("asks the same whatever came of it")
     # What is asked after a failure is not what is asked after a success.
     first, second = build(name, BUDGETS["one"]), build(name, BUDGETS["one"])
     rounds_of(first, 5, ragged)
@@ -155,6 +166,8 @@ def test_failures_are_no_free_pass(name: str) -> None:
 
 
 def test_proposals_seldom_repeat(name: str) -> None:
+    if name in PROFILES:
+        pytest.skip("near budgets share a plan")
     told = rounds_of(build(name, BUDGETS["range"]), 10, ragged)
     assert len({trial.mask for trials in told for trial in trials}) >= 38
 
@@ -181,6 +194,8 @@ def test_a_tiny_space_is_exhausted_without_an_error(name: str) -> None:
 
 
 def test_learning_beats_the_first_plans(name: str) -> None:
+    if name not in LEARNING:
+        pytest.skip("does not learn")
     # The hidden cost of a channel differs between groups, against what knowledge says.
     prices = {"g0": 4.0, "g1": 0.1, "g2": 0.5, "g3": 2.0}
 
@@ -201,6 +216,8 @@ def test_an_unreachable_budget_is_refused(name: str) -> None:
 @pytest.mark.parametrize("part", ["gram", "sensitivity"])
 def test_missing_knowledge_is_named(name: str, part: str) -> None:
     kind = STRATEGIES[name]
+    if name not in LEARNING:
+        pytest.skip("reads scores only; see test_profiles")
     parts = vars(KNOWLEDGE) | {
         part: {k: v for k, v in getattr(KNOWLEDGE, part).items() if "g2" not in (k, k[0])}
     }

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from evosearch.mask import Mask
 from evosearch.surgery import compensation
 from evosearch.surgery.compaction import compact, dropped_positions
-from evosearch.surgery.compensation import RIDGE, compensated_error
+from evosearch.surgery.compensated import compensated_error
+from evosearch.surgery.compensation import RIDGE
 from evosearch.surgery.tracing import trace
 
 

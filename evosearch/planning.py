@@ -1,0 +1,150 @@
+"""The best known network at any budget, also one that was never searched; nothing here is torch.
+
+A search leaves more than its trials: a model of the loss fitted to them (`strategies.learned`).
+The allocation decodes that model at any budget, the two-step fitness refines the channels, and
+the plan is a prediction until it is measured.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from evosearch.cost import Budget, Cost
+from evosearch.errors import InputError
+from evosearch.files import write_json
+from evosearch.knowledge import Knowledge
+from evosearch.mask import Mask
+from evosearch.records import evaluation_from_json, evaluation_to_json
+from evosearch.space import SearchSpace
+from evosearch.spacetext import load_space
+from evosearch.strategies.allocation import Allocator
+from evosearch.strategies.learned import LossModel, Weights
+from evosearch.study import Study
+from evosearch.trial import Evaluation, Trial
+
+PLANS = "plans.json"
+SPACE, KNOWLEDGE = "space.toml", "knowledge.npz"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A network that a run proposes for a budget.
+
+    Attributes:
+        mask: its channels.
+        cost: its exact cost.
+        trial: number of the trial that it is; None for one that was decoded.
+        evaluation: as measured on the search split; None for a mere prediction.
+        predicted_loss: on the search split, in nats, as the model of the trials sees it; None
+            where the run has no model.
+    """
+
+    mask: Mask
+    cost: Cost
+    trial: int | None = None
+    evaluation: Evaluation | None = None
+    predicted_loss: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return "decoded plan" if self.trial is None else f"trial {self.trial}"
+
+
+def plan_at(folder: Path, study: Study, budget: Budget) -> Plan:
+    """Returns the best known plan within a budget.
+
+    That is the trial of least loss, or the plan that the trials predict to be best where they
+    predict it to be better than that trial; once that is measured, its loss decides.
+
+    Args:
+        folder: of the run.
+        study: its study.
+        budget: any; its upper end is met.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    space = load_space(folder / SPACE)
+    space.require_reachable(budget.at(1.0))
+    measured = [*_trials_within(study, budget), *_plans_within(folder, study, budget)]
+    best = min(measured, key=_loss, default=None)
+    decoded = _decoded(folder, space, study.trials, budget, best)
+    if decoded is not None and all(decoded.mask != plan.mask for plan in measured):
+        return decoded
+    if best is None:
+        raise InputError(
+            "no trial of this run fits the budget asked for, and it has no model to decode a"
+            " plan with; resume it with that budget"
+        )
+    return best
+
+
+def remember_plan(folder: Path, plan: Plan) -> None:
+    """Keeps a decoded plan with its evaluation, beside the study."""
+    assert plan.evaluation is not None
+    entry = {"mask": plan.mask.to_json(), "evaluation": evaluation_to_json(plan.evaluation)}
+    kept = [old for old in _stored(folder) if old["mask"] != entry["mask"]]
+    write_json(folder / PLANS, [*kept, entry])
+
+
+def _decoded(
+    folder: Path,
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    budget: Budget,
+    best: Plan | None,
+) -> Plan | None:
+    """Returns the plan that the trials predict to be best, if better than the best measured."""
+    knowledge = Knowledge.load(folder / KNOWLEDGE)
+    if not knowledge.sensitivity:
+        return None
+    model = LossModel(space, knowledge)
+    weights = model.fit(trials).mean()
+    widths = Allocator(space, model.curves).allocate(weights.groups, budget.at(1.0))
+    mask = model.two_step.mask(widths)
+    loss = _predicted_loss(model, weights, space, mask)
+    if best is not None and _predicted_loss(model, weights, space, best.mask) <= loss:
+        return None
+    return Plan(mask=mask, cost=space.cost(mask), predicted_loss=loss)
+
+
+def _predicted_loss(model: LossModel, weights: Weights, space: SearchSpace, mask: Mask) -> float:
+    bits = np.concatenate([mask[group] for group in space.sizes])
+    return float(model.predict(bits[None], weights)[0])
+
+
+def _trials_within(study: Study, budget: Budget) -> list[Plan]:
+    return [
+        Plan(mask=t.mask, cost=t.cost, trial=t.number, evaluation=t.evaluation)
+        for t in study.front().members
+        if t.violation(budget) == 0
+    ]
+
+
+def _plans_within(folder: Path, study: Study, budget: Budget) -> list[Plan]:
+    space = load_space(folder / SPACE)
+    plans = []
+    for entry in _stored(folder):
+        mask = Mask.from_json(entry["mask"], study.header.sizes)
+        evaluation = evaluation_from_json(entry["evaluation"])
+        cost = space.cost(mask)
+        if budget.violation(cost, evaluation.accuracy) == 0:
+            plans.append(Plan(mask=mask, cost=cost, evaluation=evaluation))
+    return plans
+
+
+def _stored(folder: Path) -> list[dict[str, Any]]:
+    path = folder / PLANS
+    stored: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    return stored
+
+
+def _loss(plan: Plan) -> float:
+    assert plan.evaluation is not None
+    return plan.evaluation.loss

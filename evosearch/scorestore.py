@@ -1,0 +1,45 @@
+"""Scores of images on disk, mask by mask: what ties, races and resumed rounds compare.
+
+Derived: an evaluation would give the same scores again, so the folder may be deleted.
+"""
+
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from evosearch.mask import Mask
+from evosearch.scores import ImageScores
+
+
+@final
+class ScoreStore:
+    """One file for each mask, with its scores on the first images of the search split."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes a folder, made when something is stored."""
+        self._folder = folder
+
+    def get(self, mask: Mask) -> ImageScores | None:
+        """Returns the scores stored of a mask, or None; a damaged file counts as none."""
+        try:
+            losses, metrics = np.load(self._path(mask), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return ImageScores(losses=losses.astype(np.float64), metrics=metrics.astype(np.float64))
+
+    def put(self, mask: Mask, scores: ImageScores) -> None:
+        """Stores the scores of a mask in place of what there was."""
+        self._folder.mkdir(exist_ok=True)
+        values = np.stack([scores.losses, scores.metrics])
+        compact = values.astype(np.float32)
+        # Losses come from float32 networks, so that half the space nearly always holds them.
+        exact = np.array_equal(compact.astype(np.float64), values)
+        path = self._path(mask)
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.save(file, compact if exact else values, allow_pickle=False)
+        temporary.replace(path)
+
+    def _path(self, mask: Mask) -> Path:
+        return self._folder / f"{mask.key}.npy"

@@ -1,0 +1,190 @@
+"""The strategies `random`, `uniform`, `global`, `triangular` and `relative`: no search at all.
+
+What a search is compared with at an equal number of trials. They learn nothing from trials; the
+plans themselves are in `baselines`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evosearch.cost import Budget
+from evosearch.errors import unknown_name
+from evosearch.knowledge import Knowledge
+from evosearch.mask import Mask
+from evosearch.seeding import Stream, generator
+from evosearch.space import SearchSpace
+from evosearch.strategies.base import RungPlan, budget_positions
+from evosearch.strategies.baselines import (
+    Scores,
+    global_mask,
+    random_mask,
+    relative_mask,
+    triangular_mask,
+    uniform_mask,
+)
+from evosearch.trial import Proposal, Trial
+
+BUDGETS = 5
+"""Budgets that `random` serves a range at, both ends included; as `rates` does by default."""
+
+
+class BaselineConfig(BaseModel):
+    """Settings of the strategies that do not search."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    round_size: int = Field(default=4, ge=1)
+    """Trials per round."""
+    criterion: str = "l1"
+    """Importance that decides which channels stay; `random` has no use for it."""
+
+
+class _Baseline(ABC):
+    """Proposes plans that depend on nothing but the number of the trial.
+
+    A genome is `{"operator": name, "budget": position}`.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[BaseModel]] = BaselineConfig
+    needs_sensitivity: ClassVar[bool] = False
+    ladder: Sequence[RungPlan] = ()
+
+    def __init__(
+        self,
+        *,
+        space: SearchSpace,
+        budget: Budget,
+        knowledge: Knowledge,
+        config: BaselineConfig,
+        seed: int,
+        earlier: Sequence[Trial] = (),
+    ) -> None:
+        """Prepares the first round; see `Strategy`.
+
+        Raises:
+            InfeasibleBudget: the lower end of the budget is out of reach.
+            InputError: the knowledge holds no scores of the criterion; names the nearest.
+        """
+        space.require_reachable(budget)
+        self._space, self._budget = space, budget
+        self._config, self._seed = config, seed
+        self._earlier, self._told = len(earlier), 0
+        self._prepare(knowledge)
+
+    def ask(self) -> list[Proposal]:
+        """Returns the next round; see `Strategy`."""
+        numbers = range(self._told, self._told + self._config.round_size)
+        return [self._proposal(number) for number in numbers]
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Counts the trials of one whole round; see `Strategy`."""
+        self._told += len(trials)
+
+    def _proposal(self, number: int) -> Proposal:
+        position = self._position(number)
+        mask = self._mask(position, number)
+        return Proposal(mask=mask, genome={"operator": self.name, "budget": position})
+
+    @abstractmethod
+    def _prepare(self, knowledge: Knowledge) -> None:
+        """Takes what the plans need of the knowledge."""
+
+    @abstractmethod
+    def _position(self, number: int) -> float:
+        """Returns the position in the budget that a trial of this strategy takes."""
+
+    @abstractmethod
+    def _mask(self, position: float, number: int) -> Mask:
+        """Returns the plan of a trial at its position in the budget."""
+
+
+@final
+class Random(_Baseline):
+    """Random channels at random widths, at the budgets that learning strategies take in turn."""
+
+    name: ClassVar[str] = "random"
+
+    def _prepare(self, knowledge: Knowledge) -> None:
+        """Random plans need no knowledge."""
+
+    def _position(self, number: int) -> float:
+        positions = budget_positions(self._budget, BUDGETS)
+        return positions[number % len(positions)]
+
+    def _mask(self, position: float, number: int) -> Mask:
+        rng = generator(self._seed, Stream.ASK, self._earlier + number)
+        return random_mask(self._space, self._budget.at(position), rng)
+
+
+class _Profile(_Baseline):
+    """One plan per budget, for budgets that fill a range ever more densely.
+
+    Positions are 1, 0 and then van der Corput's sequence: 1/2, 1/4, 3/4, 1/8, ... A single budget
+    is served as the range from half of it (or the smallest reachable cost) up to it, so position 1
+    is the budget itself. Nothing is drawn: the seed does not matter.
+    """
+
+    @staticmethod
+    @abstractmethod
+    def _plan(space: SearchSpace, budget: Budget, scores: Scores, /) -> Mask:
+        """Returns the plan of a single budget."""
+
+    def _prepare(self, knowledge: Knowledge) -> None:
+        if self._config.criterion not in knowledge.scores:
+            raise unknown_name("criterion", self._config.criterion, knowledge.scores)
+        self._scores = knowledge.scores[self._config.criterion]
+        self._served = self._budget if self._budget.is_range else _up_to(self._budget, self._space)
+
+    def _position(self, number: int) -> float:
+        if number < 2:
+            return 1.0 - number
+        digits = f"{number - 1:b}"
+        return float(int(digits[::-1], 2) / (1 << len(digits)))
+
+    def _mask(self, position: float, number: int) -> Mask:  # noqa: ARG002
+        return self._plan(self._space, self._served.at(position), self._scores)
+
+
+@final
+class Uniform(_Profile):
+    """The same keep ratio in all groups; see `baselines.uniform_mask`."""
+
+    name: ClassVar[str] = "uniform"
+    _plan = staticmethod(uniform_mask)
+
+
+@final
+class Global(_Profile):
+    """The least important channels of all groups go; see `baselines.global_mask`."""
+
+    name: ClassVar[str] = "global"
+    _plan = staticmethod(global_mask)
+
+
+@final
+class Triangular(_Profile):
+    """Rates that rise from first to last group; see `baselines.triangular_mask`."""
+
+    name: ClassVar[str] = "triangular"
+    _plan = staticmethod(triangular_mask)
+
+
+@final
+class Relative(_Profile):
+    """A share of each group's largest score as threshold; see `baselines.relative_mask`."""
+
+    name: ClassVar[str] = "relative"
+    _plan = staticmethod(relative_mask)
+
+
+def _up_to(budget: Budget, space: SearchSpace) -> Budget:
+    """Returns the range from half of a budget to it, as far as it can be reached."""
+    ends = {}
+    for name, bound in budget.bounds.items():
+        least = getattr(space.smallest_cost, name)
+        ends[name] = [max(least, (bound.high + 1) // 2), bound.high]
+    return Budget.from_json(ends)

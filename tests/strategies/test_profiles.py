@@ -1,0 +1,124 @@
+"""The strategies that do not search: which budget each trial takes, and what they read."""
+
+import numpy as np
+import pytest
+
+from evosearch.cost import Bound, Budget
+from evosearch.errors import InputError
+from evosearch.knowledge import Knowledge
+from evosearch.mask import Mask
+from evosearch.strategies import STRATEGIES
+from evosearch.strategies.base import Strategy
+from evosearch.strategies.baselines import (
+    global_mask,
+    relative_mask,
+    triangular_mask,
+    uniform_mask,
+)
+from evosearch.trial import Proposal, Trial
+from tests.strategies.problems import budget_of, chain, knowledge_of, outcome
+
+SPACE = chain([16, 21, 12, 18], min_keep=2)
+RNG = np.random.default_rng(7)
+KNOWLEDGE = Knowledge(
+    gram={},
+    scores=knowledge_of(SPACE, seed=1).scores
+    | {"fpgm": {name: RNG.random(size) for name, size in SPACE.sizes.items()}},
+)
+"""No Gram matrices and no sensitivity: plans need scores only."""
+RANGE = budget_of(SPACE, macs=(0.25, 0.7))
+PLANS = {
+    "uniform": uniform_mask,
+    "global": global_mask,
+    "triangular": triangular_mask,
+    "relative": relative_mask,
+}
+
+
+def build(
+    name: str, budget: Budget, earlier: tuple[Trial, ...] = (), **settings: object
+) -> Strategy:
+    kind = STRATEGIES[name]
+    return kind(
+        space=SPACE,
+        budget=budget,
+        knowledge=KNOWLEDGE,
+        config=kind.Config.model_validate(settings),
+        seed=0,
+        earlier=earlier,
+    )
+
+
+def trials_of(proposals: list[Proposal]) -> list[Trial]:
+    return [outcome(SPACE, p, number, 0, 1.0) for number, p in enumerate(proposals)]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_budgets_fill_the_range(name: str) -> None:
+    strategy = build(name, RANGE, round_size=7)
+    proposals = strategy.ask()
+    strategy.tell(trials_of(proposals))
+    proposals += strategy.ask()[:2]
+    positions = [1.0, 0.0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875]
+    assert [p.genome for p in proposals] == [
+        {"operator": name, "budget": position} for position in positions
+    ]
+    scores = KNOWLEDGE.scores["l1"]
+    assert [p.mask for p in proposals] == [
+        PLANS[name](SPACE, RANGE.at(position), scores) for position in positions
+    ]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_single_budget_is_served_from_half_of_it(name: str) -> None:
+    budget = budget_of(SPACE, macs=0.6, params=0.8)
+    assert budget.macs is not None
+    assert budget.params is not None
+    half = {
+        "macs": Bound(low=(budget.macs.high + 1) // 2, high=budget.macs.high),
+        "params": Bound(low=(budget.params.high + 1) // 2, high=budget.params.high),
+    }
+    masks = [p.mask for p in build(name, budget).ask()]
+    scores = KNOWLEDGE.scores["l1"]
+    assert masks == [PLANS[name](SPACE, Budget(**half).at(p), scores) for p in (1, 0, 0.5, 0.25)]
+    assert masks[0] == PLANS[name](SPACE, budget, scores)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_half_of_a_small_budget_may_be_out_of_reach(name: str) -> None:
+    least = SPACE.smallest_cost.macs
+    strategy = build(name, Budget(macs=Bound(low=least + 1, high=least + 1)))
+    assert {SPACE.cost(p.mask).macs for p in strategy.ask()} == {least}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_criterion_decides_on_channels(name: str) -> None:
+    mask = build(name, RANGE, criterion="fpgm").ask()[0].mask
+    assert mask == PLANS[name](SPACE, RANGE.at(1), KNOWLEDGE.scores["fpgm"])
+    assert mask != build(name, RANGE).ask()[0].mask
+    with pytest.raises(InputError, match="unknown criterion 'fpmg': did you mean 'fpgm'"):
+        build(name, RANGE, criterion="fpmg")
+
+
+def test_random_needs_no_scores() -> None:
+    assert len(build("random", RANGE, criterion="fpmg").ask()) == 4
+
+
+@pytest.mark.parametrize("name", ["random", *PLANS])
+def test_earlier_trials_advance_only_what_is_drawn(name: str) -> None:
+    def masks(strategy: Strategy) -> list[Mask]:
+        return [p.mask for p in strategy.ask()]
+
+    earlier = tuple(trials_of(build(name, budget_of(SPACE, macs=0.4)).ask()))
+    fresh, later = build(name, RANGE), build(name, RANGE, earlier)
+    assert [p.genome for p in later.ask()] == [p.genome for p in fresh.ask()]
+    assert (masks(later) == masks(fresh)) == (name in PLANS)
+
+
+def test_random_draws_a_trial_by_its_number() -> None:
+    one, many = build("random", RANGE, round_size=1), build("random", RANGE, round_size=4)
+    proposals = []
+    for _ in range(4):
+        proposals += one.ask()
+        one.tell(trials_of(one.ask()))
+    assert proposals == many.ask()
