@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from evosearch.cost import BudgetRequest
 from evosearch.errors import EvosearchError, InputError, unknown_name
 from evosearch.report.progress import epoch_lines, search_with_progress, stages
-from evosearch.trial import Objective
+from evosearch.trial import Objective, TrialState
 
 app = typer.Typer(
     help="Channel selection for CNN pruning as combinatorial search.",
@@ -111,11 +112,14 @@ def search(
     flops: FlopsOption = None,
     params: ParamsOption = None,
     accuracy_drop: DropOption = None,
-    strategy: Annotated[str | None, typer.Option(help="rates, layerwise.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="rates, genetic, layerwise, ...")] = None,
     trials: TrialsOption = None,
     seconds: SecondsOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything that is drawn.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda.")] = None,
+    baselines: Annotated[
+        bool | None, typer.Option("--baselines", help="Search random, uniform, global beside.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
 ) -> None:
     """Search for the best channels to keep within a budget."""
@@ -130,7 +134,13 @@ def search(
             "a search needs a budget: --flops 50%, --params 0.2M or --accuracy-drop 1.0"
         )
     file = load_space_file(space)
-    given = {"strategy": strategy, "trials": trials, "seed": seed, "device": device}
+    given = {
+        "strategy": strategy,
+        "trials": trials,
+        "seed": seed,
+        "device": device,
+        "baselines": baselines,
+    }
     settings = {**file.search, **{key: v for key, v in given.items() if v is not None}}
     config = validated(SearchConfig, settings, f"{space}: [search]")
     folder = out or _next_folder(Path("runs"), space.stem)
@@ -174,28 +184,48 @@ def pareto(
     run: RunArgument,
     x: Annotated[str | None, typer.Option("--x", help="Size axis: flops or params.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG).")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="The best plan for any budget: flops=37%.")
+    ] = None,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure that plan.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the front of a run, finished or not."""
-    from evosearch.report.table import front_json, front_table
+    """Show the front of a run, finished or not, or its best plan for any budget."""
+    from evosearch.report.table import front_json, front_table, rivals_table
+    from evosearch.report.trust import trust_advice, trust_json, trust_table
+    from evosearch.rivals import rival_studies
     from evosearch.study import Study
+
+    if at is not None:
+        _show_plan(run, at, evaluate, as_json)
+        return
+    if evaluate:
+        raise InputError("--evaluate measures the plan of a budget: give --at flops=37% with it")
 
     axes = {"flops": Objective.MACS, "params": Objective.PARAMS}
     if x is not None and x not in axes:
         raise unknown_name("--x", x, axes)
     study = Study.open(run)
     front = study.front(None if x is None else axes[x])
+    rivals = rival_studies(run)
     if plot is not None:
         from evosearch.report.plot import plot_front
 
-        plot_front(study, front, plot)
+        plot_front(study, front, plot, rivals)
     if as_json:
-        typer.echo(json.dumps(front_json(study, front), indent=2))
+        content = {**front_json(study, front, rivals), "ladder": trust_json(study)}
+        typer.echo(json.dumps(content, indent=2))
         return
     output.print(front_table(study, front))
-    failed = sum(trial.error is not None for trial in study.trials)
+    if rivals:
+        output.print(rivals_table(study, rivals))
+    output.print(trust_table(study))
+    for line in trust_advice(study):
+        output.print(line)
+    states = Counter(trial.state for trial in study.trials)
     output.print(
-        f"{len(study.trials)} trials, {failed} failed, {len(front.members)} in the front;"
+        f"{len(study.trials)} trials, {states[TrialState.PRUNED]} stopped below the last rung,"
+        f" {states[TrialState.FAIL]} failed, {len(front.members)} in the front;"
         " accuracies are of the search split, which was selected on, so they are optimistic"
     )
     if plot is not None:
@@ -205,8 +235,10 @@ def pareto(
 @app.command()
 def finetune(
     run: RunArgument,
-    pick: Annotated[str, typer.Option(help="knee, best or a trial's number.")] = "knee",
-    at: Annotated[str | None, typer.Option(help="Best within a budget: flops=50%.")] = None,
+    pick: Annotated[
+        str | None, typer.Option(help="knee, best, smallest or a trial's number.")
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="Best within any budget: flops=37%.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of distillation.")] = None,
 ) -> None:
     """Distil one network of a run, measure it on test once, and save it."""
@@ -231,6 +263,27 @@ def export(
 
     Artifact.open(artifact).export(to)
     output.print(f"exported: {to} (load.py rebuilds the network)", soft_wrap=True)
+
+
+def _show_plan(run: Path, at: str, evaluate: bool, as_json: bool) -> None:
+    from evosearch.planning import pick_plan
+    from evosearch.report.table import plan_json, plan_table
+    from evosearch.study import Study
+
+    study = Study.open(run)
+    plan = pick_plan(run, study, None, at)
+    if evaluate and plan.evaluation is None:
+        from evosearch.finetuning import measure_plan
+
+        with stages(messages) as on_stage:
+            measure_plan(run, plan, on_stage=on_stage)
+        plan = pick_plan(run, study, None, at)
+    if as_json:
+        typer.echo(json.dumps(plan_json(study, plan), indent=2))
+        return
+    output.print(plan_table(study, plan))
+    if plan.evaluation is None:
+        output.print("predicted from the trials; --evaluate measures it")
 
 
 def _request(

@@ -1,27 +1,26 @@
 """From a finished search to a deployable network: pick a trial, distil it, measure it on test."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from evosearch.artifact import Artifact
-from evosearch.cost import Budget, BudgetRequest, Cost
-from evosearch.errors import InputError, unknown_name
+from evosearch.cost import Budget, Cost
 from evosearch.evaluation.distillation import Distillation, distil
 from evosearch.evaluation.scoring import score
 from evosearch.evaluation.testing import TestReport
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
-from evosearch.preparation import OnStage, environment, reopen, torch_threads
-from evosearch.records import Header
+from evosearch.planning import Plan, parse_at, pick_plan, remember_plan
+from evosearch.preparation import OnStage, Prepared, environment, reopen, torch_threads
 from evosearch.runconfig import read_run_config
 from evosearch.scores import Score
 from evosearch.strategies.baselines import uniform_mask
 from evosearch.study import Study
-from evosearch.trial import Trial
 
 TEST_LEDGER = "test.json"
 ARTIFACTS = "artifacts"
@@ -49,14 +48,14 @@ class Finetuned:
     """What fine-tuning a trial gave.
 
     Attributes:
-        trial: the one that was picked.
+        plan: the one that was picked.
         networks: base, lowest-L1 uniform baseline, searched, searched and distilled.
         distillation: how it went.
         artifact: the distilled network on disk.
         test_opened: how often the run opened the test split so far.
     """
 
-    trial: Trial
+    plan: Plan
     networks: tuple[Measured, ...]
     distillation: Distillation
     artifact: Artifact
@@ -66,21 +65,22 @@ class Finetuned:
 def finetune(
     folder: Path,
     *,
-    pick: str = "knee",
+    pick: str | None = None,
     at: str | None = None,
     epochs: int | None = None,
     on_stage: OnStage = lambda _: None,
     on_epoch: OnEpoch | None = None,
 ) -> Finetuned:
-    """Distils a trial of a run, measures it on test once, and saves the artifact.
+    """Distils a plan of a run, measures it on test once, and saves the artifact.
 
     The baseline is the lowest-L1 uniform plan at the same budget: that of `at`, or else the
-    picked trial's own cost.
+    plan's own cost.
 
     Args:
         folder: of the run.
-        pick: "knee", "best" (least loss), or a trial's number.
-        at: a budget such as "flops=50%"; then the best trial within it is picked.
+        pick: see `planning.pick_plan`.
+        at: a budget such as "flops=50%"; then the best known plan within it is meant, measured
+            on the search split first where it is only predicted.
         epochs: takes the place of the space's.
         on_stage: told what is being done.
         on_epoch: progress of the distillation.
@@ -89,37 +89,65 @@ def finetune(
         InputError: no such run or trial, or nothing fits the budget.
     """
     study = Study.open(folder)
-    budget = None if at is None else parse_at(at, study.header.base_cost)
-    trial = pick_trial(study, pick, budget)
+    plan = pick_plan(folder, study, pick, at)
+    with _held(folder):
+        prepared = reopen(folder, study.header, on_stage)
+        if plan.evaluation is None:
+            on_stage("search split")
+            plan = _measured(folder, prepared, plan)
+            plan = plan if at is None else pick_plan(folder, study, pick, at)
+        return _finetune(folder, study, prepared, plan, at, epochs, on_stage, on_epoch)
+
+
+def measure_plan(folder: Path, plan: Plan, *, on_stage: OnStage = lambda _: None) -> Plan:
+    """Measures a plan of a run on the search split, and keeps the outcome beside the study.
+
+    Raises:
+        InputError: the folder holds no run that can be opened.
+    """
+    header = Study.open(folder).header
+    with _held(folder):
+        prepared = reopen(folder, header, on_stage)
+        on_stage("search split")
+        return _measured(folder, prepared, plan)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keeps a run for this process, and its thread count, inside the block."""
     lock = RunLock(folder)
     try:
         with torch_threads(read_run_config(folder).search.threads):
-            return _finetune(folder, study, trial, budget, at, epochs, on_stage, on_epoch)
+            yield
     finally:
         lock.release()
+
+
+def _measured(folder: Path, prepared: Prepared, plan: Plan) -> Plan:
+    plan = replace(plan, evaluation=prepared.evaluator.evaluate(plan.mask))
+    remember_plan(folder, plan)
+    return plan
 
 
 def _finetune(
     folder: Path,
     study: Study,
-    trial: Trial,
-    budget: Budget | None,
+    prepared: Prepared,
+    plan: Plan,
     at: str | None,
     epochs: int | None,
     on_stage: OnStage,
     on_epoch: OnEpoch | None,
 ) -> Finetuned:
-    prepared = reopen(folder, study.header, on_stage)
     base, data, task = prepared.subject.model, prepared.subject.data, prepared.subject.task
     space, evaluator = prepared.subject.discovery.space, prepared.evaluator
-    rival = uniform_mask(
-        space, budget or _own_budget(trial, study.header), prepared.knowledge.scores["l1"]
-    )
+    budget = _own_budget(plan, study) if at is None else parse_at(at, space.base_cost)
+    rival = uniform_mask(space, budget, prepared.knowledge.scores["l1"])
     config = prepared.config.space.finetune
     if epochs is not None:
         config = config.model_copy(update={"epochs": epochs})
-    searched = evaluator.network(trial.mask)
-    distilled = evaluator.network(trial.mask)
+    searched = evaluator.network(plan.mask)
+    distilled = evaluator.network(plan.mask)
     on_stage("distillation")
     seed = prepared.config.search.seed
     distillation = distil(
@@ -136,12 +164,12 @@ def _finetune(
     named = (
         ("base network", base, space.base_cost),
         (
-            f"lowest-L1 uniform, {at or f'cost of trial {trial.number}'}",
+            f"lowest-L1 uniform, {at or f'cost of {plan.name}'}",
             evaluator.plain_network(rival),
             space.cost(rival),
         ),
-        (f"trial {trial.number}", searched, trial.cost),
-        (f"trial {trial.number}, distilled {config.epochs} epochs", distilled, trial.cost),
+        (plan.name, searched, plan.cost),
+        (f"{plan.name}, distilled {config.epochs} epochs", distilled, plan.cost),
     )
     networks = tuple(
         Measured(
@@ -153,14 +181,14 @@ def _finetune(
         for name, network, cost in named
     )
     artifact = Artifact.save(
-        folder / ARTIFACTS / f"trial-{trial.number}",
+        folder / ARTIFACTS / plan.name.replace(" ", "-"),
         network=distilled,
         base=base,
-        mask=trial.mask,
+        mask=plan.mask,
         model_section=prepared.config.space.model.model_dump(mode="json", exclude_none=True),
         card={
             "run": str(folder),
-            "trial": trial.number,
+            "plan": plan.name,
             "strategy": study.header.strategy,
             "seed": study.header.seed,
             "space_digest": study.header.space_digest,
@@ -177,7 +205,7 @@ def _finetune(
         },
     )
     return Finetuned(
-        trial=trial,
+        plan=plan,
         networks=networks,
         distillation=distillation,
         artifact=artifact,
@@ -185,55 +213,9 @@ def _finetune(
     )
 
 
-def pick_trial(study: Study, pick: str, budget: Budget | None) -> Trial:
-    """Returns the trial that a user means.
-
-    Args:
-        study: of the run.
-        pick: "knee", "best" or a trial's number; without effect where a budget is given.
-        budget: the best trial within it is meant.
-
-    Raises:
-        InputError: there is none.
-    """
-    front = study.front()
-    if budget is not None:
-        return front.best(budget)
-    if pick == "knee":
-        return front.knee
-    if pick == "best":
-        return front.best()
-    if not pick.isdecimal():
-        raise unknown_name("pick", pick, ["knee", "best", "a trial's number"])
-    number = int(pick)
-    if number >= len(study.trials):
-        raise InputError(f"--pick {pick}: the run has trials 0 to {len(study.trials) - 1}")
-    trial = study.trials[number]
-    if trial.evaluation is None:
-        raise InputError(f"--pick {pick}: that trial failed ({trial.error})")
-    return trial
-
-
-def parse_at(text: str, base: Cost) -> Budget:
-    """Reads a budget written as "flops=37%" or "flops=37%,params=0.1M".
-
-    Raises:
-        InputError: the text is no such budget.
-    """
-    amounts: dict[str, str | None] = {"flops": None, "params": None}
-    for item in text.split(","):
-        name, equals, amount = item.partition("=")
-        if not equals:
-            raise InputError(f"--at {text!r}: expected NAME=AMOUNT, such as flops=50%")
-        if name.strip() not in amounts:
-            raise unknown_name("resource", name.strip(), amounts)
-        amounts[name.strip()] = amount
-    return BudgetRequest(flops=amounts["flops"], params=amounts["params"]).resolve(base)
-
-
-def _own_budget(trial: Trial, header: Header) -> Budget:
-    """Returns the budget that a trial meets exactly, in the resources that the run limits."""
-    return Budget.exactly(**{name: getattr(trial.cost, name) for name in header.budget.bounds})
+def _own_budget(plan: Plan, study: Study) -> Budget:
+    """Returns the budget that a plan meets exactly, in the resources that the run limits."""
+    return Budget.exactly(**{name: getattr(plan.cost, name) for name in study.budget.bounds})
 
 
 def _entry(network: Measured, base: Cost) -> Mapping[str, Any]:

@@ -85,6 +85,15 @@ class ParetoFront:
         scaled = (values - values.min(axis=0)) / np.where(spread > 0, spread, 1)
         return self.members[int(np.argmin(scaled.sum(axis=1)))]
 
+    def smallest(self) -> Trial:
+        """Returns the smallest member.
+
+        Raises:
+            InputError: the front is empty.
+        """
+        self._require_members()
+        return self.members[0]
+
     def best(self, budget: Budget | None = None) -> Trial:
         """Returns the trial of least loss, within `budget` where one is given.
 

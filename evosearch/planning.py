@@ -13,8 +13,8 @@ from typing import Any, final
 
 import numpy as np
 
-from evosearch.cost import Budget, Cost
-from evosearch.errors import InputError
+from evosearch.cost import Budget, BudgetRequest, Cost
+from evosearch.errors import InputError, unknown_name
 from evosearch.files import write_json
 from evosearch.knowledge import Knowledge
 from evosearch.mask import Mask
@@ -26,6 +26,7 @@ from evosearch.strategies.learned import LossModel, Weights
 from evosearch.study import Study
 from evosearch.trial import Evaluation, Trial
 
+PICKS = ("knee", "best", "smallest")
 PLANS = "plans.json"
 SPACE, KNOWLEDGE = "space.toml", "knowledge.npz"
 
@@ -53,7 +54,59 @@ class Plan:
     @property
     def name(self) -> str:
         """What tables call it."""
-        return "decoded plan" if self.trial is None else f"trial {self.trial}"
+        return f"plan {self.mask.key[:8]}" if self.trial is None else f"trial {self.trial}"
+
+
+def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> Plan:
+    """Returns the plan that a user means.
+
+    Args:
+        folder: of the run.
+        study: its study.
+        pick: "knee", "best" (least loss), "smallest" or a trial's number; None for the knee, or
+            for the smallest where the budget is an accuracy.
+        at: a budget such as "flops=37%"; then the best known plan within it is meant.
+
+    Raises:
+        InputError: there is none.
+    """
+    if at is not None:
+        return plan_at(folder, study, parse_at(at, study.header.base_cost))
+    return _plan(_picked_trial(study, pick))
+
+
+def _picked_trial(study: Study, pick: str | None) -> Trial:
+    front = study.front()
+    if pick is None:
+        pick = "knee" if study.budget.least_accuracy is None else "smallest"
+    if pick in PICKS:
+        return {"knee": lambda: front.knee, "best": front.best, "smallest": front.smallest}[pick]()
+    if not pick.isdecimal():
+        raise unknown_name("pick", pick, [*PICKS, "a trial's number"])
+    number = int(pick)
+    if number >= len(study.trials):
+        raise InputError(f"--pick {pick}: the run has trials 0 to {len(study.trials) - 1}")
+    trial = study.trials[number]
+    if trial.error is not None:
+        raise InputError(f"--pick {pick}: that trial failed ({trial.error})")
+    return trial
+
+
+def parse_at(text: str, base: Cost) -> Budget:
+    """Reads a budget written as "flops=37%" or "flops=37%,params=0.1M".
+
+    Raises:
+        InputError: the text is no such budget.
+    """
+    amounts: dict[str, str | None] = {"flops": None, "params": None}
+    for item in text.split(","):
+        name, equals, amount = item.partition("=")
+        if not equals:
+            raise InputError(f"--at {text!r}: expected NAME=AMOUNT, such as flops=50%")
+        if name.strip() not in amounts:
+            raise unknown_name("resource", name.strip(), amounts)
+        amounts[name.strip()] = amount
+    return BudgetRequest(flops=amounts["flops"], params=amounts["params"]).resolve(base)
 
 
 def plan_at(folder: Path, study: Study, budget: Budget) -> Plan:
@@ -120,11 +173,12 @@ def _predicted_loss(model: LossModel, weights: Weights, space: SearchSpace, mask
 
 
 def _trials_within(study: Study, budget: Budget) -> list[Plan]:
-    return [
-        Plan(mask=t.mask, cost=t.cost, trial=t.number, evaluation=t.evaluation)
-        for t in study.front().members
-        if t.violation(budget) == 0
-    ]
+    return [_plan(trial) for trial in study.front().members if trial.violation(budget) == 0]
+
+
+def _plan(trial: Trial) -> Plan:
+    full = trial.evaluation if trial.is_complete else None
+    return Plan(mask=trial.mask, cost=trial.cost, trial=trial.number, evaluation=full)
 
 
 def _plans_within(folder: Path, study: Study, budget: Budget) -> list[Plan]:

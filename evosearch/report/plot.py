@@ -1,6 +1,6 @@
 """A picture of the front: accuracy against size, with error bars."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,7 +17,12 @@ _LABELS = {
 }
 
 
-def plot_front(study: Study, front: ParetoFront, path: Path) -> None:
+_RIVALS = ("tab:green", "tab:purple", "tab:brown")
+
+
+def plot_front(
+    study: Study, front: ParetoFront, path: Path, rivals: Mapping[str, Study] | None = None
+) -> None:
     """Writes the front as a PNG file.
 
     Dominated trials in grey, the front joined, the knee ringed, base network and baselines
@@ -27,6 +32,7 @@ def plot_front(study: Study, front: ParetoFront, path: Path) -> None:
         study: of the run.
         front: what to draw; its size is the horizontal axis.
         path: of the picture, replaced where it exists.
+        rivals: studies of the baselines, by name.
     """
     mpl.use("Agg")
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
@@ -53,6 +59,9 @@ def plot_front(study: Study, front: ParetoFront, path: Path) -> None:
         zorder=2,
         label="lowest-L1 uniform, recalibrated",
     )
+    for (name, rival), colour in zip((rivals or {}).items(), _RIVALS, strict=False):
+        members = rival.front(front.size).members
+        trials(members, color=colour, fmt=".--", markersize=4, zorder=2, label=name)
     trials(front.members, color="tab:blue", fmt="o-", markersize=5, zorder=3, label="front")
     if front.members:
         knee = front.knee

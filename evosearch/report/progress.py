@@ -31,6 +31,7 @@ def search_with_progress(
     Raises:
         KeyboardInterrupt: the search was stopped; the run is whole and says how to go on.
     """
+    from evosearch.baselining import search_baselines
     from evosearch.run import Limits, Outcome
 
     stopping = False
@@ -62,6 +63,13 @@ def search_with_progress(
                 on_trial=on_trial,
                 should_stop=lambda: stopping,
             )
+            if outcome is Outcome.TRIALS and run.prepared.config.search.baselines:
+                progress.update(task, total=None, description="baselines")
+                outcome = search_baselines(
+                    run,
+                    on_trial=lambda _: progress.advance(task),
+                    should_stop=lambda: stopping,
+                )
     finally:
         signal.signal(signal.SIGINT, before)
         run.close()

@@ -8,11 +8,12 @@ from rich.table import Table
 
 from evosearch.cost import Cost, format_count
 from evosearch.front import ParetoFront
+from evosearch.planning import Plan
 from evosearch.study import Study
 from evosearch.trial import Evaluation, Trial, TrialState
 
 
-def front_json(study: Study, front: ParetoFront) -> dict[str, Any]:
+def front_json(study: Study, front: ParetoFront, rivals: Mapping[str, Study]) -> dict[str, Any]:
     """Returns a run's front and what it is compared with, as JSON.
 
     FLOPs are for one image; accuracies are shares of the search split, with standard errors.
@@ -31,6 +32,16 @@ def front_json(study: Study, front: ParetoFront) -> dict[str, Any]:
             {"name": reference.name, **_measures(reference.cost, reference.evaluation, base)}
             for reference in study.header.references
         ],
+        "baselines": {
+            name: {
+                "full_evaluations": full_evaluations(rival),
+                "hypervolume": (own := rival.front(front.size)).hypervolume(
+                    reference_point(study, front)
+                ),
+                "front": [trial_json(t, own, base) for t in own.members],
+            }
+            for name, rival in rivals.items()
+        },
         "front": [trial_json(trial, front, base) for trial in front.members],
     }
 
@@ -56,13 +67,19 @@ def trial_json(trial: Trial, front: ParetoFront, base: Cost) -> dict[str, Any]:
     }
 
 
-def _measures(cost: Cost, evaluation: Evaluation, base: Cost) -> dict[str, Any]:
+def _sizes(cost: Cost, base: Cost) -> dict[str, Any]:
     ratios = cost.relative_to(base)
     return {
         "flops": cost.flops,
         "flops_ratio": ratios["macs"],
         "params": cost.params,
         "params_ratio": ratios["params"],
+    }
+
+
+def _measures(cost: Cost, evaluation: Evaluation, base: Cost) -> dict[str, Any]:
+    return {
+        **_sizes(cost, base),
         "loss": evaluation.loss,
         "loss_se": evaluation.loss_se,
         "accuracy": evaluation.accuracy,
@@ -73,7 +90,7 @@ def _measures(cost: Cost, evaluation: Evaluation, base: Cost) -> dict[str, Any]:
 def front_table(study: Study, front: ParetoFront) -> Table:
     """Returns a run's front as a table, smallest network first, references above it."""
     base = study.header.base_cost
-    table = _table("network", "FLOPs", "params", "search loss", "search accuracy, %", "")
+    table = plain_table("network", "FLOPs", "params", "search loss", "search accuracy, %", "")
     for reference in study.header.references:
         table.add_row(reference.name, *_cells(reference.cost, reference.evaluation, base), "")
     table.add_section()
@@ -85,9 +102,68 @@ def front_table(study: Study, front: ParetoFront) -> Table:
     return table
 
 
+def rivals_table(study: Study, rivals: Mapping[str, Study]) -> Table:
+    """Returns how a search compares with its baselines, at as many full evaluations each."""
+    table = plain_table("search", "full evaluations", "hypervolume", "least loss", "accuracy, %")
+    for name, own in {study.header.strategy: study, **rivals}.items():
+        front = own.front()
+        volume = f"{front.hypervolume(reference_point(study, front)):.4f}"
+        best = front.best().evaluation if front.members else None
+        cells = (
+            ("", "")
+            if best is None
+            else (
+                f"{best.loss:.3f} ±{best.loss_se:.3f}",
+                percent(best.accuracy, best.accuracy_se),
+            )
+        )
+        table.add_row(name, str(full_evaluations(own)), volume, *cells)
+    return table
+
+
+def full_evaluations(study: Study) -> int:
+    """Returns how many trials were scored on the whole search split."""
+    return sum(t.is_complete and t.duplicate_of is None for t in study.trials)
+
+
+def plan_table(study: Study, plan: Plan) -> Table:
+    """Returns one plan as a table; what is predicted is said to be."""
+    base = study.header.base_cost
+    if plan.evaluation is not None:
+        table = plain_table("network", "FLOPs", "params", "search loss", "search accuracy, %")
+        table.add_row(plan.name, *_cells(plan.cost, plan.evaluation, base))
+        return table
+    table = plain_table("network", "FLOPs", "params", "search loss, predicted")
+    ratios = plan.cost.relative_to(base)
+    table.add_row(
+        plan.name,
+        _size(plan.cost.flops, ratios["macs"]),
+        _size(plan.cost.params, ratios["params"]),
+        "unknown" if plan.predicted_loss is None else f"{plan.predicted_loss:.3f}",
+    )
+    return table
+
+
+def plan_json(study: Study, plan: Plan) -> dict[str, Any]:
+    """Returns one plan as JSON."""
+    base = study.header.base_cost
+    measures = (
+        _sizes(plan.cost, base)
+        if plan.evaluation is None
+        else _measures(plan.cost, plan.evaluation, base)
+    )
+    return {
+        "plan": plan.name,
+        "measured": plan.evaluation is not None,
+        "predicted_loss": plan.predicted_loss,
+        **measures,
+        "widths": plan.mask.widths,
+    }
+
+
 def networks_table(card: Mapping[str, Any]) -> Table:
     """Returns the named networks of an artifact's card, each measured once on test."""
-    table = _table("network", "FLOPs", "params", "search accuracy, %", "test accuracy, %")
+    table = plain_table("network", "FLOPs", "params", "search accuracy, %", "test accuracy, %")
     for entry in card["networks"]:
         sizes = ("flops", "macs"), ("params", "params")
         table.add_row(
@@ -101,7 +177,8 @@ def networks_table(card: Mapping[str, Any]) -> Table:
     return table
 
 
-def _table(first: str, *names: str) -> Table:
+def plain_table(first: str, *names: str) -> Table:
+    """Returns an empty table; all columns but the first are for numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column(first)
     for name in names:

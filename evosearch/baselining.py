@@ -1,0 +1,55 @@
+"""Baselines beside a search: what plans that learn nothing reach at as many full evaluations."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from evosearch.preparation import begin_segment
+from evosearch.rivals import FOLDER, NAMES
+from evosearch.run import Limits, Outcome, Run
+from evosearch.study import Study
+from evosearch.trial import Trial
+
+
+def search_baselines(
+    run: Run,
+    *,
+    on_trial: Callable[[Trial], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Searches with each baseline, with the run's own evaluator, budget and limits.
+
+    Each gets as many trials as the run has full evaluations, sensitivity probes included.
+    """
+    total = full_evaluations(run)
+    for name in NAMES:
+        study = _opened(run, run.folder / FOLDER / name, name)
+        outcome = run.search_with(
+            name, study, Limits(trials=total), on_trial=on_trial, should_stop=should_stop
+        )
+        if outcome is Outcome.STOPPED:
+            return outcome
+    return Outcome.TRIALS
+
+
+def full_evaluations(run: Run) -> int:
+    """Returns how many networks a run has scored on the whole search split for its search."""
+    curves = run.prepared.knowledge.sensitivity.values()
+    probes = sum(len(curve.widths) - 1 for curve in curves)
+    trials = run.study.trials
+    return probes + sum(trial.is_complete and trial.duplicate_of is None for trial in trials)
+
+
+def _opened(run: Run, place: Path, name: str) -> Study:
+    """Returns the study of a baseline, begun where there is none, at the run's budget."""
+    if not place.is_dir():
+        partial = place.with_name(f".{name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        Study.create(partial, replace(run.study.header, strategy=name))
+        partial.rename(place)
+    study = Study.open_for_appending(place)
+    if study.budget != run.study.budget or len(study.segments) < len(run.study.segments):
+        begin_segment(study, run.study.budget, run.prepared.subject.discovery.space)
+    return study
