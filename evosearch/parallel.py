@@ -1,12 +1,25 @@
-"""Who carries out measurements: this process, one after another."""
+"""Who carries out measurements: this process, worker processes here, or a dask cluster."""
 
+import signal
+import threading
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, final
+from types import FrameType
+from typing import Any, Protocol, final
 
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from evosearch.errors import InputError
 from evosearch.mask import Mask
 from evosearch.scores import Evaluator, ImageScores
+
+CLUSTER_PATIENCE = 600.0
+"""Seconds after which a round on a cluster that says nothing counts as lost: joblib over dask
+waits for ever for a task that kills its workers."""
 
 
 @final
@@ -52,31 +65,178 @@ class Executor(Protocol):
         """Yields what came of each task, in order; a task that fails ends nothing."""
         ...
 
+    def close(self) -> None:
+        """Frees what measuring takes."""
+        ...
+
 
 @final
 class OneByOne:
     """Measures in this process; each task when its result is asked for."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        """Takes who measures."""
+    def __init__(self, evaluator: Evaluator, timeout: float | None = None) -> None:
+        """Takes who measures, and the most seconds that a task may take."""
         self.images = evaluator.images
-        self._evaluator = evaluator
+        self._evaluator, self._timeout = evaluator, timeout
 
     def measure(self, tasks: Sequence[Task]) -> Iterator[Measured]:
         """See `Executor.measure`."""
-        return (carried_out(self._evaluator, task) for task in tasks)
+        return (carried_out(self._evaluator, task, self._timeout) for task in tasks)
+
+    def close(self) -> None:
+        """See `Executor.close`; there is nothing to free."""
 
 
-def carried_out(evaluator: Evaluator, task: Task) -> Measured:
-    """Returns what an evaluator says to a task."""
+@final
+class Workers:
+    """Measures in worker processes, through joblib: loky's here, or those of a dask cluster.
+
+    Each worker builds its evaluator once. A task whose worker dies is tried once more, alone;
+    if that worker dies too, the task has failed.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Evaluator],
+        *,
+        images: int,
+        count: int,
+        cluster: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Takes how a worker gets its evaluator.
+
+        Args:
+            build: gives the evaluator; pickled, hashable, and equal where evaluators are.
+            images: number of images of the search split.
+            count: of worker processes; on a cluster it is what the cluster has.
+            cluster: address of a dask scheduler, such as "tcp://host:8786"; None for loky.
+            timeout: the most seconds that a task may take.
+
+        Raises:
+            InputError: the cluster is not there, or its workers are not single-threaded.
+        """
+        self.images = images
+        self._build, self._timeout = build, timeout
+        self._client = None if cluster is None else _connected(cluster)
+        self._backend: dict[str, Any] = {"backend": "loky", "n_jobs": count}
+        self._patience = None
+        if self._client is not None:
+            self._backend = {"backend": "dask"}
+            self._patience = CLUSTER_PATIENCE if timeout is None else 2 * timeout
+
+    def measure(self, tasks: Sequence[Task]) -> Iterator[Measured]:
+        """See `Executor.measure`."""
+        left = list(tasks)
+        while left:
+            results = self._together(left)
+            try:
+                for result in results:
+                    left.pop(0)
+                    yield result
+            except (TerminatedWorkerError, TimeoutError):
+                # Any task in flight may have done it: the first gets its second try alone.
+                yield self._alone(left.pop(0))
+            finally:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # a stopped search drops what is in flight
+                    results.close()
+
+    def close(self) -> None:
+        """Leaves the cluster, if there is one."""
+        if self._client is not None:
+            self._client.close()
+
+    def _together(self, tasks: Sequence[Task]) -> Generator[Measured, None, None]:
+        calls = [joblib.delayed(_work)(self._build, task, self._timeout) for task in tasks]
+        with joblib.parallel_config(**self._backend):
+            results: Generator[Measured, None, None] = joblib.Parallel(return_as="generator")(
+                calls
+            )
+        return results
+
+    def _alone(self, task: Task) -> Measured:
+        began = time.perf_counter()
+        try:
+            return next(self._together([task]))
+        except (TerminatedWorkerError, TimeoutError):
+            seconds = time.perf_counter() - began
+            return Measured(failure="WorkerDied: its worker process died, twice", seconds=seconds)
+
+
+def carried_out(evaluator: Evaluator, task: Task, timeout: float | None = None) -> Measured:
+    """Returns what an evaluator says to a task.
+
+    Args:
+        evaluator: who measures.
+        task: what is measured.
+        timeout: seconds after which the task has failed; None is no limit.
+    """
     began = time.perf_counter()
     scores = error = failure = None
     try:
-        if task.stop:
-            scores = evaluator.image_scores(task.mask, task.start, task.stop)
-        else:
-            error = evaluator.compensated_error(task.mask)
+        with _time_limit(timeout):
+            if task.stop:
+                scores = evaluator.image_scores(task.mask, task.start, task.stop)
+            else:
+                error = evaluator.compensated_error(task.mask)
     except Exception as problem:  # one bad candidate must not end the run
         failure = f"{type(problem).__name__}: {problem}".splitlines()[0]
     seconds = time.perf_counter() - began
     return Measured(scores=scores, error=error, failure=failure, seconds=seconds)
+
+
+_evaluators: dict[Callable[[], Evaluator], Evaluator] = {}
+"""In a worker process: the evaluator that it has built."""
+_one_at_a_time = threading.Lock()
+
+
+def _work(build: Callable[[], Evaluator], task: Task, timeout: float | None) -> Measured:
+    """Carries out a task in a worker process."""
+    with _one_at_a_time:
+        if build not in _evaluators:
+            _evaluators.clear()
+            _evaluators[build] = build()
+        return carried_out(_evaluators[build], task, timeout)
+
+
+@contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Raises TimeoutError inside the block when it takes too long; in main threads only."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(_signal: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _connected(address: str) -> Any:
+    """Returns a dask client that joblib will find."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise InputError("--cluster needs dask: pip install 'evosearch[dask]'") from error
+    connect: Any = distributed.Client  # untyped
+    try:
+        client: Any = connect(address, timeout=5)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--cluster {address!r}: no dask scheduler there ({error})") from error
+    threads = list(client.nthreads().values())
+    if len(threads) < 2 or max(threads) > 1:
+        # joblib runs the tasks of a cluster with one thread in the driver; and two tasks in one
+        # process would share torch's threads.
+        client.close()
+        raise InputError(
+            f"--cluster {address!r}: needs two or more workers of one thread each"
+            f" (dask worker --nthreads 1), it has {threads}"
+        )
+    return client

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-
 from evosearch.cost import Budget, BudgetRequest, Cost
 from evosearch.errors import InputError, unknown_name
 from evosearch.files import write_json
@@ -21,8 +19,7 @@ from evosearch.mask import Mask
 from evosearch.records import evaluation_from_json, evaluation_to_json
 from evosearch.space import SearchSpace
 from evosearch.spacetext import load_space
-from evosearch.strategies.allocation import Allocator
-from evosearch.strategies.learned import LossModel, Weights
+from evosearch.strategies.learned import LossModel
 from evosearch.study import Study
 from evosearch.trial import Evaluation, Trial
 
@@ -159,17 +156,15 @@ def _decoded(
         return None
     model = LossModel(space, knowledge)
     weights = model.fit(trials).mean()
-    widths = Allocator(space, model.curves).allocate(weights.groups, budget.at(1.0))
-    mask = model.two_step.mask(widths)
-    loss = _predicted_loss(model, weights, space, mask)
-    if best is not None and _predicted_loss(model, weights, space, best.mask) <= loss:
+
+    def predicted(mask: Mask) -> float:
+        return float(model.predict(model.layout.rows([mask]), weights)[0])
+
+    mask = model.plan(weights, budget.at(1.0))
+    loss = predicted(mask)
+    if best is not None and predicted(best.mask) <= loss:
         return None
     return Plan(mask=mask, cost=space.cost(mask), predicted_loss=loss)
-
-
-def _predicted_loss(model: LossModel, weights: Weights, space: SearchSpace, mask: Mask) -> float:
-    bits = np.concatenate([mask[group] for group in space.sizes])
-    return float(model.predict(bits[None], weights)[0])
 
 
 def _trials_within(study: Study, budget: Budget) -> list[Plan]:

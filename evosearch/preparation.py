@@ -184,6 +184,20 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         )
 
 
+@dataclass(frozen=True)
+class RunEvaluator:
+    """Gives a worker process the evaluator of a run, from the run's folder."""
+
+    folder: str
+
+    def __call__(self) -> MaskEvaluator:
+        """Loads the run as a resumed search would, with its number of threads."""
+        folder = Path(self.folder)
+        prepared = reopen(folder, Study.open(folder).header, lambda _: None)
+        torch.set_num_threads(prepared.config.search.threads)
+        return prepared.evaluator
+
+
 def make_evaluator(config: SearchConfig, subject: Subject) -> MaskEvaluator:
     """Returns the evaluator of a run, its network on the run's device."""
     return MaskEvaluator(

@@ -17,10 +17,11 @@ from evosearch.files import RunLock
 from evosearch.front import ParetoFront
 from evosearch.ladder import Ladder
 from evosearch.mask import Mask
-from evosearch.parallel import Executor, OneByOne
+from evosearch.parallel import Executor, OneByOne, Workers
 from evosearch.preparation import (
     OnStage,
     Prepared,
+    RunEvaluator,
     begin_segment,
     change_budget,
     prepare,
@@ -80,6 +81,8 @@ class Run:
         self.prepared = prepared
         self.study = study
         self._lock = lock
+        timeout = prepared.config.search.timeout
+        self._executor: Executor = OneByOne(prepared.evaluator, timeout)
 
     @classmethod
     def create(
@@ -137,6 +140,25 @@ class Run:
             lock.release()
             raise
 
+    def use_workers(self, count: int, cluster: str | None = None) -> None:
+        """Has worker processes measure; what they find is what this process would.
+
+        Args:
+            count: of processes on this machine.
+            cluster: address of a dask scheduler whose workers see the run's folder; then they
+                measure, however many they are.
+
+        Raises:
+            InputError: the cluster is not there, or not fit.
+        """
+        self._executor = Workers(
+            RunEvaluator(str(self.folder.resolve())),
+            images=self.prepared.evaluator.images,
+            count=count,
+            cluster=cluster,
+            timeout=self.prepared.config.search.timeout,
+        )
+
     @property
     def front(self) -> ParetoFront:
         """The front so far."""
@@ -186,7 +208,7 @@ class Run:
                 study=study,
                 space=space,
                 build=build,
-                executor=OneByOne(self.prepared.evaluator),
+                executor=self._executor,
                 store=ScoreStore(self.folder / SCORES),
                 limits=limits,
                 on_trial=on_trial,
@@ -195,6 +217,7 @@ class Run:
 
     def close(self) -> None:
         """Frees the run for other processes."""
+        self._executor.close()
         self._lock.release()
 
 

@@ -27,6 +27,8 @@ class SearchConfig(BaseModel):
         trials: evaluated masks in all, repeated and failed ones included.
         seed: of everything that the run draws.
         threads: CPU threads of evaluation, base training and fine-tuning; results depend on it.
+        timeout: seconds that one measurement may take before it counts as failed; none is no
+            limit.
         device: "cpu", "cuda" or another torch device; "auto" takes a GPU where there is one.
         keep_ratios: shares of its channels at which each group's sensitivity is probed.
         criterion: importance criterion that orders channels for plans of widths only.
@@ -43,6 +45,7 @@ class SearchConfig(BaseModel):
     trials: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
+    timeout: float | None = Field(default=None, gt=0)
     device: str = "auto"
     keep_ratios: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)
     criterion: str = "l1"
