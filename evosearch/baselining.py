@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from evosearch.preparation import begin_segment
 from evosearch.rivals import FOLDER, NAMES
@@ -22,12 +21,10 @@ def search_baselines(
 
     Each gets as many trials as the run has full evaluations, sensitivity probes included.
     """
-    total = full_evaluations(run)
+    limits = Limits(trials=full_evaluations(run))
     for name in NAMES:
-        study = _opened(run, run.folder / FOLDER / name, name)
-        outcome = run.search_with(
-            name, study, Limits(trials=total), on_trial=on_trial, should_stop=should_stop
-        )
+        study = _opened(run, name)
+        outcome = run.search_with(name, study, limits, on_trial=on_trial, should_stop=should_stop)
         if outcome is Outcome.STOPPED:
             return outcome
     return Outcome.TRIALS
@@ -41,8 +38,9 @@ def full_evaluations(run: Run) -> int:
     return probes + sum(trial.is_complete and trial.duplicate_of is None for trial in trials)
 
 
-def _opened(run: Run, place: Path, name: str) -> Study:
+def _opened(run: Run, name: str) -> Study:
     """Returns the study of a baseline, begun where there is none, at the run's budget."""
+    place = run.folder / FOLDER / name
     if not place.is_dir():
         partial = place.with_name(f".{name}.partial")
         shutil.rmtree(partial, ignore_errors=True)

@@ -15,8 +15,9 @@ from evosearch.evaluation.scoring import score
 from evosearch.evaluation.testing import TestReport
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
+from evosearch.machine import environment, torch_threads
 from evosearch.planning import Plan, parse_at, pick_plan, remember_plan
-from evosearch.preparation import OnStage, Prepared, environment, reopen, torch_threads
+from evosearch.preparation import OnStage, Prepared, reopen
 from evosearch.runconfig import read_run_config
 from evosearch.scores import Score
 from evosearch.strategies.baselines import uniform_mask

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+
 from evosearch.cost import Budget, BudgetRequest, Cost
 from evosearch.errors import InputError, unknown_name
 from evosearch.files import write_json
@@ -150,21 +152,26 @@ def _decoded(
     budget: Budget,
     best: Plan | None,
 ) -> Plan | None:
-    """Returns the plan that the trials predict to be best, if better than the best measured."""
+    """Returns the plan that the trials predict to be best, if clearly better than the best one.
+
+    The least of all predictions is too low by nature, so it has to be better by more than the
+    model's error: the standard deviation of the logarithm of loss over prediction.
+    """
     knowledge = Knowledge.load(folder / KNOWLEDGE)
     if not knowledge.sensitivity:
         return None
     model = LossModel(space, knowledge)
     weights = model.fit(trials).mean()
-
-    def predicted(mask: Mask) -> float:
-        return float(model.predict(model.layout.rows([mask]), weights)[0])
-
     mask = model.plan(weights, budget.at(1.0))
-    loss = predicted(mask)
-    if best is not None and predicted(best.mask) <= loss:
-        return None
-    return Plan(mask=mask, cost=space.cost(mask), predicted_loss=loss)
+    loss = float(model.predict(model.layout.rows([mask]), weights)[0])
+    plan = Plan(mask=mask, cost=space.cost(mask), predicted_loss=loss)
+    if best is None:
+        return plan
+    complete = [trial for trial in trials if trial.is_complete and trial.evaluation is not None]
+    losses = np.array([trial.evaluation.loss for trial in complete if trial.evaluation])
+    rows = model.layout.rows([trial.mask for trial in complete])
+    errors = np.log(np.maximum(losses, 1e-12) / model.predict(rows, weights))
+    return plan if loss * float(np.exp(errors.std())) < _loss(best) else None
 
 
 def _trials_within(study: Study, budget: Budget) -> list[Plan]:

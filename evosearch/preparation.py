@@ -1,27 +1,25 @@
 """What happens before the first trial: a run's config, its measurements, its folder."""
 
-import platform
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
 from evosearch.controller import next_aim
 from evosearch.cost import Bound, Budget, BudgetRequest
 from evosearch.errors import InputError
 from evosearch.evaluation.base import Subject, load_subject
+from evosearch.evaluation.distillation import FinetuneConfig, distil
 from evosearch.evaluation.evaluator import MaskEvaluator
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
 from evosearch.evaluation.weights import save_weights
 from evosearch.files import write_json, write_text
 from evosearch.knowledge import Knowledge
+from evosearch.machine import environment, resolve_device, torch_threads
 from evosearch.records import Header, Reference
 from evosearch.runconfig import (
     CONFIG,
@@ -31,6 +29,7 @@ from evosearch.runconfig import (
     run_config_digest,
     run_config_to_toml,
 )
+from evosearch.seeding import Stream, generator
 from evosearch.space import SearchSpace
 from evosearch.spacetext import load_space, space_to_toml
 from evosearch.strategies import strategy_class
@@ -101,7 +100,7 @@ def prepare(
         # Refuses what cannot be before anything is measured; the accuracy is not known yet.
         space.require_reachable(request.resolve(space.base_cost, base_accuracy=1.0))
         on_stage("statistics of layer inputs")
-        evaluator = make_evaluator(search, subject)
+        evaluator = make_evaluator(search, subject, space_file.finetune)
         knowledge = evaluator.knowledge()
         if needs_sensitivity:
             on_stage("sensitivity of each group")
@@ -179,7 +178,7 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         return Prepared(
             config=config,
             subject=subject,
-            evaluator=make_evaluator(config.search, subject),
+            evaluator=make_evaluator(config.search, subject, config.space.finetune),
             knowledge=Knowledge.load(folder / KNOWLEDGE),
         )
 
@@ -198,7 +197,9 @@ class RunEvaluator:
         return prepared.evaluator
 
 
-def make_evaluator(config: SearchConfig, subject: Subject) -> MaskEvaluator:
+def make_evaluator(
+    config: SearchConfig, subject: Subject, finetune: FinetuneConfig
+) -> MaskEvaluator:
     """Returns the evaluator of a run, its network on the run's device."""
     return MaskEvaluator(
         model=subject.model.to(config.device),
@@ -208,7 +209,26 @@ def make_evaluator(config: SearchConfig, subject: Subject) -> MaskEvaluator:
         config=config.evaluator,
         seed=config.seed,
         task=subject.task,
+        recover=_recovery(config, subject, finetune),
     )
+
+
+def _recovery(
+    config: SearchConfig, subject: Subject, finetune: FinetuneConfig
+) -> Callable[[nn.Module], None] | None:
+    """Returns the short recovery of candidates: one epoch of distillation on some images."""
+    count = config.evaluator.recovery_images
+    if count == 0:
+        return None
+    train = subject.data.train
+    order = generator(config.seed, Stream.EVALUATION, "recovery").permutation(len(train))
+    part, short = train.take(order[:count]), finetune.model_copy(update={"epochs": 1})
+
+    def recover(network: nn.Module) -> None:
+        search, task = subject.data.search, subject.task
+        distil(subject.model, network, part, search, short, config.seed, task=task)
+
+    return recover
 
 
 def measure_references(
@@ -268,44 +288,3 @@ def begin_segment(study: Study, budget: Budget, space: SearchSpace) -> None:
     if budget.least_accuracy is not None:
         aim = next_aim(study.trials, study.segments, budget, study.header, space.smallest_cost)
     study.begin_segment(budget, aim)
-
-
-def resolve_device(name: str) -> str:
-    """Returns the device that "auto" stands for; others as they are.
-
-    Raises:
-        InputError: torch does not have the device.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name!r}: not available here ({reason})") from error
-    return name
-
-
-def environment(threads: int) -> dict[str, Any]:
-    """Returns what results depend on beside the config."""
-    packages = ("evosearch", "torch", "numpy", "optuna", "deap")
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": threads,
-        **{package: version(package) for package in packages},
-    }
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Sets the number of CPU threads that torch uses inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

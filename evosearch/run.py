@@ -16,6 +16,7 @@ from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
 from evosearch.front import ParetoFront
 from evosearch.ladder import Ladder
+from evosearch.machine import torch_threads
 from evosearch.mask import Mask
 from evosearch.parallel import Executor, OneByOne, Workers
 from evosearch.preparation import (
@@ -26,7 +27,6 @@ from evosearch.preparation import (
     change_budget,
     prepare,
     reopen,
-    torch_threads,
 )
 from evosearch.runconfig import SearchConfig
 from evosearch.scorestore import ScoreStore

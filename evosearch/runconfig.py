@@ -12,6 +12,7 @@ from evosearch.errors import InputError
 from evosearch.evaluation.evaluator import EvaluatorConfig
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.strategies import strategy_class
+from evosearch.strategies.genetic import NsgaConfig
 from evosearch.strategies.layerwise import LayerwiseConfig
 from evosearch.strategies.profiles import BaselineConfig
 from evosearch.strategies.rates import RatesConfig
@@ -35,8 +36,7 @@ class SearchConfig(BaseModel):
         baselines: whether random, uniform and global plans are searched beside, at as many full
             evaluations.
         evaluator: how candidates are scored.
-        layerwise: settings of that strategy.
-        rates: settings of that strategy.
+        genetic, layerwise, rates: settings of those strategies.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +51,7 @@ class SearchConfig(BaseModel):
     criterion: str = "l1"
     baselines: bool = False
     evaluator: EvaluatorConfig = EvaluatorConfig()
+    genetic: NsgaConfig = NsgaConfig()
     layerwise: LayerwiseConfig = LayerwiseConfig()
     rates: RatesConfig = RatesConfig()
 

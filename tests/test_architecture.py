@@ -16,9 +16,9 @@ LEVELS = {
     "scorestore": 0, "trust": 0,
     "strategies": 1, "surgery": 1, "evaluation": 1,
     "study": 2, "parallel": 2, "controller": 2, "artifact": 2,
-    "ladder": 3, "planning": 3, "rivals": 3, "baselining": 3, "run": 3, "runconfig": 3,
-    "preparation": 3, "finetuning": 3,
-    "cli": 4, "report": 4,
+    "run": 3, "runconfig": 3, "machine": 3, "preparation": 3, "ladder": 3, "planning": 3,
+    "rivals": 3, "baselining": 3, "finetuning": 3,
+    "cli": 4, "report": 4, "api": 4,
 }  # fmt: skip
 SIDEWAYS = {("evaluation", "surgery")}
 """Parts of one level, of which the first may import the second."""

@@ -38,6 +38,8 @@ class EvaluatorConfig(BaseModel):
         calibration_batch: images per forward pass when statistics are measured.
         compensation_images: calibration images that kept weights are refitted on, all in one
             forward pass.
+        recovery_images: train images of a short recovery, one epoch of distillation, before a
+            candidate is scored; 0 is none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +47,7 @@ class EvaluatorConfig(BaseModel):
     batch_size: int = Field(default=128, ge=1)
     calibration_batch: int = Field(default=128, ge=2)
     compensation_images: int = Field(default=512, ge=2)
+    recovery_images: int = Field(default=0, ge=0)
 
 
 T = TypeVar("T")
@@ -67,6 +70,7 @@ class MaskEvaluator:
         config: EvaluatorConfig,
         seed: int,
         task: Task = CLASSIFICATION,
+        recover: Callable[[nn.Module], None] | None = None,
     ) -> None:
         """Records the outputs of the base network's layers.
 
@@ -78,8 +82,11 @@ class MaskEvaluator:
             config: how candidates are scored.
             seed: the run's.
             task: what candidates are judged by.
+            recover: trains a compact network for a moment before it is scored, in place; always
+                in the same way.
         """
         self._task = task
+        self._recover = recover
         self._model = model
         self._discovery = discovery
         self.images = len(search)
@@ -119,10 +126,17 @@ class MaskEvaluator:
     def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
         """See `Evaluator.image_scores`."""
         if mask not in self._built:
-            self._built[mask] = _healthy(lambda: self.network(mask))
+            self._built[mask] = _healthy(lambda: self._candidate(mask))
             if len(self._built) > NETWORKS_KEPT:
                 self._built.popitem(last=False)
         return self._scored(self._built[mask], start, stop)
+
+    def _candidate(self, mask: Mask) -> nn.Module:
+        """Returns the network that a mask is scored by; that of the full mask is the base."""
+        network = self.network(mask)
+        if self._recover is not None and mask != self._discovery.space.full_mask():
+            self._recover(network)
+        return network
 
     def compensated_error(self, mask: Mask) -> float:
         """See `Evaluator.compensated_error`."""

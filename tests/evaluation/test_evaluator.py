@@ -1,5 +1,7 @@
 """What a mask is scored to be worth, and that scoring leaves the model alone."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -150,3 +152,51 @@ def test_statistics_do_not_depend_on_the_order_of_the_source(
         losses.append(evaluator.evaluate_plain(mask).loss)
     assert losses[2] == pytest.approx(losses[0], rel=0.15)
     assert losses[3] == pytest.approx(losses[1], rel=0.15)
+
+
+def test_images_score_the_same_whatever_range_they_are_asked_in(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    mask = half(discovery, 3)
+    whole = make(model, data, discovery).image_scores(mask, 0, 350)
+    for cuts in ([0, 128, 350], [0, 7, 130, 131, 350]):
+        parts = make(model, data, discovery)
+        found = [parts.image_scores(mask, a, b) for a, b in pairwise(cuts)]
+        np.testing.assert_array_equal(np.concatenate([f.losses for f in found]), whole.losses)
+        np.testing.assert_array_equal(np.concatenate([f.metrics for f in found]), whole.metrics)
+
+
+def test_compensated_errors_order_masks_of_one_group_as_the_loss_does(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    evaluator = make(model, data, discovery)
+    full = discovery.space.full_mask()
+    assert evaluator.compensated_error(full) == 0
+    name = max(discovery.space.sizes, key=lambda group: discovery.space.sizes[group])
+    size = discovery.space.sizes[name]
+    errors = [
+        evaluator.compensated_error(Mask({**full, name: np.arange(size) < width}))
+        for width in (1, size // 2, size - 1)
+    ]
+    assert errors[0] > errors[1] > errors[2] > 0
+
+
+def test_recovery_trains_candidates_but_not_the_base(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    def recover(network: nn.Module) -> None:
+        with torch.no_grad():
+            next(network.parameters()).mul_(0.5)
+
+    parts = {
+        "model": model,
+        "discovery": discovery,
+        "calibration": data.calibration,
+        "search": data.search,
+        "config": EvaluatorConfig(),
+        "seed": 0,
+    }
+    plain, recovered = MaskEvaluator(**parts), MaskEvaluator(**parts, recover=recover)
+    full, mask = discovery.space.full_mask(), half(discovery, 4)
+    assert plain.evaluate(full).loss == recovered.evaluate(full).loss
+    assert plain.evaluate(mask).loss != recovered.evaluate(mask).loss
