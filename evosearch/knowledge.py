@@ -34,11 +34,13 @@ class Knowledge:
             groups, each consumer divided by its output energy. Diagonal blocks are symmetric;
             of a pair of groups that feed one consumer together only one order is present.
         scores: importance criterion -> group -> `(channels,)`, higher is kept.
+        comparable: the same on one scale for all groups, as the criterion makes them comparable.
         sensitivity: group -> curve; empty where the strategy does not ask for it.
     """
 
     gram: Mapping[tuple[str, str], Array]
     scores: Mapping[str, Mapping[str, Array]]
+    comparable: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     sensitivity: Mapping[str, SensitivityCurve] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
@@ -46,9 +48,10 @@ class Knowledge:
         arrays: dict[str, Any] = {}
         for (left, right), block in self.gram.items():
             arrays[f"gram|{left}|{right}"] = block
-        for criterion, groups in self.scores.items():
-            for group, values in groups.items():
-                arrays[f"score|{criterion}|{group}"] = values
+        for kind, criteria in (("score", self.scores), ("comparable", self.comparable)):
+            for criterion, groups in criteria.items():
+                for group, values in groups.items():
+                    arrays[f"{kind}|{criterion}|{group}"] = values
         for group, curve in self.sensitivity.items():
             arrays[f"sensitivity|{group}|widths"] = curve.widths
             arrays[f"sensitivity|{group}|loss_increase"] = curve.loss_increase
@@ -62,6 +65,7 @@ class Knowledge:
         """Reads what `save` wrote; refuses anything that would need unpickling."""
         gram: dict[tuple[str, str], Array] = {}
         scores: dict[str, dict[str, Array]] = {}
+        comparable: dict[str, dict[str, Array]] = {}
         curves: dict[str, dict[str, NDArray[Any]]] = {}
         with np.load(path, allow_pickle=False) as arrays:
             for key in arrays.files:
@@ -70,7 +74,9 @@ class Knowledge:
                     gram[first, second] = arrays[key]
                 elif kind == "score":
                     scores.setdefault(first, {})[second] = arrays[key]
+                elif kind == "comparable":
+                    comparable.setdefault(first, {})[second] = arrays[key]
                 else:
                     curves.setdefault(first, {})[second] = arrays[key]
         sensitivity = {group: SensitivityCurve(**curve) for group, curve in curves.items()}
-        return cls(gram=gram, scores=scores, sensitivity=sensitivity)
+        return cls(gram=gram, scores=scores, comparable=comparable, sensitivity=sensitivity)

@@ -101,7 +101,7 @@ def prepare(
         space.require_reachable(request.resolve(space.base_cost, base_accuracy=1.0))
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(search, subject, space_file.finetune)
-        knowledge = evaluator.knowledge()
+        knowledge = evaluator.knowledge(sorted({"l1", search.criterion}))
         if needs_sensitivity:
             on_stage("sensitivity of each group")
             subset = TwoStep(space, knowledge.gram).subset

@@ -14,7 +14,6 @@ from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.strategies import strategy_class
 from evosearch.strategies.genetic import NsgaConfig
 from evosearch.strategies.layerwise import LayerwiseConfig
-from evosearch.strategies.profiles import BaselineConfig
 from evosearch.strategies.rates import RatesConfig
 
 CONFIG = "config.toml"
@@ -56,11 +55,12 @@ class SearchConfig(BaseModel):
     rates: RatesConfig = RatesConfig()
 
     def settings(self, strategy: str) -> BaseModel:
-        """Returns the settings of a strategy."""
-        if strategy_class(strategy).Config is BaselineConfig:
-            return BaselineConfig(criterion=self.criterion)
-        settings: BaseModel = getattr(self, strategy)
-        return settings
+        """Returns the settings of a strategy; its criterion is that of the run."""
+        own: BaseModel | None = getattr(self, strategy, None)
+        own = own or strategy_class(strategy).Config()
+        if "criterion" in type(own).model_fields:
+            own = own.model_copy(update={"criterion": self.criterion})
+        return own
 
 
 class RunConfig(BaseModel):

@@ -50,7 +50,10 @@ def toy_knowledge() -> Knowledge:
         sensitivity[name] = SensitivityCurve(
             widths=widths, loss_increase=rng.random() * (1 - widths / size) ** 2
         )
-    return Knowledge(gram=gram, scores={"l1": scores}, sensitivity=sensitivity)
+    means = {name: own / own.mean() for name, own in scores.items()}
+    return Knowledge(
+        gram=gram, scores={"l1": scores}, comparable={"l1": means}, sensitivity=sensitivity
+    )
 
 
 class ToyEvaluator:

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import TypeVar, final
 
@@ -24,7 +24,8 @@ from evosearch.seeding import Stream, generator
 from evosearch.surgery.compaction import compact, dropped_positions
 from evosearch.surgery.compensated import CompensatedErrors
 from evosearch.surgery.compensation import Compensation
-from evosearch.surgery.criteria import l1
+from evosearch.surgery.criteria import criterion_class, score_channels
+from evosearch.surgery.criteria.network import Network
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.gram import Consumer, collect_statistics, gram_blocks
 from evosearch.trial import Evaluation
@@ -96,11 +97,13 @@ class MaskEvaluator:
         self._built: OrderedDict[Mask, nn.Module] = OrderedDict()
         # Sources list images class by class; a batch of one class has other statistics than all.
         order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
-        self._batches = [
-            batch.to(device_of(model))
-            for batch, _ in calibration.take(order).batches(config.calibration_batch)
+        place = device_of(model)
+        self._labelled = [
+            (batch.to(place), labels.to(place))
+            for batch, labels in calibration.take(order).batches(config.calibration_batch)
             if len(batch) > 1  # BatchNorm cannot take statistics of a single image
         ]
+        self._batches = [batch for batch, _ in self._labelled]
         self._seed = seed
         images = torch.cat(self._batches)[: config.compensation_images]
         self._compensation = Compensation(model.eval(), discovery.layers, images, seed)
@@ -175,12 +178,33 @@ class MaskEvaluator:
     def _loss(self, network: nn.Module) -> float:
         return self._scored(network, 0, self.images).score.loss
 
-    def knowledge(self) -> Knowledge:
-        """Returns the Gram matrices and importance scores of the base network."""
-        groups, layers = self._discovery.space.groups, self._discovery.layers
+    def knowledge(self, criteria: Collection[str] = ("l1",)) -> Knowledge:
+        """Returns the Gram matrices and importance scores of the base network.
+
+        Args:
+            criteria: names of the importance criteria.
+
+        Raises:
+            InputError: there is no such criterion, or it cannot score this network.
+        """
+        groups, layers, task = self._discovery.space.groups, self._discovery.layers, self._task
+        network = Network(
+            model=self._model,
+            groups=groups,
+            layers=layers,
+            losses=lambda output, labels: task.losses(task.outputs(output), labels),
+        )
+        rng = generator(self._seed, Stream.STATISTICS, "criteria")
+        scores = score_channels(criteria, network, self._labelled, rng)
         return Knowledge(
             gram=gram_blocks(self._model, groups, self._consumers),
-            scores={"l1": l1(self._model, groups, layers)},
+            scores=scores,
+            comparable={
+                name: {
+                    group: criterion_class(name).normaliser(own) for group, own in found.items()
+                }
+                for name, found in scores.items()
+            },
         )
 
     def sensitivity(

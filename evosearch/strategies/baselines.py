@@ -12,7 +12,7 @@ budget; costs grow with the widths, so a bisection finds it.
 ==================  ===========================================================================
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -83,27 +83,20 @@ def triangular_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
     return space.top_channels(_largest(space, budget, levels), scores)
 
 
-def normalised(scores: Scores) -> dict[str, Array]:
-    """Returns scores that compare between groups: each divided by its group's mean magnitude.
-
-    For scores that are not negative that is their mean. A group of zeros stays as it is.
-    """
-    return _shares(scores, np.mean)
-
-
 def global_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
-    """Returns the mask that drops the lowest of all `normalised` scores until the budget holds.
+    """Returns the mask that drops the lowest of all scores until the budget holds.
 
     After the one global threshold of Salama et al. 2018 (pruning at a glance, arXiv 1912.00200),
-    with another normaliser. Channels go one by one, never below a group's smallest legal width;
-    where widths have a `multiple_of`, those between two legal widths go together, by their mean.
-    Of equal scores, those of the group with the highest keep ratio go first. So the mask of a
-    smaller budget is a subset of that of a larger one, and what went last cannot come back.
+    on scores that compare between groups, as in `Knowledge.comparable`. Channels go one by one,
+    never below a group's smallest legal width; where widths have a `multiple_of`, those between
+    two legal widths go together, by their mean. Of equal scores, those of the group with the
+    highest keep ratio go first. So the mask of a smaller budget is a subset of that of a larger
+    one, and what went last cannot come back.
 
     Raises:
         InfeasibleBudget: no legal plan fits.
     """
-    return _ranked_mask(space, budget, normalised(scores))
+    return _ranked_mask(space, budget, scores)
 
 
 def relative_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
@@ -119,7 +112,8 @@ def relative_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
     Raises:
         InfeasibleBudget: no legal plan fits.
     """
-    return _ranked_mask(space, budget, _shares(scores, np.max))
+    shares = {name: own / (np.abs(own).max() or 1.0) for name, own in scores.items()}
+    return _ranked_mask(space, budget, shares)
 
 
 def random_mask(space: SearchSpace, budget: Budget, rng: np.random.Generator) -> Mask:
@@ -140,11 +134,6 @@ def random_mask(space: SearchSpace, budget: Budget, rng: np.random.Generator) ->
 def _keep_ratios(space: SearchSpace) -> list[Array]:
     """Returns each group's legal widths as shares of its size, `(widths,)`, ascending."""
     return [np.array(group.legal_widths()) / group.size for group in space.groups]
-
-
-def _shares(scores: Scores, reference: Callable[[Array], float]) -> dict[str, Array]:
-    """Returns each group's scores divided by the reference of their magnitudes, if not 0."""
-    return {name: own / (reference(np.abs(own)) or 1.0) for name, own in scores.items()}
 
 
 def _ranked_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:

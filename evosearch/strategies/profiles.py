@@ -5,7 +5,7 @@ plans themselves are in `baselines`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +16,7 @@ from evosearch.knowledge import Knowledge
 from evosearch.mask import Mask
 from evosearch.seeding import Stream, generator
 from evosearch.space import SearchSpace
-from evosearch.strategies.base import RungPlan, budget_positions
+from evosearch.strategies.base import RungPlan
 from evosearch.strategies.baselines import (
     Scores,
     global_mask,
@@ -26,9 +26,6 @@ from evosearch.strategies.baselines import (
     uniform_mask,
 )
 from evosearch.trial import Proposal, Trial
-
-BUDGETS = 5
-"""Budgets that `random` serves a range at, both ends included; as `rates` does by default."""
 
 
 class BaselineConfig(BaseModel):
@@ -104,7 +101,7 @@ class _Baseline(ABC):
 
 @final
 class Random(_Baseline):
-    """Random channels at random widths, at the budgets that learning strategies take in turn."""
+    """Random channels at random widths, at random budgets of a range."""
 
     name: ClassVar[str] = "random"
 
@@ -112,8 +109,10 @@ class Random(_Baseline):
         """Random plans need no knowledge."""
 
     def _position(self, number: int) -> float:
-        positions = budget_positions(self._budget, BUDGETS)
-        return positions[number % len(positions)]
+        if not self._budget.is_range:
+            return 1.0
+        rng = generator(self._seed, Stream.ASK, self._earlier + number, "budget")
+        return float(rng.random())
 
     def _mask(self, position: float, number: int) -> Mask:
         rng = generator(self._seed, Stream.ASK, self._earlier + number)
@@ -133,10 +132,14 @@ class _Profile(_Baseline):
     def _plan(space: SearchSpace, budget: Budget, scores: Scores, /) -> Mask:
         """Returns the plan of a single budget."""
 
+    @staticmethod
+    def _read(knowledge: Knowledge) -> Mapping[str, Scores]:
+        return knowledge.scores
+
     def _prepare(self, knowledge: Knowledge) -> None:
         if self._config.criterion not in knowledge.scores:
             raise unknown_name("criterion", self._config.criterion, knowledge.scores)
-        self._scores = knowledge.scores[self._config.criterion]
+        self._scores = self._read(knowledge)[self._config.criterion]
         self._served = self._budget if self._budget.is_range else _up_to(self._budget, self._space)
 
     def _position(self, number: int) -> float:
@@ -163,6 +166,10 @@ class Global(_Profile):
 
     name: ClassVar[str] = "global"
     _plan = staticmethod(global_mask)
+
+    @staticmethod
+    def _read(knowledge: Knowledge) -> Mapping[str, Scores]:
+        return knowledge.comparable
 
 
 @final

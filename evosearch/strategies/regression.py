@@ -18,12 +18,26 @@ class Posterior:
         mean: of `theta_g - 1` for every group, then of a correction to the intercept,
             `(groups + 1,)`.
         spread: a square root of the covariance, `(groups + 1, groups + 1)`.
+        surprise: mean squared relative error for a trial that is left out; smaller costs explain
+            the losses better.
     """
 
     intercept: float
     weight: float
     mean: Array
     spread: Array
+    surprise: float
+
+    @classmethod
+    def prior(cls, groups: int, level: float) -> "Posterior":
+        """Returns what holds before any trial: weights around 1, losses around a level."""
+        return cls(
+            intercept=level,
+            weight=1.0,
+            mean=np.zeros(groups + 1),
+            spread=np.diag(np.append(np.ones(groups), 0.0)),
+            surprise=float("inf"),
+        )
 
     def sample(self, rng: np.random.Generator) -> tuple[Array, float]:
         """Draws `theta`, `(groups,)`, and the intercept (Thompson sampling)."""
@@ -66,13 +80,15 @@ def posterior(costs: Array, losses: Array) -> Posterior | None:
     for _ in range(2):
         precision = features.T @ features / noise + prior
         mean = np.linalg.solve(precision, features.T @ rest / noise)
-        left = rest - features @ mean
+        left, used = rest - features @ mean, noise
         noise = max(float(left @ left) / max(trials - groups / 2, 3), 1e-12)
+    leverage = np.einsum("ij,ij->i", features, np.linalg.solve(precision, features.T / used).T)
     return Posterior(
         intercept=float(fitted[0]),
         weight=weight,
         mean=mean,
         spread=np.linalg.inv(np.linalg.cholesky(precision)).T,
+        surprise=float(np.mean((left / np.maximum(1 - leverage, 1e-9)) ** 2)),
     )
 
 

@@ -29,14 +29,14 @@ class _Row:
 
 
 def nsga2(points: Array, count: int, violations: Array | None = None) -> Indices:
-    """Returns the rows that survive, best first.
+    """Returns the rows that survive, front by front.
 
     Non-dominated sorting and crowding distance of NSGA-II (Deb et al. 2002). Feasible rows come
     first; of equal points the first row counts and the others come after all distinct ones;
     infeasible rows come last, least violation first.
 
     Args:
-        points: to minimise, finite, `(rows, objectives)`.
+        points: to minimise, finite, `(rows, objectives)`, two objectives or more.
         count: number of survivors; fewer rows all survive.
         violations: by how much each row breaks a limit, 0 where it is feasible, `(rows,)`.
 
@@ -50,16 +50,11 @@ def nsga2(points: Array, count: int, violations: Array | None = None) -> Indices
     feasible = np.flatnonzero(broken <= 0)
     _, firsts = np.unique(points[feasible], axis=0, return_index=True)
     distinct = feasible[np.sort(firsts)]
-    chosen = distinct
-    if count < len(distinct):
-        rows = [_Row(i, points[i].tolist()) for i in distinct.tolist()]
-        chosen = np.array([row.index for row in tools.selNSGA2(rows, count, nd="log")], np.int64)
-    elif len(distinct):
-        rows = [_Row(i, points[i].tolist()) for i in distinct.tolist()]
-        chosen = np.array(
-            [row.index for row in tools.selNSGA2(rows, len(distinct), nd="log")], np.int64
-        )
+    rows = [_Row(i, points[i].tolist()) for i in distinct.tolist()]
+    if rows:
+        rows = tools.selNSGA2(rows, min(count, len(rows)), nd="log")
+    best = np.array([row.index for row in rows], dtype=np.int64)
     repeats = np.setdiff1d(feasible, distinct)
     infeasible = np.flatnonzero(broken > 0)
     worst = infeasible[np.argsort(broken[infeasible], kind="stable")]
-    return np.concatenate([chosen, repeats, worst])[:count]
+    return np.concatenate([best, repeats, worst])[:count]

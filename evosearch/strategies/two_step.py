@@ -19,8 +19,8 @@ from evosearch.space import SearchSpace, Widths
 
 CURVE_POINTS = 64
 """At most this many widths of a group get a point on its error curve."""
-STRIPE = 128
-"""Rows of a Gram matrix that are multiplied at a time; more are slower, so are fewer."""
+STRIPE, BATCH = 64, 1000
+"""Channels and masks that are scored from scratch at a time; more are slower, so are fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +47,26 @@ def flip_deltas(gram: Array, pruned: Array, product: Array) -> Array:
     return np.asarray((1 - 2 * pruned) * 2 * product + np.diagonal(gram))
 
 
-def quadratic_errors(gram: Array, pruned: Array) -> Array:
+def quadratic_errors(gram: Array, pruned: Bits) -> Array:
     """Returns `p' G p` of many masks from scratch, `(population,)`.
 
-    G is symmetric: each stripe of rows needs only the columns from its own on, which spares
-    nearly half of the products.
+    G is symmetric: each stripe of columns needs only the rows from its own on, which spares
+    nearly half of the products. Masks go in batches that stay in the processor's cache.
 
     Args:
         gram: `(channels, channels)`, symmetric.
-        pruned: `p`, 1.0 where a channel is dropped, `(population, channels)`.
+        pruned: `p`, True where a channel is dropped, `(population, channels)`.
     """
     total = np.zeros(len(pruned))
-    for start in range(0, len(gram), STRIPE):
-        end = start + STRIPE
-        own = pruned[:, start:end]
-        product = own @ gram[start:end, start:end]
-        if end < len(gram):
-            product += 2 * (pruned[:, end:] @ gram[end:, start:end])
-        total += np.einsum("ij,ij->i", product, own)
+    for first in range(0, len(pruned), BATCH):
+        batch = pruned[first : first + BATCH].astype(np.float64)
+        for start in range(0, len(gram), STRIPE):
+            end = start + STRIPE
+            product = batch[:, start:end] @ gram[start:end, start:end]
+            if end < len(gram):
+                product += 2 * (batch[:, end:] @ gram[end:, start:end])
+            own = np.einsum("ij,ij->i", product, batch[:, start:end])
+            total[first : first + BATCH] += own
     return total
 
 
@@ -154,7 +156,7 @@ class TwoStep:
             group: its name.
             bits: keep masks, `(population, channels)`.
         """
-        return quadratic_errors(self.gram(group), 1.0 - bits)
+        return quadratic_errors(self.gram(group), ~bits)
 
     def removal_order(self, group: str) -> NDArray[np.int64]:
         """Returns the channels in the order in which greedy backward elimination drops them.

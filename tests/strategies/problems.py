@@ -67,7 +67,8 @@ def knowledge_of(space: SearchSpace, seed: int) -> Knowledge:
         increase = rng.uniform(0.2, 2) * (1 - widths / group.size) ** 2
         sensitivity[group.name] = SensitivityCurve(widths=widths, loss_increase=increase)
     scores = {"l1": {g.name: rng.random(g.size) for g in space.groups}}
-    return Knowledge(gram=gram, scores=scores, sensitivity=sensitivity)
+    means = {name: own / own.mean() for name, own in scores["l1"].items()}
+    return Knowledge(gram=gram, scores=scores, comparable={"l1": means}, sensitivity=sensitivity)
 
 
 def budget_of(space: SearchSpace, **shares: float | tuple[float, float]) -> Budget:

@@ -1,0 +1,276 @@
+"""Compares the importance criteria on the CIFAR-10 ResNet-20, and times them on ResNet-50.
+
+For every criterion and seed: channels ranked from calibration images, plans at several MACs ratios
+with uniform widths and with one global threshold, and the accuracy of each plan on the search
+split: raw, with BatchNorm recalibrated, and compensated. Prints a Markdown report.
+
+    EVOSEARCH_DATA=DIR .venv/bin/python scripts/bench_criteria.py --search-list FILE \
+        [--criteria l1,taylor] [--ratios 0.7,0.5,0.3] [--seeds 3] [--images 1000] [--json FILE]
+    .venv/bin/python scripts/bench_criteria.py --resnet50
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from scipy.stats import kendalltau
+
+from evosearch.cost import Budget
+from evosearch.evaluation.base import Subject, load_subject
+from evosearch.evaluation.data import SearchSplit
+from evosearch.evaluation.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.evaluation.scoring import score
+from evosearch.evaluation.spacefile import load_space_file
+from evosearch.mask import Mask
+from evosearch.seeding import Stream, generator
+from evosearch.space import SearchSpace
+from evosearch.strategies.baselines import uniform_mask
+from evosearch.surgery.compaction import compact
+from evosearch.surgery.criteria import CRITERIA, criterion_class, score_channels
+from evosearch.surgery.criteria.activations import OnActivations
+from evosearch.surgery.criteria.base import Batches, Needs, Scores
+from evosearch.surgery.criteria.network import Network
+from evosearch.surgery.tracing import trace
+
+SPACE = Path(__file__).parent.parent / "search_spaces" / "cifar10_resnet20.toml"
+BATCH = 128
+WIDTHS = ("uniform", "global")
+BUILDS = ("raw", "recalibrated", "compensated")
+
+
+def global_plan(space: SearchSpace, budget: Budget, name: str, scores: Scores) -> Mask:
+    """Returns the mask of one threshold on all scores, by the criterion's own normaliser."""
+    normalise = criterion_class(name).normaliser
+    common = {group: normalise(values) for group, values in scores.items()}
+    levels = np.unique(np.concatenate(list(common.values())))
+
+    def widths(level: int) -> np.ndarray:
+        """The largest legal widths that drop all scores under a level."""
+        return np.array(
+            [
+                max(
+                    (w for w in g.legal_widths() if w <= (common[g.name] >= levels[level]).sum()),
+                    default=g.legal_widths()[0],
+                )
+                for g in space.groups
+            ]
+        )
+
+    over, fitting = -1, len(levels) - 1  # costs fall as the level rises
+    while fitting - over > 1:
+        middle = (over + fitting) // 2
+        if space.fits(widths(middle)[None], budget)[0]:
+            fitting = middle
+        else:
+            over = middle
+    return space.top_channels(space.fit_widths(widths(fitting), budget), scores)
+
+
+def ranked(
+    subject: Subject, names: Sequence[str], seed: int, images: int
+) -> tuple[dict[str, Scores], dict[str, float]]:
+    """Returns the scores by criterion and the seconds each took alone."""
+    calibration = subject.data.calibration
+    drawn = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))[:images]
+    batches = list(calibration.take(drawn).batches(BATCH))
+    network = Network(
+        model=subject.model,
+        groups=subject.discovery.space.groups,
+        layers=subject.discovery.layers,
+    )
+    scores: dict[str, Scores] = {}
+    seconds = {}
+    for name in names:
+        began = time.perf_counter()
+        scores |= score_channels([name], network, batches, np.random.default_rng(seed))
+        seconds[name] = time.perf_counter() - began
+    return scores, seconds
+
+
+def measure(
+    subject: Subject, names: Sequence[str], ratios: Sequence[float], seed: int, args: Any
+) -> dict[str, Any]:
+    """Returns what one seed gives: accuracies in percent, seconds, Kendall's tau."""
+    space = subject.discovery.space
+    scores, seconds = ranked(subject, names, seed, args.calibration)
+    order = generator(seed, Stream.EVALUATION, "order").permutation(len(subject.data.search))
+    search = subject.data.search.take(order[: args.images])
+    evaluator = MaskEvaluator(
+        model=subject.model,
+        discovery=subject.discovery,
+        calibration=subject.data.calibration,
+        search=search,
+        config=EvaluatorConfig(),
+        seed=seed,
+    )
+    accuracies = []
+    for name, ratio, widths in product(names, ratios, WIDTHS):
+        budget = Budget.exactly(macs=int(ratio * space.base_cost.macs))
+        mask = (
+            uniform_mask(space, budget, scores[name])
+            if widths == "uniform"
+            else global_plan(space, budget, name, scores[name])
+        )
+        networks = {
+            "raw": compact(subject.model, space.groups, mask).eval(),
+            "recalibrated": evaluator.plain_network(mask),
+            "compensated": evaluator.network(mask),
+        }
+        accuracies.append(
+            {
+                "criterion": name,
+                "ratio": ratio,
+                "widths": widths,
+                "accuracy": {build: percent(net, search) for build, net in networks.items()},
+            }
+        )
+        print(f"seed {seed}: {accuracies[-1]}", flush=True) if args.verbose else None
+    return {
+        "seed": seed,
+        "base": percent(subject.model, search),
+        "accuracies": accuracies,
+        "seconds": seconds,
+        "tau": [[agreement(scores[a], scores[b]) for b in names] for a in names],
+    }
+
+
+def percent(network: torch.nn.Module, split: SearchSplit) -> float:
+    return 100 * score(network, split).accuracy
+
+
+def agreement(left: Scores, right: Scores) -> float:
+    """Returns Kendall's tau-b, mean over groups; a group scored all alike counts as zero."""
+    taus = []
+    for group, values in left.items():
+        alike = np.ptp(values) == 0 or np.ptp(right[group]) == 0
+        taus.append(0.0 if alike else kendalltau(values, right[group]).statistic)
+    return float(np.mean(taus))
+
+
+def report(results: list[dict[str, Any]], names: Sequence[str], args: Any) -> str:
+    """Returns the results as a Markdown page."""
+    error = 50 / args.images**0.5
+    lines = [
+        f"# Importance criteria on the CIFAR-10 ResNet-20, {len(results)} seeds",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {torch.get_num_threads()} threads,"
+        f" Python {platform.python_version()}, torch {torch.__version__}.",
+        "",
+        f"A seed draws {args.calibration} calibration images to score channels from, {args.images}"
+        " search images to measure on, and what the criterion itself draws. Search accuracy in"
+        f" percent, mean ± standard deviation over seeds; one figure's standard error is at most"
+        f" {error:.1f} points. Base: {spread([r['base'] for r in results])}.",
+    ]
+    for build in BUILDS:
+        lines += ["", f"## Accuracy, {build}", ""]
+        columns = list(product(WIDTHS, args.ratios))
+        heads = [f"{widths} {ratio:g}" for widths, ratio in columns]
+        lines.append(f"| criterion | {' | '.join(heads)} | mean |")
+        lines.append(f"|---|{'---|' * (len(heads) + 1)}")
+        rows = []
+        for name in names:
+            cells = [
+                [
+                    entry["accuracy"][build]
+                    for result in results
+                    for entry in result["accuracies"]
+                    if (entry["criterion"], entry["widths"], entry["ratio"]) == (name, *column)
+                ]
+                for column in columns
+            ]
+            mean = float(np.mean(cells))
+            text = " | ".join(spread(cell) for cell in cells)
+            rows.append((mean, f"| `{name}` | {text} | {mean:.2f} |"))
+        lines += [row for _, row in sorted(rows, reverse=True)]
+    lines += ["", "## Kendall's tau between criteria, mean over groups and seeds", ""]
+    lines.append(f"| | {' | '.join(f'`{name}`' for name in names)} |")
+    lines.append(f"|---|{'---|' * len(names)}")
+    tau = np.mean([result["tau"] for result in results], axis=0)
+    for name, row in zip(names, tau, strict=True):
+        lines.append(f"| `{name}` | {' | '.join(f'{value:.2f}' for value in row)} |")
+    lines += ["", "## Time, each criterion alone", ""]
+    lines += ["| criterion | needs | seconds |", "|---|---|---|"]
+    for name in names:
+        seconds = spread([result["seconds"][name] for result in results])
+        lines.append(f"| `{name}` | {criterion_class(name).needs.value} | {seconds} |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{deviation}"
+
+
+def time_resnet50(threads: int, images: int = 256, batch: int = 32) -> str:
+    """Times all data-free and activation criteria together, on random images of 224 px."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet50(weights=None).eval()
+    found = trace(model, (torch.randn(2, 3, 224, 224),))
+    network = Network(model=model, groups=found.groups, layers=found.layers)
+    batches: Batches = [
+        (torch.randn(batch, 3, 224, 224), torch.randint(1000, (batch,)))
+        for _ in range(images // batch)
+    ]
+    timed = {
+        "data-free": [n for n, c in CRITERIA.items() if c.needs is Needs.NOTHING],
+        "activations": [n for n, c in CRITERIA.items() if issubclass(c, OnActivations)],
+    }
+    timed["together"] = [*timed["data-free"], *timed["activations"]]
+    lines = [
+        f"# Time of criteria on ResNet-50, {images} images of 224 px, {threads} threads",
+        "",
+        "| criteria | seconds |",
+        "|---|---|",
+    ]
+    for kind, names in timed.items():
+        began = time.perf_counter()
+        score_channels(names, network, batches, np.random.default_rng(0))
+        seconds = time.perf_counter() - began
+        lines.append(f"| {kind}: {', '.join(names)} | {seconds:.1f} |")
+    return "\n".join(lines)
+
+
+def numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--criteria", default=",".join(CRITERIA), help="names, with commas")
+    parser.add_argument("--ratios", type=numbers, default="0.7,0.5,0.3", help="MACs ratios")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=1000, help="search images scored")
+    parser.add_argument("--calibration", type=int, default=512, help="images for the criteria")
+    parser.add_argument("--search-list", type=Path, help="lists images that the weights never saw")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--verbose", action="store_true", help="print each figure as it comes")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--resnet50", action="store_true", help="only time criteria on ResNet-50")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.resnet50:
+        print(time_resnet50(args.threads))
+        return
+    names = [name for name in args.criteria.split(",") if criterion_class(name)]
+    file = load_space_file(SPACE)
+    if args.search_list:
+        data = file.data.model_copy(update={"search": str(args.search_list.resolve())})
+        file = file.model_copy(update={"data": data})
+    subject = load_subject(file, SPACE.parent)
+    results = [measure(subject, names, args.ratios, seed, args) for seed in range(args.seeds)]
+    if args.json:
+        args.json.write_text(json.dumps(results))
+    print(report(results, names, args))
+
+
+if __name__ == "__main__":
+    main()
