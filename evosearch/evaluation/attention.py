@@ -10,7 +10,8 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from evosearch.errors import InputError
-from evosearch.evaluation.scoring import device_of, evaluation_mode
+from evosearch.evaluation.scoring import device_of
+from evosearch.surgery.modes import evaluating
 
 
 def attention_map(features: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ def attention_layers(
 def _image_sizes(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
     """Returns the height and width of every module's feature maps, in the order of their end."""
     names = [name for name, _ in model.named_modules() if name]
-    with evaluation_mode(model), torch.no_grad(), module_outputs(model, names) as outputs:
+    with evaluating(model), torch.no_grad(), module_outputs(model, names) as outputs:
         model(images.to(device_of(model)))
     return {
         name: tuple(output.shape[2:])

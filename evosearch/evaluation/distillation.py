@@ -20,10 +20,11 @@ from evosearch.evaluation.attention import (
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.heads import holders_of_heads
 from evosearch.evaluation.models import torch_seeded
-from evosearch.evaluation.scoring import device_of, evaluation_mode, score
+from evosearch.evaluation.scoring import device_of, score
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.evaluation.training import EpochRecord, OnEpoch, run_epochs
 from evosearch.seeding import Stream, integer
+from evosearch.surgery.modes import evaluating
 
 
 class FinetuneConfig(BaseModel):
@@ -161,7 +162,7 @@ def distil(
     seeded = torch_seeded(integer(seed, Stream.FINETUNING, "dropout"), device_of(student))
     with (
         seeded,
-        evaluation_mode(teacher),
+        evaluating(teacher),
         module_outputs(teacher, layers) as teacher_features,
         module_outputs(student, layers) as student_features,
     ):

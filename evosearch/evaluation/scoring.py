@@ -1,8 +1,5 @@
 """Loss and metric of a network on a split, with standard errors, image by image."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from torch import nn
@@ -17,6 +14,7 @@ from evosearch.evaluation.data import (
 )
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.scores import ImageScores, Score
+from evosearch.surgery.modes import evaluating
 
 BATCH_SIZE = 128
 """Images per forward pass: batches of 64 to 128 are up to 3 x faster per image than 512."""
@@ -67,7 +65,7 @@ def image_scores(
     """
     place = device_of(model)
     losses, metrics = [], []
-    with evaluation_mode(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for images, targets in split.batches(batch_size):
             output = task.outputs(model(images.to(place))).float().cpu()
             losses.append(task.losses(output, targets))
@@ -83,15 +81,3 @@ def device_of(model: nn.Module) -> torch.device:
     """Returns where a model's parameters are; the CPU for a model without any."""
     first = next(model.parameters(), None)
     return torch.device("cpu") if first is None else first.device
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Puts a model in evaluation mode inside the block, and each module back after it."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from evosearch.errors import TracingError
 from evosearch.mask import ChannelGroup
 from evosearch.space import CostTerm, Monomial
-from evosearch.surgery.tracing import batch_size, evaluating
+from evosearch.surgery.modes import evaluating
+from evosearch.surgery.tracing import batch_size
 from evosearch.surgery.walk import Layer
 
 

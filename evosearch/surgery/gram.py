@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from evosearch.mask import ChannelGroup
 from evosearch.seeding import Stream, generator
+from evosearch.surgery.modes import evaluating
 from evosearch.surgery.walk import Layer
 
 MAX_PATCHES = 100_000
@@ -71,14 +72,11 @@ def collect_statistics(
                 rng=generator(seed, Stream.STATISTICS, name),
             )
             hooks.append(module.register_forward_pre_hook(moments[name].observe))
-    was_training = model.training
     try:
-        with torch.inference_mode():
-            model.eval()
+        with evaluating(model), torch.inference_mode():
             for batch in batches:
                 model(batch)
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
     return {

@@ -15,7 +15,8 @@ from evosearch.mask import ChannelGroup, Mask, Member
 from evosearch.seeding import Stream, generator, integer
 from evosearch.space import FrozenGroup
 from evosearch.surgery.compaction import compact, masked
-from evosearch.surgery.tracing import Trace, failure, training_structure
+from evosearch.surgery.modes import training_structure
+from evosearch.surgery.tracing import Trace, failure
 from evosearch.surgery.walk import Layer
 
 TOLERANCE = 1e-9

@@ -7,8 +7,8 @@ elements carry the labels along; what the rules do not know is frozen, with its 
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Mapping
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
@@ -23,6 +23,7 @@ from evosearch.mask import ChannelGroup
 from evosearch.space import FrozenGroup
 from evosearch.surgery import rules_layers, rules_operators, rules_sizes
 from evosearch.surgery.grouping import Grouping, group_channels
+from evosearch.surgery.modes import evaluating, training_structure
 from evosearch.surgery.walk import EVALUATION, TRAINING, Graph, Walk
 from evosearch.surgery.walk import Layer as Layer
 
@@ -226,30 +227,3 @@ def batch_size(example: tuple[Any, ...]) -> int:
         if isinstance(leaf, Tensor) and leaf.ndim:
             return leaf.shape[0]
     raise TracingError("the example input holds no tensor")
-
-
-@contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model into eval mode inside the block, and every module's own mode back after it."""
-    with _modes_kept(model):
-        model.eval()
-        yield
-
-
-@contextmanager
-def training_structure(model: nn.Module) -> Iterator[None]:
-    """Puts modules that hold others into training mode inside the block, and all others not."""
-    with _modes_kept(model):
-        for module in model.modules():
-            module.training = next(module.children(), None) is not None
-        yield

@@ -7,7 +7,7 @@ from torch import nn
 
 from evosearch.errors import EvaluationError, InputError
 from evosearch.evaluation.data import SearchSplit
-from evosearch.evaluation.scoring import evaluation_mode, image_scores, score
+from evosearch.evaluation.scoring import image_scores, score
 from tests.evaluation import helpers
 
 
@@ -71,7 +71,7 @@ def test_modes_come_back_after_an_error():
     model = Logits().train()
 
     def fail():
-        with evaluation_mode(model):
+        with evaluating(model):
             assert not model.dropout.training
             raise RuntimeError
 

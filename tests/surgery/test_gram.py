@@ -154,3 +154,11 @@ def test_statistics_leave_the_model_as_it_was() -> None:
     assert model.training
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_statistics_leave_every_module_in_its_own_mode() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3)).train()
+    model[1].eval()  # as a fine-tuned network with frozen statistics has it
+    found = trace(model, (torch.randn(2, 1, 8, 8),))
+    collect_statistics(model, found.groups, found.layers, [torch.randn(4, 1, 8, 8)], seed=0)
+    assert [module.training for module in model] == [True, False, True]

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from evosearch.surgery.criteria.base import Batches, Criterion, Needs, Normaliser, Scores
 from evosearch.surgery.criteria.gradients import leaves_at
 from evosearch.surgery.criteria.network import Network, array
-from evosearch.surgery.tracing import evaluating
+from evosearch.surgery.modes import evaluating
 
 PROBES = 100
 """Random vectors, spread evenly over the batches; the paper's code has 300 for its one batch."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from evosearch.errors import InputError
 from evosearch.surgery.criteria.network import Network
-from evosearch.surgery.tracing import evaluating
+from evosearch.surgery.modes import evaluating
 
 OnRead = Callable[[str, Tensor], Tensor | None]
 """Module name and its input -> what it reads in place of that, or None."""

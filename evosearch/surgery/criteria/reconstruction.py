@@ -12,7 +12,7 @@ from sklearn.linear_model import lasso_path
 from evosearch.surgery.criteria.base import Batches, Criterion, Needs, Normaliser, Scores
 from evosearch.surgery.criteria.network import Array, Network
 from evosearch.surgery.gram import Consumer, collect_statistics, gram_blocks
-from evosearch.surgery.tracing import evaluating
+from evosearch.surgery.modes import evaluating
 
 Consumers = Mapping[str, Consumer]
 
