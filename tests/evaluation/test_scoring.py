@@ -8,6 +8,7 @@ from torch import nn
 from evosearch.errors import EvaluationError, InputError
 from evosearch.evaluation.data import SearchSplit
 from evosearch.evaluation.scoring import image_scores, score
+from evosearch.surgery.modes import evaluating
 from tests.evaluation import helpers
 
 
