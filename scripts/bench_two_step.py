@@ -104,6 +104,7 @@ def network() -> tuple[SearchSpace, Knowledge]:
     knowledge = Knowledge(
         gram={(name, name): gram_of(rng, PER_GROUP) for name in names},
         scores={"l1": {name: rng.random(PER_GROUP) for name in names}},
+        comparable={"l1": {name: rng.random(PER_GROUP) for name in names}},
         sensitivity=sensitivity,
     )
     return space, knowledge
