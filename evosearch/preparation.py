@@ -1,49 +1,41 @@
 """What happens before the first trial: a run's config, its measurements, its folder."""
 
+import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from evosearch.controller import next_aim
-from evosearch.cost import Bound, Budget, BudgetRequest
+from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import InputError
 from evosearch.evaluation.base import Subject, load_subject
-from evosearch.evaluation.distillation import FinetuneConfig, distil
 from evosearch.evaluation.evaluator import MaskEvaluator
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
 from evosearch.evaluation.weights import save_weights
-from evosearch.files import write_json, write_text
+from evosearch.files import StorageError, write_json, write_text, writing
 from evosearch.knowledge import Knowledge
-from evosearch.machine import environment, resolve_device, torch_threads
-from evosearch.records import Header, Reference
+from evosearch.machine import ENVIRONMENT, environment, resolve_device, torch_threads
+from evosearch.measuring import OnStage, make_evaluator, measure_knowledge, measure_references
+from evosearch.records import Header
 from evosearch.runconfig import (
     CONFIG,
     RunConfig,
     SearchConfig,
     read_run_config,
+    require_unchanged,
     run_config_digest,
     run_config_to_toml,
+    settings_of,
 )
-from evosearch.seeding import Stream, generator
 from evosearch.space import SearchSpace
 from evosearch.spacetext import load_space, space_to_toml
 from evosearch.strategies import strategy_class
-from evosearch.strategies.baselines import uniform_mask
-from evosearch.strategies.two_step import TwoStep
 from evosearch.study import Study
-from evosearch.trial import Evaluation
 
 SPACE, KNOWLEDGE, BASE = "space.toml", "knowledge.npz", "base.safetensors"
-ENVIRONMENT = "environment.json"
-BASELINE_POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Where in a range of budgets the baseline is measured."""
-
-OnStage = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +83,7 @@ def prepare(
     """
     if folder.exists():
         raise InputError(f"{folder}: exists already; resume it, or name another with --out")
-    needs_sensitivity = strategy_class(search.strategy).needs_sensitivity
+    strategy_class(search.strategy)  # refuses a name that does not exist
     search = search.model_copy(update={"device": resolve_device(search.device)})
     with torch_threads(search.threads):
         on_stage("base network and search space")
@@ -101,12 +93,7 @@ def prepare(
         space.require_reachable(request.resolve(space.base_cost, base_accuracy=1.0))
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(search, subject, space_file.finetune)
-        knowledge = evaluator.knowledge(sorted({"l1", search.criterion}))
-        if needs_sensitivity:
-            on_stage("sensitivity of each group")
-            subset = TwoStep(space, knowledge.gram).subset
-            curves = evaluator.sensitivity(subset, search.keep_ratios)
-            knowledge = replace(knowledge, sensitivity=curves)
+        knowledge = measure_knowledge(evaluator, space, search, on_stage)
         on_stage("base network and baselines")
         base = evaluator.evaluate(space.full_mask())
         budget = request.resolve(space.base_cost, base.accuracy)
@@ -127,6 +114,7 @@ def prepare(
         strategy=search.strategy,
         seed=search.seed,
         references=references,
+        config=settings_of(config),
     )
     prepared = Prepared(config=config, subject=subject, evaluator=evaluator, knowledge=knowledge)
     _write_folder(folder, prepared, header)
@@ -134,7 +122,7 @@ def prepare(
 
 
 def _write_folder(folder: Path, prepared: Prepared, header: Header) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -149,8 +137,10 @@ def _write_folder(folder: Path, prepared: Prepared, header: Header) -> None:
         if header.budget.least_accuracy is not None:
             begin_segment(study, header.budget, prepared.subject.discovery.space)
         partial.rename(folder)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+    except (OSError, StorageError) as error:
+        cause = error.__cause__ or error
+        reason = getattr(cause, "strerror", None) or cause
+        raise InputError(f"{folder}: cannot be written ({reason})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -162,10 +152,7 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         InputError: the config is not valid, or the space is not what the study is about.
     """
     config = read_run_config(folder)
-    if run_config_digest(config) != header.config_digest:
-        raise InputError(
-            f"{folder / CONFIG}: edited since the run began; undo that, or start anew"
-        )
+    require_unchanged(folder / CONFIG, config, header)
     with torch_threads(config.search.threads):
         on_stage("base network and search space")
         subject = load_subject(config.space, Path(config.folder), weights=folder / BASE)
@@ -175,12 +162,15 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
                 " (model code, group rules or evosearch changed); start a new run"
             )
         on_stage("statistics of layer inputs")
-        return Prepared(
-            config=config,
-            subject=subject,
-            evaluator=make_evaluator(config.search, subject, config.space.finetune),
-            knowledge=Knowledge.load(folder / KNOWLEDGE),
-        )
+        evaluator = make_evaluator(config.search, subject, config.space.finetune)
+        try:
+            knowledge = Knowledge.load(folder / KNOWLEDGE)
+        except InputError:  # it is derived: what is measured again is the same
+            space = subject.discovery.space
+            knowledge = measure_knowledge(evaluator, space, config.search, on_stage)
+            with writing(folder / KNOWLEDGE):
+                knowledge.save(folder / KNOWLEDGE)
+    return Prepared(config=config, subject=subject, evaluator=evaluator, knowledge=knowledge)
 
 
 @dataclass(frozen=True)
@@ -195,71 +185,6 @@ class RunEvaluator:
         prepared = reopen(folder, Study.open(folder).header, lambda _: None)
         torch.set_num_threads(prepared.config.search.threads)
         return prepared.evaluator
-
-
-def make_evaluator(
-    config: SearchConfig, subject: Subject, finetune: FinetuneConfig
-) -> MaskEvaluator:
-    """Returns the evaluator of a run, its network on the run's device."""
-    return MaskEvaluator(
-        model=subject.model.to(config.device),
-        discovery=subject.discovery,
-        calibration=subject.data.calibration,
-        search=subject.data.search,
-        config=config.evaluator,
-        seed=config.seed,
-        task=subject.task,
-        recover=_recovery(config, subject, finetune),
-    )
-
-
-def _recovery(
-    config: SearchConfig, subject: Subject, finetune: FinetuneConfig
-) -> Callable[[nn.Module], None] | None:
-    """Returns the short recovery of candidates: one epoch of distillation on some images."""
-    count = config.evaluator.recovery_images
-    if count == 0:
-        return None
-    train = subject.data.train
-    order = generator(config.seed, Stream.EVALUATION, "recovery").permutation(len(train))
-    part, short = train.take(order[:count]), finetune.model_copy(update={"epochs": 1})
-
-    def recover(network: nn.Module) -> None:
-        search, task = subject.data.search, subject.task
-        distil(subject.model, network, part, search, short, config.seed, task=task)
-
-    return recover
-
-
-def measure_references(
-    evaluator: MaskEvaluator,
-    space: SearchSpace,
-    budget: Budget,
-    base: Evaluation,
-    knowledge: Knowledge,
-) -> tuple[Reference, ...]:
-    """Returns the base network, and measures the lowest-L1 uniform plans beside the search."""
-    references = [
-        Reference(name="base", mask=space.full_mask(), cost=space.base_cost, evaluation=base)
-    ]
-    for size in _baseline_budgets(space, budget):
-        mask = uniform_mask(space, size, knowledge.scores["l1"])
-        references.append(
-            Reference(
-                name="lowest-L1 uniform",
-                mask=mask,
-                cost=space.cost(mask),
-                evaluation=evaluator.evaluate_plain(mask),
-            )
-        )
-    return tuple(references)
-
-
-def _baseline_budgets(space: SearchSpace, budget: Budget) -> list[Budget]:
-    if budget.least_accuracy is not None and budget.macs is not None:
-        least = space.smallest_cost.macs
-        budget = Budget(macs=Bound(low=least, high=budget.macs.high))
-    return [budget.at(x) for x in (BASELINE_POSITIONS if budget.is_range else (1.0,))]
 
 
 def change_budget(folder: Path, study: Study, request: BudgetRequest) -> None:
@@ -279,7 +204,8 @@ def change_budget(folder: Path, study: Study, request: BudgetRequest) -> None:
     config = read_run_config(folder)
     segments = tuple(segment.to_json() for segment in study.segments)
     text = run_config_to_toml(config.model_copy(update={"segments": segments}))
-    write_text(folder / CONFIG, text)
+    with writing(folder / CONFIG):
+        write_text(folder / CONFIG, text)
 
 
 def begin_segment(study: Study, budget: Budget, space: SearchSpace) -> None:

@@ -10,46 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evosearch.cost import RESOURCES, Budget, Cost, format_count
+from evosearch.costform import CostTerm
 from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.mask import Bits, ChannelGroup, Mask
 
 Widths = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Monomial:
-    """`coefficient` times the product of the widths of at most two groups."""
-
-    coefficient: int
-    groups: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class CostTerm:
-    """What one module costs, exactly, as sums of monomials in the widths.
-
-    Attributes:
-        name: the module, or the part of the network, that the cost belongs to.
-        macs: multiply-accumulates for one image.
-        params: parameters; a shared module's parameters count once.
-        activations: elements of its output for one image.
-    """
-
-    name: str
-    macs: tuple[Monomial, ...] = ()
-    params: tuple[Monomial, ...] = ()
-    activations: tuple[Monomial, ...] = ()
-
-    def evaluate(self, widths: Mapping[str, int]) -> Cost:
-        """Returns the module's cost at the given widths."""
-        totals = {}
-        for resource in RESOURCES:
-            monomials: tuple[Monomial, ...] = getattr(self, resource)
-            totals[resource] = sum(
-                m.coefficient * int(np.prod([widths[g] for g in m.groups], dtype=np.int64))
-                for m in monomials
-            )
-        return Cost(**totals)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ from typing import Any
 import tomli_w
 
 from evosearch.cost import RESOURCES
+from evosearch.costform import CostTerm, Monomial
 from evosearch.errors import InputError
 from evosearch.mask import ChannelGroup, Member
-from evosearch.space import CostTerm, FrozenGroup, Monomial, SearchSpace
+from evosearch.space import FrozenGroup, SearchSpace
 
 
 def space_to_toml(space: SearchSpace) -> str:

@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 import numpy as np
 
 from evosearch.cost import Bound, Budget
+from evosearch.costform import CostTerm, Monomial
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import ChannelGroup
-from evosearch.space import CostTerm, Monomial, SearchSpace
+from evosearch.space import SearchSpace
 from evosearch.strategies.genetic import Genetic, NsgaConfig
 from evosearch.strategies.two_step import child_errors, quadratic_errors
 from evosearch.trial import Evaluation, Proposal, Trial, TrialState

@@ -8,9 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evosearch.cost import Bound, Budget, Cost
+from evosearch.costform import CostTerm, Monomial
 from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.mask import ChannelGroup, Mask, Member
-from evosearch.space import CostTerm, FrozenGroup, Monomial, SearchSpace
+from evosearch.space import FrozenGroup, SearchSpace
 from evosearch.spacetext import load_space, space_to_toml
 from tests.strategies.problems import budget_of, chain
 

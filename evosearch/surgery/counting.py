@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from evosearch.costform import CostTerm, Monomial
 from evosearch.errors import TracingError
 from evosearch.mask import ChannelGroup
-from evosearch.space import CostTerm, Monomial
 from evosearch.surgery.modes import evaluating
 from evosearch.surgery.tracing import batch_size
 from evosearch.surgery.walk import Layer

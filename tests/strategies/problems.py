@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from evosearch.cost import Bound, Budget
+from evosearch.costform import CostTerm, Monomial
 from evosearch.knowledge import Array, Knowledge, SensitivityCurve
 from evosearch.mask import Bits, ChannelGroup
-from evosearch.space import CostTerm, Monomial, SearchSpace
+from evosearch.space import SearchSpace
 from evosearch.trial import Evaluation, Proposal, Trial, TrialState
 
 

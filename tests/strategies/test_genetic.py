@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from evosearch.cost import Bound, Budget
+from evosearch.costform import CostTerm, Monomial
 from evosearch.front import ParetoFront
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import ChannelGroup, Mask
-from evosearch.space import CostTerm, Monomial, SearchSpace
+from evosearch.space import SearchSpace
 from evosearch.strategies.baselines import random_mask
 from evosearch.strategies.genetic import Genetic, NsgaConfig
 from evosearch.strategies.initial import served_range
