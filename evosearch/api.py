@@ -12,6 +12,7 @@ from evosearch.cost import BudgetRequest
 from evosearch.errors import InputError
 from evosearch.front import ParetoFront
 from evosearch.planning import Plan, pick_plan
+from evosearch.report.rows import trial_rows
 from evosearch.rivals import rival_studies
 from evosearch.study import Study
 from evosearch.trial import Trial
@@ -19,11 +20,12 @@ from evosearch.trial import Trial
 if TYPE_CHECKING:
     from evosearch.artifact import Artifact
     from evosearch.evaluation.training import OnEpoch
+    from evosearch.finetuning import Finetuned
     from evosearch.run import Run as Search
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A run on disk, finished or not, as it was when it was read.
 
@@ -62,29 +64,7 @@ class Run:
 
         FLOPs and params are for one image; accuracies and ratios are shares; losses are in nats.
         """
-        front = {trial.number for trial in self.front.members}
-        return [self._row(trial, trial.number in front) for trial in self.study.trials]
-
-    def _row(self, trial: Trial, in_front: bool) -> dict[str, Any]:
-        ratios = trial.cost.relative_to(self.study.header.base_cost)
-        full = trial.evaluation if trial.is_complete else None
-        measures = ("loss", "loss_se", "accuracy", "accuracy_se")
-        return {
-            "trial": trial.number,
-            "generation": trial.generation,
-            "state": trial.state.value,
-            "rung": max((step.rung.name for step in trial.steps[-1:]), default=None),
-            "in_front": in_front,
-            "duplicate_of": trial.duplicate_of,
-            "error": trial.error,
-            "flops": trial.cost.flops,
-            "flops_ratio": ratios["macs"],
-            "params": trial.cost.params,
-            "params_ratio": ratios["params"],
-            **{name: None if full is None else getattr(full, name) for name in measures},
-            "seconds": sum(step.seconds for step in trial.steps),
-            **{f"width {group}": width for group, width in trial.mask.widths.items()},
-        }
+        return trial_rows(self.study)
 
 
 def load_run(folder: str | Path) -> Run:
@@ -93,7 +73,7 @@ def load_run(folder: str | Path) -> Run:
     Raises:
         InputError: the folder holds no run.
     """
-    return Run(Path(folder), Study.open(Path(folder)))
+    return Run(folder=Path(folder), study=Study.open(Path(folder)))
 
 
 def load_artifact(folder: str | Path) -> "Artifact":
@@ -187,6 +167,30 @@ def resume(
     opened = Search.resume(Path(folder), request=request if _asks(request) else None)
     total = trials or opened.prepared.config.search.trials
     return _searched(opened, total, seconds, workers, on_trial)
+
+
+def finetune(
+    folder: str | Path,
+    *,
+    pick: str | int | None = None,
+    at: str | None = None,
+    epochs: int | None = None,
+) -> "Finetuned":
+    """Distils one network of a run, measures it on test once, and saves it.
+
+    Args:
+        folder: of the run.
+        pick: see `Run.pick`.
+        at: see `Run.pick`.
+        epochs: of distillation; None is the space's.
+
+    Raises:
+        InputError: no such run or trial, or nothing fits the budget.
+    """
+    from evosearch.finetuning import finetune as finetune_plan
+
+    named = None if pick is None else str(pick)
+    return finetune_plan(Path(folder), pick=named, at=at, epochs=epochs)
 
 
 def begin(

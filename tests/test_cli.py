@@ -85,6 +85,7 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
 
     more = evosearch("resume", "run", "--trials", "9", cwd=place)
     assert more.returncode == 0, more.stderr
+    assert "evaluations/s; time: full" in more.stdout
     front = json.loads(evosearch("pareto", "run", "--json", cwd=place).stdout)
     assert front["trials"] == 9
     assert front["front"]
@@ -98,6 +99,10 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
     assert card["networks"][3]["ratios"]["macs"] <= 0.6
     assert json.loads((place / "run" / "test.json").read_text())["opened"] == 4
 
+    shown = json.loads(evosearch("pareto", "run", "--json", cwd=place).stdout)
+    assert card["plan"] in shown["distilled"]
+    assert "test accuracy, %" in evosearch("pareto", "run", "--follow", cwd=place).stdout
+
     exported = evosearch("export", artifact, "--to", "out", cwd=place)
     assert exported.returncode == 0, exported.stderr
     assert {path.name for path in (place / "out").iterdir()} == {
@@ -106,6 +111,74 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
         "card.json",
         "load.py",
     }
+
+
+def test_any_budget_has_a_plan_and_evaluate_measures_it(place: Path, run: InProcess) -> None:
+    plain = run("pareto", "run", "--at", "flops=42%", cwd=place)
+    assert plain.returncode == 0, plain.stderr
+    measured = run("pareto", "run", "--at", "flops=42%", "--evaluate", "--json", cwd=place)
+    assert measured.returncode == 0, measured.stderr
+    plan = json.loads(measured.stdout)
+    assert plan["measured"] is True
+    assert plan["flops_ratio"] <= 0.42
+    assert 0 <= plan["accuracy"] <= 1
+    again = run("pareto", "run", "--at", "flops=42%", cwd=place)
+    assert "predicted" not in again.stdout
+
+
+def test_the_fewest_flops_within_an_accuracy_drop(place: Path, run: InProcess) -> None:
+    arguments = ["--accuracy-drop", "5", "--baselines", "--trials", "6", "--out", "drop"]
+    done = run("search", "quick.toml", *arguments, cwd=place)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(run("pareto", "drop", "--json", cwd=place).stdout)
+    assert list(content["baselines"]) == ["random", "uniform", "global"]
+    floor = content["references"][0]["accuracy"] - 0.05
+    assert all(point["accuracy"] >= floor for point in content["front"])
+
+    more = run("resume", "drop", "--accuracy-drop", "10", "--trials", "8", cwd=place)
+    assert more.returncode == 0, more.stderr
+    assert json.loads(run("pareto", "drop", "--json", cwd=place).stdout)["trials"] == 8
+
+
+def test_two_runs_are_compared(place: Path, run: InProcess) -> None:
+    arguments = ["--flops", "50%", "--strategy", "random", "--trials", "4", "--out", "rival"]
+    assert run("search", "quick.toml", *arguments, cwd=place).returncode == 0
+    done = run("compare", "run", "rival", "--plot", "fronts.png", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "random, seed 0" in done.stdout
+    assert (place / "fronts.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads(run("compare", "run", "rival", "--json", cwd=place).stdout)
+    assert [entry["run"] for entry in content["runs"]] == ["run", "rival"]
+    text = QUICK.replace("width = 8", "width = 4").replace("epochs = 3", "epochs = 1")
+    (place / "other.toml").write_text(text)
+    arguments = ["--flops", "50%", "--strategy", "random", "--trials", "1", "--out", "other"]
+    assert run("search", "other.toml", *arguments, cwd=place).returncode == 0
+    assert_refused(run("compare", "run", "other", cwd=place), "different search spaces")
+
+
+def test_a_page_is_written(place: Path, run: InProcess) -> None:
+    pytest.importorskip("plotly")
+    done = run("report", "run", "--html", "report.html", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert (place / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_page_without_plotly_is_refused(
+    place: Path, run: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evosearch.report.page import _packed_plotly
+
+    _packed_plotly.cache_clear()
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    done = run("report", "run", "--html", "none.html", cwd=place)
+    assert_refused(done, 'pip install "evosearch[report]"')
+    assert not (place / "none.html").exists()
+
+
+def test_criteria_are_listed(place: Path, run: InProcess) -> None:
+    done = run("criteria", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "l1" in done.stdout
 
 
 def test_inspect_shows_groups_proof_and_cost(place: Path, run: InProcess) -> None:
@@ -202,6 +275,9 @@ BAD_ARGUMENTS = {
     "infeasible": (["--flops", "1%"], "smallest reachable network has"),
     "no budget": ([], "needs a budget"),
     "not an amount": (["--flops", "half"], "expected an amount such as 40M"),
+    "not a drop": (["--accuracy-drop", "100"], "expected points of accuracy"),
+    "no number": (["--accuracy-drop", "some"], "--accuracy-drop"),
+    "no workers": (["--flops", "50%", "--workers", "0"], "--workers"),
     "backwards": (["--flops", "70%..30%"], "runs backwards"),
     "unknown strategy": (["--flops", "50%", "--strategy", "rate"], "did you mean 'rates'"),
     "unknown device": (["--flops", "50%", "--device", "gpu9"], "--device 'gpu9'"),
@@ -229,8 +305,20 @@ def test_bad_arguments_of_search_are_one_clear_line(
         (["finetune", "run", "--pick", "999"], "the run has trials 0 to"),
         (["finetune", "run", "--pick", "kne"], "did you mean 'knee'"),
         (["finetune", "run", "--at", "50%"], "expected NAME=AMOUNT"),
-        (["finetune", "run", "--at", "flops=5%"], "no trial of this run fits"),
+        (["finetune", "run", "--at", "flops=1%"], "smallest reachable network"),
         (["pareto", "run", "--x", "latency"], "unknown --x"),
+        (["pareto", "run", "--at", "flops:37%"], "expected NAME=AMOUNT"),
+        (["pareto", "run", "--at", "flop=37%"], "did you mean 'flops'"),
+        (["pareto", "run", "--at", "flops=1%"], "smallest reachable network"),
+        (["pareto", "run", "--evaluate"], "give --at"),
+        (["pareto", "run", "--follow", "--json"], "leave --json out"),
+        (["pareto", "run", "--plot", "none/front.png"], "cannot be written"),
+        (["resume", "run", "--accuracy-drop", "-1"], "expected points of accuracy"),
+        (["report", "nowhere", "--html", "page.html"], "not a run"),
+        (["report", "run", "--html", "none/page.html"], "cannot be written"),
+        (["report", "run"], "--html"),
+        (["compare", "run"], "at least two different runs"),
+        (["compare", "run", "nowhere"], "not a run"),
         (["export", "nowhere", "--to", "x"], "not an artifact"),
         (["inspect", "nowhere.toml"], "no such file"),
     ],

@@ -7,6 +7,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evosearch.errors import InputError
 from evosearch.front import ParetoFront
 from evosearch.study import Study
 from evosearch.trial import Evaluation, Objective, Trial
@@ -86,18 +87,56 @@ def plot_front(
         zorder=3,
         label="base network",
     )
-    axes.set_xlabel(_LABELS[front.size])
-    axes.set_ylabel("accuracy on the search split, %")
     axes.set_title(
         f"{study.header.strategy}, seed {study.header.seed}: {len(study.trials)} trials,"
         f" {len(front.members)} in the front (bars: one standard error)",
         fontsize=10,
     )
+    _finish(figure, axes, front.size, path)
+
+
+def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path) -> None:
+    """Writes the fronts of several runs as one PNG file.
+
+    Args:
+        fronts: by the name of the run; all in the same size.
+        study: the base network is read off this one.
+        path: of the picture, replaced where it exists.
+    """
+    mpl.use("Agg")
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    size = next(iter(fronts.values())).size
+    base: int = getattr(study.header.base_cost, size.value)
+    for name, front in fronts.items():
+        sizes = [100 * size.of(trial) / base for trial in front.members]
+        evaluations = [t.evaluation for t in front.members if t.evaluation]
+        _draw(axes, sizes, evaluations, fmt="o-", markersize=4, label=name)
+    first = study.header.references[0]
+    _draw(
+        axes,
+        [100],
+        [first.evaluation],
+        color="black",
+        fmt="*",
+        markersize=11,
+        label="base network",
+    )
+    axes.set_title("fronts of loss against size (bars: one standard error)", fontsize=10)
+    _finish(figure, axes, size, path)
+
+
+def _finish(figure: Figure, axes: Axes, size: Objective, path: Path) -> None:
+    axes.set_xlabel(_LABELS[size])
+    axes.set_ylabel("accuracy on the search split, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     temporary = path.with_name(f"{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    try:
+        figure.savefig(temporary, format="png")
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _draw(

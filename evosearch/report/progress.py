@@ -1,15 +1,20 @@
 """What the command line shows while something takes its time."""
 
 import signal
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from evosearch.trial import Trial
+from evosearch.rivals import NAMES
+from evosearch.trial import Rung, Trial
 
 if TYPE_CHECKING:
     from evosearch.evaluation.training import EpochRecord
@@ -17,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def search_with_progress(
-    run: "Run", trials: int, seconds: float | None, output: Console, messages: Console
+    run: "Run",
+    trials: int,
+    seconds: float | None,
+    output: Console,
+    messages: Console,
+    workers: int | None = None,
+    cluster: str | None = None,
 ) -> None:
     """Searches with a progress bar; the first Ctrl-C stops after the current evaluation.
 
@@ -27,11 +38,13 @@ def search_with_progress(
         seconds: wall time of this session; None is no limit.
         output: for what came of it.
         messages: for progress.
+        workers: processes that measure; None is this one.
+        cluster: address of a dask scheduler whose workers measure; None is no cluster.
 
     Raises:
         KeyboardInterrupt: the search was stopped; the run is whole and says how to go on.
     """
-    from evosearch.baselining import search_baselines
+    from evosearch.baselining import full_evaluations, search_baselines
     from evosearch.run import Limits, Outcome
 
     stopping = False
@@ -43,28 +56,37 @@ def search_with_progress(
         stopping = True
         messages.print("stopping after this evaluation; press Ctrl-C again to leave at once")
 
-    columns = (
-        TextColumn("search"),
+    progress = Progress(
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("ETA"),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
     )
+    status = Text()
+    screen = Group(progress, status)
+    pace = Pace()
     before = signal.signal(signal.SIGINT, stop)
     try:
-        with Progress(*columns, console=messages, transient=True) as progress:
-            task = progress.add_task("", total=trials, completed=len(run.study.trials))
+        if workers is not None or cluster is not None:
+            run.use_workers(workers or 1, cluster)
+        with Live(screen, console=messages, transient=True):
+            task = progress.add_task("search", total=trials, completed=len(run.study.trials))
 
             def on_trial(trial: Trial) -> None:
-                progress.update(task, completed=trial.number + 1, description=_summary(run))
+                pace.add(trial)
+                progress.update(task, completed=trial.number + 1)
+                status.plain = f"{_summary(run)}, {pace.rate}\n{pace.shares}"
 
             outcome = run.search(
                 Limits(trials=trials, seconds=seconds),
                 on_trial=on_trial,
                 should_stop=lambda: stopping,
             )
+            spent = f"{pace.rate}; {pace.shares}"
             if outcome is Outcome.TRIALS and run.prepared.config.search.baselines:
-                progress.update(task, total=None, description="baselines")
+                total = len(NAMES) * full_evaluations(run)
+                progress.reset(task, total=total, description="baselines")
                 outcome = search_baselines(
                     run,
                     on_trial=lambda _: progress.advance(task),
@@ -74,10 +96,56 @@ def search_with_progress(
         signal.signal(signal.SIGINT, before)
         run.close()
     output.print(f"{len(run.study.trials)} trials: {outcome.value}; {_summary(run)}")
+    if pace.trials:
+        output.print(spent)
     output.print(f"run: {run.folder} (evosearch pareto shows its front)", soft_wrap=True)
     if outcome is Outcome.STOPPED:
         output.print(f"go on with: evosearch resume {run.folder}", soft_wrap=True)
         raise KeyboardInterrupt
+
+
+@final
+class Pace:
+    """How fast a session searches, and where its time goes."""
+
+    def __init__(self) -> None:
+        """Starts the clock."""
+        self.trials = 0
+        self._evaluations = 0
+        self._began = time.monotonic()
+        self._seconds: dict[Rung, float] = defaultdict(float)
+
+    def add(self, trial: Trial) -> None:
+        """Counts a trial of this session."""
+        self.trials += 1
+        if trial.duplicate_of is not None:
+            return
+        self._evaluations += trial.is_complete
+        for step in trial.steps:
+            self._seconds[step.rung] += step.seconds
+
+    @property
+    def rate(self) -> str:
+        """Full evaluations per second so far."""
+        return f"{self._evaluations / self._elapsed:.3g} evaluations/s"
+
+    @property
+    def shares(self) -> str:
+        """Seconds on each rung; what is left of the wall time is the strategy's and the rest's.
+
+        The two-step rung is climbed by the strategy. With several workers, seconds on the rungs
+        are the sum over them.
+        """
+        rungs = [
+            f"{rung.name.lower().replace('_', '-')} {seconds:.1f} s"
+            for rung, seconds in sorted(self._seconds.items())
+        ]
+        rest = max(0.0, self._elapsed - sum(self._seconds.values()))
+        return f"time: {', '.join([*rungs, f'strategy and the rest {rest:.1f} s'])}"
+
+    @property
+    def _elapsed(self) -> float:
+        return max(1e-9, time.monotonic() - self._began)
 
 
 def _summary(run: "Run") -> str:

@@ -1,19 +1,38 @@
 """The front of a run, as rows, as JSON and as a table."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
 
 from rich import box
 from rich.table import Table
 
 from evosearch.cost import Cost, format_count
 from evosearch.front import ParetoFront
-from evosearch.planning import Plan
+from evosearch.report.ties import Difference
 from evosearch.study import Study
 from evosearch.trial import Evaluation, Trial, TrialState
 
 
-def front_json(study: Study, front: ParetoFront, rivals: Mapping[str, Study]) -> dict[str, Any]:
+@final
+@dataclass(frozen=True, kw_only=True)
+class FrontNotes:
+    """What is known of the members of a front beyond their trials.
+
+    Attributes:
+        tied: trial number -> the members that it is tied with, smallest first.
+        above_base: trial number -> by how much its accuracy exceeds the base network's, a share.
+        tested: plan ("trial 17") -> entry of its distilled network on an artifact's card.
+    """
+
+    tied: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    above_base: Mapping[int, Difference] = field(default_factory=dict)
+    tested: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def front_json(
+    study: Study, front: ParetoFront, rivals: Mapping[str, Study], notes: FrontNotes
+) -> dict[str, Any]:
     """Returns a run's front and what it is compared with, as JSON.
 
     FLOPs are for one image; accuracies are shares of the search split, with standard errors.
@@ -29,7 +48,7 @@ def front_json(study: Study, front: ParetoFront, rivals: Mapping[str, Study]) ->
         "repeated": sum(trial.duplicate_of is not None for trial in trials),
         "hypervolume": front.hypervolume(reference_point(study, front)),
         "references": [
-            {"name": reference.name, **_measures(reference.cost, reference.evaluation, base)}
+            {"name": reference.name, **measures_json(reference.cost, reference.evaluation, base)}
             for reference in study.header.references
         ],
         "baselines": {
@@ -42,7 +61,22 @@ def front_json(study: Study, front: ParetoFront, rivals: Mapping[str, Study]) ->
             }
             for name, rival in rivals.items()
         },
-        "front": [trial_json(trial, front, base) for trial in front.members],
+        "front": [
+            {**trial_json(trial, front, base), **_notes_json(trial.number, notes)}
+            for trial in front.members
+        ],
+        "distilled": {plan: dict(entry) for plan, entry in notes.tested.items()},
+    }
+
+
+def _notes_json(number: int, notes: FrontNotes) -> dict[str, Any]:
+    above = notes.above_base.get(number)
+    tested = notes.tested.get(f"trial {number}")
+    return {
+        "tied": list(notes.tied[number]) if number in notes.tied else None,
+        "accuracy_above_base": None if above is None else above.mean,
+        "accuracy_above_base_interval": None if above is None else list(above.interval),
+        "test_distilled": None if tested is None else dict(tested["test"]),
     }
 
 
@@ -62,12 +96,13 @@ def trial_json(trial: Trial, front: ParetoFront, base: Cost) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "knee": trial.number == front.knee.number,
-        **_measures(trial.cost, trial.evaluation, base),
+        **measures_json(trial.cost, trial.evaluation, base),
         "widths": trial.mask.widths,
     }
 
 
-def _sizes(cost: Cost, base: Cost) -> dict[str, Any]:
+def sizes_json(cost: Cost, base: Cost) -> dict[str, Any]:
+    """Returns a cost as JSON, also as shares of the base network's."""
     ratios = cost.relative_to(base)
     return {
         "flops": cost.flops,
@@ -77,9 +112,10 @@ def _sizes(cost: Cost, base: Cost) -> dict[str, Any]:
     }
 
 
-def _measures(cost: Cost, evaluation: Evaluation, base: Cost) -> dict[str, Any]:
+def measures_json(cost: Cost, evaluation: Evaluation, base: Cost) -> dict[str, Any]:
+    """Returns what a network costs and is worth as JSON."""
     return {
-        **_sizes(cost, base),
+        **sizes_json(cost, base),
         "loss": evaluation.loss,
         "loss_se": evaluation.loss_se,
         "accuracy": evaluation.accuracy,
@@ -87,19 +123,61 @@ def _measures(cost: Cost, evaluation: Evaluation, base: Cost) -> dict[str, Any]:
     }
 
 
-def front_table(study: Study, front: ParetoFront) -> Table:
+def front_table(study: Study, front: ParetoFront, notes: FrontNotes) -> Table:
     """Returns a run's front as a table, smallest network first, references above it."""
     base = study.header.base_cost
-    table = plain_table("network", "FLOPs", "params", "search loss", "search accuracy, %", "")
+    names = ["FLOPs", "params", "search loss", "search\naccuracy, %"]
+    names += ["above base, points\n(95 % interval)"] if notes.above_base else []
+    names += ["test accuracy, %,\ndistilled"] if notes.tested else []
+    table = plain_table("network", *names, "tied\nwith")
     for reference in study.header.references:
-        table.add_row(reference.name, *_cells(reference.cost, reference.evaluation, base), "")
+        table.add_row(reference.name, *measure_cells(reference.cost, reference.evaluation, base))
     table.add_section()
+    order = [trial.number for trial in front.members]
     for trial in front.members:
-        if trial.evaluation is not None:
-            knee = "knee" if trial.number == front.knee.number else ""
-            cells = _cells(trial.cost, trial.evaluation, base)
-            table.add_row(f"trial {trial.number}", *cells, knee)
+        if trial.evaluation is None:
+            continue
+        cells = measure_cells(trial.cost, trial.evaluation, base)
+        if notes.above_base:
+            cells += (_above(notes.above_base.get(trial.number)),)
+        if notes.tested:
+            cells += (_tested(notes.tested.get(f"trial {trial.number}")),)
+        smaller = order[: order.index(trial.number)]
+        tied = [str(n) for n in notes.tied.get(trial.number, ()) if n in smaller]
+        knee = ", knee" if trial.number == front.knee.number else ""
+        table.add_row(f"trial {trial.number}{knee}", *cells, *tied[:1])
+    others = [entry for plan, entry in notes.tested.items() if plan not in _names(order)]
+    for entry in others:
+        table.add_row(*_entry_cells(entry), *([""] if notes.above_base else []), _tested(entry))
     return table
+
+
+def _names(numbers: Sequence[int]) -> list[str]:
+    return [f"trial {number}" for number in numbers]
+
+
+def _above(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    low, high = difference.interval
+    return f"{100 * difference.mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
+def _tested(entry: Mapping[str, Any] | None) -> str:
+    return (
+        "" if entry is None else percent(entry["test"]["accuracy"], entry["test"]["accuracy_se"])
+    )
+
+
+def _entry_cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    search = entry["search"]
+    return (
+        entry["name"],
+        size_cell(entry["flops"], entry["ratios"]["macs"]),
+        size_cell(entry["params"], entry["ratios"]["params"]),
+        f"{search['loss']:.3f} ±{search['loss_se']:.3f}",
+        percent(search["accuracy"], search["accuracy_se"]),
+    )
 
 
 def rivals_table(study: Study, rivals: Mapping[str, Study]) -> Table:
@@ -126,77 +204,28 @@ def full_evaluations(study: Study) -> int:
     return sum(t.is_complete and t.duplicate_of is None for t in study.trials)
 
 
-def plan_table(study: Study, plan: Plan) -> Table:
-    """Returns one plan as a table; what is predicted is said to be."""
-    base = study.header.base_cost
-    if plan.evaluation is not None:
-        table = plain_table("network", "FLOPs", "params", "search loss", "search accuracy, %")
-        table.add_row(plan.name, *_cells(plan.cost, plan.evaluation, base))
-        return table
-    table = plain_table("network", "FLOPs", "params", "search loss, predicted")
-    ratios = plan.cost.relative_to(base)
-    table.add_row(
-        plan.name,
-        _size(plan.cost.flops, ratios["macs"]),
-        _size(plan.cost.params, ratios["params"]),
-        "unknown" if plan.predicted_loss is None else f"{plan.predicted_loss:.3f}",
-    )
-    return table
-
-
-def plan_json(study: Study, plan: Plan) -> dict[str, Any]:
-    """Returns one plan as JSON."""
-    base = study.header.base_cost
-    measures = (
-        _sizes(plan.cost, base)
-        if plan.evaluation is None
-        else _measures(plan.cost, plan.evaluation, base)
-    )
-    return {
-        "plan": plan.name,
-        "measured": plan.evaluation is not None,
-        "predicted_loss": plan.predicted_loss,
-        **measures,
-        "widths": plan.mask.widths,
-    }
-
-
-def networks_table(card: Mapping[str, Any]) -> Table:
-    """Returns the named networks of an artifact's card, each measured once on test."""
-    table = plain_table("network", "FLOPs", "params", "search accuracy, %", "test accuracy, %")
-    for entry in card["networks"]:
-        sizes = ("flops", "macs"), ("params", "params")
-        table.add_row(
-            entry["name"],
-            *(_size(entry[count], entry["ratios"][ratio]) for count, ratio in sizes),
-            *(
-                percent(entry[split]["accuracy"], entry[split]["accuracy_se"])
-                for split in ("search", "test")
-            ),
-        )
-    return table
-
-
 def plain_table(first: str, *names: str) -> Table:
     """Returns an empty table; all columns but the first are for numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column(first)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def _cells(cost: Cost, evaluation: Evaluation, base: Cost) -> tuple[str, ...]:
+def measure_cells(cost: Cost, evaluation: Evaluation, base: Cost) -> tuple[str, ...]:
+    """Returns what a network costs and is worth, as four cells."""
     ratios = cost.relative_to(base)
     return (
-        _size(cost.flops, ratios["macs"]),
-        _size(cost.params, ratios["params"]),
+        size_cell(cost.flops, ratios["macs"]),
+        size_cell(cost.params, ratios["params"]),
         f"{evaluation.loss:.3f} ±{evaluation.loss_se:.3f}",
         percent(evaluation.accuracy, evaluation.accuracy_se),
     )
 
 
-def _size(count: int, ratio: float) -> str:
+def size_cell(count: int, ratio: float) -> str:
+    """Returns a count, and its share of the base network's."""
     return f"{format_count(count)} {ratio:6.1%}"
 
 

@@ -1,0 +1,34 @@
+"""The command line. Modules that need torch are imported by the commands that use them."""
+
+import sys
+from typing import cast
+
+import typer
+
+import evosearch.cli.deploying
+import evosearch.cli.inspecting
+import evosearch.cli.searching
+import evosearch.cli.spaces  # noqa: F401  (importing them adds their commands)
+from evosearch.cli.app import app
+from evosearch.errors import EvosearchError, InputError
+
+# Typer names no public base of its usage errors.
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
+
+
+def main() -> None:
+    """Runs the command line: exit 0 done, 2 bad input, 130 interrupted, 1 anything else."""
+    try:
+        # Gives the exit code where typer itself ends the command, as after --help or Ctrl-C.
+        sys.exit(app(standalone_mode=False) or 0)
+    except InputError as error:
+        _fail(str(error), 2)
+    except EvosearchError as error:
+        _fail(str(error), 1)
+    except UsageError as error:
+        _fail(error.format_message(), 2)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"evosearch: {' '.join(message.split())}", err=True)
+    sys.exit(code)

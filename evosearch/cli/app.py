@@ -1,0 +1,45 @@
+"""What the commands share: the app, where they print to, and their options."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from evosearch.cost import BudgetRequest
+
+app = typer.Typer(
+    help="Channel selection for CNN pruning as combinatorial search.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+output = Console(markup=False, highlight=False)
+messages = Console(stderr=True, markup=False, highlight=False)
+
+SpaceArgument = Annotated[Path, typer.Argument(help="Space file (TOML).", metavar="SPACE")]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]
+TrialsOption = Annotated[int | None, typer.Option(min=1, help="Trials in all, past ones too.")]
+SecondsOption = Annotated[float | None, typer.Option(min=0, help="Wall time of this session.")]
+FlopsOption = Annotated[str | None, typer.Option(help="50%, 30%..70% or 40M.")]
+ParamsOption = Annotated[str | None, typer.Option(help="50%, 30%..70% or 0.2M.")]
+DropOption = Annotated[
+    float | None, typer.Option(help="Points of search accuracy that may be lost: fewest FLOPs.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes that measure; the outcome is the same.")
+]
+ClusterOption = Annotated[
+    str | None, typer.Option(help="Dask scheduler (tcp://host:8786) whose workers measure.")
+]
+SizeOption = Annotated[str | None, typer.Option("--x", help="Size axis: flops or params.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def budget_request(
+    flops: str | None, params: str | None, accuracy_drop: float | None
+) -> BudgetRequest | None:
+    """Returns the budget that the options ask for; None where they ask for none."""
+    if flops is None and params is None and accuracy_drop is None:
+        return None
+    return BudgetRequest(flops=flops, params=params, accuracy_drop=accuracy_drop)

@@ -1,0 +1,119 @@
+"""Commands that show what a run found; none of them imports torch, but to measure a plan."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evosearch.cli.app import JsonOption, RunArgument, SizeOption, app, messages, output
+from evosearch.errors import InputError, unknown_name
+from evosearch.report.progress import stages
+from evosearch.trial import Objective
+
+
+@app.command()
+def pareto(
+    run: RunArgument,
+    x: SizeOption = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG).")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="The best plan for any budget: flops=37%.")
+    ] = None,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure that plan.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Refresh while it is searched.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the front of a run, finished or not, or its best plan for any budget."""
+    from evosearch.report.pareto import ParetoView
+
+    if at is not None:
+        _show_plan(run, at, evaluate, as_json)
+        return
+    if evaluate:
+        raise InputError("--evaluate measures the plan of a budget: give --at flops=37% with it")
+    if follow and as_json:
+        raise InputError("--follow shows a table that refreshes: leave --json out")
+    size = _size(x)
+    if follow:
+        from evosearch.report.follow import follow as follow_run
+
+        follow_run(run, lambda: ParetoView.read(run, size).render(), output)
+    view = ParetoView.read(run, size)
+    if plot is not None:
+        from evosearch.report.plot import plot_front
+
+        plot_front(view.study, view.front, plot, view.rivals)
+    if as_json:
+        typer.echo(json.dumps(view.to_json(), indent=2))
+        return
+    if not follow:
+        output.print(view.render())
+    if plot is not None:
+        output.print(f"picture: {plot}", soft_wrap=True)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    html: Annotated[Path, typer.Option(help="Page to write; needs evosearch[report].")],
+    x: SizeOption = None,
+) -> None:
+    """Write one HTML page with all that a run found; it needs no network to be opened."""
+    from evosearch.report.page import write_page
+
+    write_page(run, html, _size(x))
+    output.print(f"page: {html}", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN RUN...")],
+    x: SizeOption = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the fronts of several runs of one space and base network."""
+    from evosearch.report.compare import Comparison
+
+    comparison = Comparison.read(runs, _size(x))
+    if plot is not None:
+        from evosearch.report.plot import plot_comparison
+
+        plot_comparison(comparison.fronts, comparison.base, plot)
+    if as_json:
+        typer.echo(json.dumps(comparison.to_json(), indent=2))
+        return
+    output.print(comparison.render())
+    if plot is not None:
+        output.print(f"picture: {plot}", soft_wrap=True)
+
+
+def _show_plan(run: Path, at: str, evaluate: bool, as_json: bool) -> None:
+    from evosearch.planning import pick_plan
+    from evosearch.report.plans import plan_json, plan_table
+    from evosearch.study import Study
+
+    study = Study.open(run)
+    plan = pick_plan(run, study, None, at)
+    if evaluate and plan.evaluation is None:
+        from evosearch.finetuning import measure_plan
+
+        with stages(messages) as on_stage:
+            measure_plan(run, plan, on_stage=on_stage)
+        plan = pick_plan(run, study, None, at)
+    if as_json:
+        typer.echo(json.dumps(plan_json(study, plan), indent=2))
+        return
+    output.print(plan_table(study, plan))
+    if plan.evaluation is None:
+        output.print("predicted from the trials; --evaluate measures it")
+
+
+def _size(x: str | None) -> Objective | None:
+    axes = {"flops": Objective.MACS, "params": Objective.PARAMS}
+    if x is not None and x not in axes:
+        raise unknown_name("--x", x, axes)
+    return None if x is None else axes[x]

@@ -1,0 +1,89 @@
+"""Commands on a search space and its base network."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evosearch.cli.app import JsonOption, SpaceArgument, app, messages, output
+from evosearch.errors import InputError
+from evosearch.report.progress import epoch_lines, stages
+
+spaces = typer.Typer(help="Space files.", no_args_is_help=True)
+app.add_typer(spaces, name="space")
+
+
+@app.command()
+def inspect(space: SpaceArgument, as_json: JsonOption = False) -> None:
+    """Channel groups, their proof, what is frozen and why, and what the network costs."""
+    from evosearch.evaluation.base import discover_space
+    from evosearch.evaluation.models import build_model
+    from evosearch.evaluation.spacefile import load_space_file
+    from evosearch.report.inspection import discovery_json, print_discovery
+
+    file = load_space_file(space)
+    with stages(messages) as on_stage:
+        on_stage("tracing and proving")
+        model = build_model(file.model.model_copy(update={"weights": None}), space.parent, seed=0)
+        discovery = discover_space(file, model)
+    if as_json:
+        typer.echo(json.dumps(discovery_json(discovery), indent=2))
+    else:
+        print_discovery(discovery, output)
+    if file.traced is not None and file.traced.get("digest") != discovery.space.digest:
+        raise InputError(f"{space}: [traced] no longer holds: the model has the groups above now")
+
+
+@spaces.command("new")
+def space_new(
+    build: Annotated[str, typer.Argument(help="torchvision:resnet50 or module:callable.")],
+    inputs: Annotated[list[str], typer.Option("--input", help="One image: 3x224x224.")],
+    out: Annotated[Path, typer.Option(help="Space file to write.")],
+) -> None:
+    """Trace and prove a model, and write a space file for it to be reviewed."""
+    from evosearch.evaluation.newspace import write_space
+
+    with stages(messages) as on_stage:
+        on_stage("tracing and proving")
+        space = write_space(out, build, inputs)
+    output.print(
+        f"{len(space.groups)} groups, {len(space.frozen)} frozen parts,"
+        f" {space.prunable_share:.1%} of the MACs in layers with a prunable side"
+    )
+    output.print(f"space file: {out} (set its [data] before a search)", soft_wrap=True)
+
+
+@app.command()
+def train(space: SpaceArgument) -> None:
+    """Train the base network where the space names no weights; the result is cached."""
+    from evosearch.config import validated
+    from evosearch.evaluation.base import base_network, cached_weights
+    from evosearch.evaluation.data import load_search_data
+    from evosearch.evaluation.scoring import score
+    from evosearch.evaluation.spacefile import load_space_file
+    from evosearch.evaluation.task import load_task
+    from evosearch.machine import torch_threads
+    from evosearch.report.table import percent
+    from evosearch.runconfig import SearchConfig
+
+    file = load_space_file(space)
+    if file.model.weights is not None:
+        raise InputError(f"{space}: [model] weights are given, so there is nothing to train")
+    data = load_search_data(file.data, space.parent)
+    config = validated(SearchConfig, file.search, f"{space}: [search]")
+    with torch_threads(config.threads), epoch_lines("training", messages) as on_epoch:
+        model = base_network(file, space.parent, data, on_epoch)
+    result = score(model, data.search, task=load_task(file.task, space.parent))
+    output.print(
+        f"search accuracy {percent(result.accuracy, result.accuracy_se)} on {result.images} images"
+    )
+    output.print(f"weights: {cached_weights(file, space.parent)}", soft_wrap=True)
+
+
+@app.command()
+def criteria() -> None:
+    """List the importance criteria, what each needs and where it comes from."""
+    from evosearch.report.criteria import criteria_table
+
+    output.print(criteria_table())

@@ -1,0 +1,123 @@
+"""All that `evosearch pareto` shows of a run, read at one moment."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from rich.console import Group, RenderableType
+
+from evosearch.errors import InputError
+from evosearch.front import ParetoFront
+from evosearch.report.artifacts import artifact_cards, distilled
+from evosearch.report.table import FrontNotes, front_json, front_table, rivals_table
+from evosearch.report.ties import above_base, tied_members
+from evosearch.report.trust import trust_advice, trust_json, trust_table
+from evosearch.rivals import rival_studies
+from evosearch.space import SearchSpace
+from evosearch.spacetext import load_space
+from evosearch.study import Study
+from evosearch.trial import Objective, TrialState
+
+SPACE = "space.toml"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ParetoView:
+    """A run as it was when it was read.
+
+    Attributes:
+        folder: of the run.
+        study: its study.
+        front: its front, in the size that was asked for.
+        rivals: studies of the baselines that were searched beside, by name.
+        notes: what is known of the members of the front beyond their trials.
+        space: what is searched; None where the run holds none that can be read.
+    """
+
+    folder: Path
+    study: Study
+    front: ParetoFront
+    rivals: Mapping[str, Study]
+    notes: FrontNotes
+    space: SearchSpace | None
+
+    @classmethod
+    def read(cls, folder: Path, size: Objective | None = None) -> "ParetoView":
+        """Reads a run.
+
+        Raises:
+            InputError: the folder holds none.
+        """
+        study = Study.open(folder)
+        front = study.front(size)
+        budgeted = study.budget.least_accuracy is not None
+        notes = FrontNotes(
+            tied=tied_members(folder, front.members),
+            above_base=above_base(folder, study, front.members) if budgeted else {},
+            tested={plan: distilled(card) for plan, card in artifact_cards(folder).items()},
+        )
+        try:
+            space = load_space(folder / SPACE)
+        except InputError:
+            space = None
+        return cls(
+            folder=folder,
+            study=study,
+            front=front,
+            rivals=rival_studies(folder),
+            notes=notes,
+            space=space,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what there is to know, as JSON: what `pareto --json` prints."""
+        return {
+            **front_json(self.study, self.front, self.rivals, self.notes),
+            "ladder": trust_json(self.study),
+            "proof": None if self.space is None else proof_json(self.space),
+        }
+
+    def render(self) -> RenderableType:
+        """Returns the same for people."""
+        parts: list[RenderableType] = [front_table(self.study, self.front, self.notes)]
+        if self.rivals:
+            parts.append(rivals_table(self.study, self.rivals))
+        parts += [trust_table(self.study), *trust_advice(self.study)]
+        if self.space is not None:
+            parts.append(_proof_line(self.space))
+        if any(self.notes.tied.values()):
+            parts.append(
+                "tied: the 95 % interval of the loss difference, image by image, contains 0; of"
+                " the trials that one is tied with, the smallest is named"
+            )
+        return Group(*parts, self._summary())
+
+    def _summary(self) -> str:
+        states = Counter(trial.state for trial in self.study.trials)
+        return (
+            f"{len(self.study.trials)} trials, {states[TrialState.PRUNED]} stopped below the last"
+            f" rung, {states[TrialState.FAIL]} failed, {len(self.front.members)} in the front;"
+            " accuracies are of the search split, which was selected on, so they are optimistic"
+        )
+
+
+def proof_json(space: SearchSpace) -> dict[str, Any]:
+    """Returns how much of a space was proven: groups enter a space by their proof alone."""
+    return {
+        "groups": len(space.groups),
+        "channels": sum(space.sizes.values()),
+        "frozen": [asdict(part) for part in space.frozen],
+    }
+
+
+def _proof_line(space: SearchSpace) -> str:
+    proof = proof_json(space)
+    frozen = len(proof["frozen"])
+    return (
+        f"proof: {proof['groups']} groups with {proof['channels']} channels in all, proven on"
+        f" this model before the search, {frozen} frozen part{'' if frozen == 1 else 's'}"
+        " (evosearch inspect shows them)"
+    )

@@ -1,0 +1,102 @@
+"""Which networks of a front are tied: compared image by image, from the scores on disk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evosearch.mask import Mask
+from evosearch.scores import ImageScores
+from evosearch.scorestore import ScoreStore
+from evosearch.study import Study
+from evosearch.trial import Trial
+
+SCORES = "scores"
+NORMAL = 1.959963984540054
+"""Standard errors on each side of a 95 % interval."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """By how much one network exceeds another, over the same images.
+
+    Attributes:
+        mean: over images.
+        error: its standard error over images.
+    """
+
+    mean: float
+    error: float
+
+    @classmethod
+    def between(cls, first: NDArray[np.float64], second: NDArray[np.float64]) -> "Difference":
+        """Returns the difference of two values per image, `(images,)` each."""
+        differences = first - second
+        error = float(differences.std(ddof=1) / len(differences) ** 0.5)
+        return cls(mean=float(differences.mean()), error=error)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval."""
+        return self.mean - NORMAL * self.error, self.mean + NORMAL * self.error
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether the interval contains 0."""
+        low, high = self.interval
+        return low <= 0 <= high
+
+
+def tied_members(folder: Path, members: Sequence[Trial]) -> dict[int, list[int]]:
+    """Returns the trials that each is tied with, of those whose scores are on disk.
+
+    Args:
+        folder: of the run.
+        members: of its front, smallest first.
+
+    Returns:
+        Trial number -> numbers of the tied trials, in the order of the front.
+    """
+    found = {
+        trial.number: scores
+        for trial in members
+        if trial.evaluation is not None
+        and (scores := _scores(folder, trial.mask, trial.evaluation.images)) is not None
+    }
+    ties: dict[int, list[int]] = {number: [] for number in found}
+    for first, second in combinations(found, 2):
+        if Difference.between(found[first].losses, found[second].losses).is_tie:
+            ties[first].append(second)
+            ties[second].append(first)
+    order = list(found)
+    return {number: sorted(others, key=order.index) for number, others in ties.items()}
+
+
+def above_base(folder: Path, study: Study, members: Sequence[Trial]) -> dict[int, Difference]:
+    """Returns by how much each trial's accuracy exceeds the base network's, a share.
+
+    Empty where the scores of the base network are not on disk.
+    """
+    if not study.header.references:
+        return {}
+    base = study.header.references[0]
+    reference = _scores(folder, base.mask, base.evaluation.images)
+    if reference is None:
+        return {}
+    differences = {}
+    for trial in members:
+        own = _scores(folder, trial.mask, base.evaluation.images)
+        if own is not None:
+            differences[trial.number] = Difference.between(own.metrics, reference.metrics)
+    return differences
+
+
+def _scores(folder: Path, mask: Mask, images: int) -> ImageScores | None:
+    """Returns the scores on the whole search split; None where the file has fewer, or is none."""
+    scores = ScoreStore(folder / SCORES).get(mask)
+    return None if scores is None or len(scores.losses) != images else scores

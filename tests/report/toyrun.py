@@ -1,0 +1,134 @@
+"""A run on disk without torch: a study of toy trials, with every file that a report reads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from evosearch.cost import BudgetRequest
+from evosearch.mask import Mask
+from evosearch.records import Header, Reference
+from evosearch.scorestore import ScoreStore
+from evosearch.space import FrozenGroup, SearchSpace
+from evosearch.spacetext import space_to_toml
+from evosearch.study import Study
+from evosearch.trial import Evaluation, Rung, Step, Trial, TrialState
+from tests.toys import ToyEvaluator, toy_space
+
+ODD = "</script><b>&\"'"
+"""What must never be read as HTML."""
+
+
+def toy_run(
+    folder: Path,
+    trials: int,
+    *,
+    seed: int = 0,
+    strategy: str = "rates",
+    space: SearchSpace | None = None,
+    least_accuracy: float | None = None,
+    scored: bool = True,
+    base_loss: float | None = None,
+) -> Study:
+    """Writes a run: every eighth trial fails, every eighth was stopped, every eighth repeats."""
+    space = space or with_frozen(toy_space())
+    folder.mkdir(parents=True)
+    evaluator = ToyEvaluator(failing=False)
+    full = space.full_mask()
+    base = evaluator.evaluation(full)
+    if base_loss is not None:
+        base = Evaluation(**{**vars(base), "loss": base_loss})
+    budget = BudgetRequest(flops="20%..80%").resolve(space.base_cost)
+    if least_accuracy is not None:
+        budget = type(budget)(macs=budget.macs, least_accuracy=least_accuracy)
+    study = Study.create(
+        folder,
+        Header(
+            space_digest=space.digest,
+            config_digest="",
+            sizes=space.sizes,
+            least_widths=dict(zip(space.sizes, space.least_widths.tolist(), strict=True)),
+            budget=budget,
+            base_cost=space.base_cost,
+            strategy=strategy,
+            seed=seed,
+            references=(Reference(name="base", mask=full, cost=space.base_cost, evaluation=base),),
+        ),
+    )
+    rng = np.random.default_rng(seed)
+    store = ScoreStore(folder / "scores")
+    if scored:
+        store.put(full, evaluator.image_scores(full, 0, evaluator.images))
+    for number in range(trials):
+        trial = _trial(number, space, study, evaluator, rng)
+        study.append(trial)
+        if scored and trial.is_complete:
+            store.put(trial.mask, evaluator.image_scores(trial.mask, 0, evaluator.images))
+    (folder / "config.toml").write_text(f"seed = {seed}\n# {ODD}\n")
+    (folder / "space.toml").write_text(space_to_toml(space))
+    (folder / "environment.json").write_text(json.dumps({"python": "3.11", "platform": ODD}))
+    return study
+
+
+def with_frozen(space: SearchSpace) -> SearchSpace:
+    """Returns the space with a frozen part whose name is not to be trusted."""
+    frozen = (FrozenGroup(name="head", size=10, reason=f"network output {ODD}"),)
+    return SearchSpace(groups=space.groups, terms=space.terms, frozen=frozen)
+
+
+def write_card(folder: Path, plan: str) -> None:
+    """Writes the card of an artifact, with one distilled network on it."""
+    score = {"loss": 0.5, "loss_se": 0.1, "accuracy": 0.75, "accuracy_se": 0.04, "images": 100}
+    entry = {
+        "name": f"{plan}, distilled 2 epochs",
+        "flops": 1200,
+        "params": 300,
+        "ratios": {"macs": 0.5, "params": 0.4, "activations": 0.6},
+        "search": score,
+        "test": {**score, "accuracy": 0.7},
+    }
+    place = folder / "artifacts" / plan.replace(" ", "-")
+    place.mkdir(parents=True)
+    (place / "card.json").write_text(json.dumps({"plan": plan, "networks": [entry]}))
+
+
+def _trial(
+    number: int,
+    space: SearchSpace,
+    study: Study,
+    evaluator: ToyEvaluator,
+    rng: np.random.Generator,
+) -> Trial:
+    mask: Mask = space.sample(rng, study.budget)
+    kind = number % 8
+    earlier = study.trials[0] if kind == 6 else None
+    if earlier is not None:
+        mask = earlier.mask
+    cost = space.cost(mask)
+    evaluation = earlier.evaluation if earlier is not None else evaluator.evaluation(mask)
+    assert evaluation is not None
+    steps = [
+        Step(rung=Rung.TWO_STEP, score=1 - evaluation.accuracy, images=0, seconds=0.01),
+        Step(
+            rung=Rung.PARTIAL, score=evaluation.loss + 0.01 * rng.random(), images=20, seconds=0.1
+        ),
+        Step(rung=Rung.FULL, score=evaluation.loss, images=100, seconds=0.5),
+    ]
+    outcome: dict[str, object] = {
+        "state": TrialState.COMPLETE,
+        "evaluation": evaluation,
+        "steps": tuple(steps),
+    }
+    if kind == 7:
+        outcome = {"state": TrialState.FAIL, "error": "out of memory"}
+    elif kind == 5:
+        outcome = {"state": TrialState.PRUNED, "steps": tuple(steps[:2])}
+    return Trial(
+        number=number,
+        generation=number // 4,
+        mask=mask,
+        genome={"pool": {"COST": 4}},
+        cost=cost,
+        duplicate_of=None if earlier is None else earlier.number,
+        **outcome,  # type: ignore[arg-type]
+    )
