@@ -8,8 +8,12 @@ from typing import final
 
 import numpy as np
 
+from evosearch.files import writing
 from evosearch.mask import Mask
 from evosearch.scores import ImageScores
+
+SCORES = "scores"
+"""Folder of a run that holds them."""
 
 
 @final
@@ -23,23 +27,30 @@ class ScoreStore:
     def get(self, mask: Mask) -> ImageScores | None:
         """Returns the scores stored of a mask, or None; a damaged file counts as none."""
         try:
-            losses, metrics = np.load(self._path(mask), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            with self._path(mask).open("rb") as file:
+                values = np.load(file, allow_pickle=False)
+            losses, metrics = np.asarray(values, dtype=np.float64)
+        except (OSError, ValueError, TypeError, EOFError):
             return None
-        return ImageScores(losses=losses.astype(np.float64), metrics=metrics.astype(np.float64))
+        return ImageScores(losses=losses, metrics=metrics)
 
     def put(self, mask: Mask, scores: ImageScores) -> None:
-        """Stores the scores of a mask in place of what there was."""
-        self._folder.mkdir(exist_ok=True)
+        """Stores the scores of a mask in place of what there was.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
         values = np.stack([scores.losses, scores.metrics])
         compact = values.astype(np.float32)
         # Losses come from float32 networks, so that half the space nearly always holds them.
         exact = np.array_equal(compact.astype(np.float64), values)
         path = self._path(mask)
         temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.save(file, compact if exact else values, allow_pickle=False)
-        temporary.replace(path)
+        with writing(path):
+            self._folder.mkdir(exist_ok=True)
+            with temporary.open("wb") as file:
+                np.save(file, compact if exact else values, allow_pickle=False)
+            temporary.replace(path)
 
     def _path(self, mask: Mask) -> Path:
         return self._folder / f"{mask.key}.npy"

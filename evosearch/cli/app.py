@@ -1,5 +1,7 @@
 """What the commands share: the app, where they print to, and their options."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +16,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-output = Console(markup=False, highlight=False)
+# A file or a pipe has no width; tables need about so much.
+_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+output = Console(markup=False, highlight=False, width=_WIDTH)
 messages = Console(stderr=True, markup=False, highlight=False)
 
 SpaceArgument = Annotated[Path, typer.Argument(help="Space file (TOML).", metavar="SPACE")]

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from evosearch.mask import Mask
 from evosearch.scores import ImageScores
-from evosearch.scorestore import ScoreStore
+from evosearch.scorestore import SCORES, ScoreStore
 from evosearch.study import Study
 from evosearch.trial import Trial
 
-SCORES = "scores"
 NORMAL = 1.959963984540054
 """Standard errors on each side of a 95 % interval."""
 
