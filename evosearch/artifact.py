@@ -12,7 +12,7 @@ from torch import nn
 
 from evosearch.errors import InputError
 from evosearch.evaluation.weights import save_weights
-from evosearch.files import write_json
+from evosearch.files import write_json, writing
 from evosearch.mask import Mask
 from evosearch.surgery import rebuild as rebuild_module
 
@@ -49,12 +49,15 @@ class Artifact:
         """Writes a compact network; the folder appears whole or not at all.
 
         Args:
-            folder: replaced where it exists.
+            folder: replaced where it exists, once the new one is whole.
             network: the compact network.
             base: the network that it came from, whose constructor rebuilds it.
             mask: the channels that it keeps.
             model_section: the space's `[model]`.
             card: what was measured.
+
+        Raises:
+            StorageError: it cannot be written.
         """
         plan = {
             "format": FORMAT,
@@ -65,12 +68,13 @@ class Artifact:
         }
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_json(partial / PLAN, plan)
-        write_json(partial / CARD, card)
-        save_weights(network, partial / WEIGHTS)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with writing(folder):
+            partial.mkdir(parents=True)
+            write_json(partial / PLAN, plan)
+            write_json(partial / CARD, card)
+            save_weights(network, partial / WEIGHTS)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
         return cls(plan=plan, card=card, folder=folder)
 
     @classmethod
@@ -78,8 +82,12 @@ class Artifact:
         """Opens an artifact without loading its weights.
 
         Raises:
-            InputError: the folder holds none, or one of another version.
+            InputError: the folder holds none, one of another version, or one that is not
+                whole in itself: with links out of it, or a plan of more than sizes.
         """
+        for name in (PLAN, CARD, WEIGHTS):
+            if (folder / name).is_symlink():
+                raise InputError(f"{folder / name}: a link out of its folder; copy the file here")
         try:
             plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
             card = json.loads((folder / CARD).read_text(encoding="utf-8"))
@@ -91,6 +99,7 @@ class Artifact:
             raise InputError(f"{folder}: malformed {PLAN} or {CARD}: {error}") from error
         if not isinstance(plan, dict) or plan.get("format") != FORMAT:
             raise InputError(f"{folder / PLAN}: this version reads artifact format {FORMAT}")
+        _require_sizes(folder / PLAN, plan.get("modules"))
         return cls(plan=plan, card=card, folder=folder)
 
     def load(self, build_model: Callable[[], nn.Module]) -> nn.Module:
@@ -122,6 +131,24 @@ class Artifact:
             shutil.copyfile(self.folder / name, partial / name)
         shutil.copyfile(rebuild_module.__file__, partial / "load.py")
         partial.rename(target)
+
+
+def _require_sizes(path: Path, modules: Any) -> None:
+    """Checks that a plan sets nothing in a model but sizes.
+
+    Raises:
+        InputError: it sets something else; names the module.
+    """
+    if not isinstance(modules, dict) or not all(isinstance(v, dict) for v in modules.values()):
+        raise InputError(f"{path}: malformed: expected modules, each with its sizes")
+    for name, attributes in modules.items():
+        for attribute, value in attributes.items():
+            values = value if isinstance(value, list) else [value]
+            if attribute.startswith("_") or not all(type(item) is int for item in values):
+                raise InputError(
+                    f"{path}: module {name!r}: {attribute} = {value!r} is no size; expected whole"
+                    " numbers"
+                )
 
 
 def changed_attributes(base: nn.Module, network: nn.Module) -> dict[str, dict[str, Any]]:

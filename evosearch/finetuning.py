@@ -1,7 +1,7 @@
 """From a finished search to a deployable network: pick a trial, distil it, measure it on test."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from evosearch.evaluation.scoring import score
 from evosearch.evaluation.testing import TestReport
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
-from evosearch.machine import environment, torch_threads
+from evosearch.machine import environment, torch_threads, warn_of_changes
+from evosearch.measuring import OnStage
 from evosearch.planning import Plan, parse_at, pick_plan, remember_plan
-from evosearch.preparation import OnStage, Prepared, reopen
+from evosearch.preparation import Prepared, reopen
 from evosearch.runconfig import read_run_config
+from evosearch.runlog import RunLog
 from evosearch.scores import Score
 from evosearch.strategies.baselines import uniform_mask
 from evosearch.study import Study
@@ -74,6 +76,8 @@ def finetune(
 ) -> Finetuned:
     """Distils a plan of a run, measures it on test once, and saves the artifact.
 
+    What a kill cuts short goes on from its last epoch when it is called again.
+
     The baseline is the lowest-L1 uniform plan at the same budget: that of `at`, or else the
     plan's own cost.
 
@@ -91,13 +95,16 @@ def finetune(
     """
     study = Study.open(folder)
     plan = pick_plan(folder, study, pick, at)
-    with _held(folder):
+    with _held(folder) as log:
         prepared = reopen(folder, study.header, on_stage)
         if plan.evaluation is None:
             on_stage("search split")
             plan = _measured(folder, prepared, plan)
             plan = plan if at is None else pick_plan(folder, study, pick, at)
-        return _finetune(folder, study, prepared, plan, at, epochs, on_stage, on_epoch)
+        log.event("finetune", plan=plan.name, epochs=epochs)
+        done = _finetune(folder, study, prepared, plan, at, epochs, on_stage, on_epoch)
+        log.event("artifact", folder=done.artifact.folder, test_opened=done.test_opened)
+        return done
 
 
 def measure_plan(folder: Path, plan: Plan, *, on_stage: OnStage = lambda _: None) -> Plan:
@@ -114,12 +121,15 @@ def measure_plan(folder: Path, plan: Plan, *, on_stage: OnStage = lambda _: None
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _held(folder: Path) -> Iterator[RunLog]:
     """Keeps a run for this process, and its thread count, inside the block."""
+    threads = read_run_config(folder).search.threads
     lock = RunLock(folder)
     try:
-        with torch_threads(read_run_config(folder).search.threads):
-            yield
+        log = RunLog(folder)
+        warn_of_changes(folder, threads)
+        with closing(log), torch_threads(threads):
+            yield log
     finally:
         lock.release()
 
@@ -151,8 +161,17 @@ def _finetune(
     distilled = evaluator.network(plan.mask)
     on_stage("distillation")
     seed = prepared.config.search.seed
+    progress = folder / f"{plan.name.replace(' ', '-')}.progress"
     distillation = distil(
-        base, distilled, data.train, data.search, config, seed, on_epoch, task=task
+        base,
+        distilled,
+        data.train,
+        data.search,
+        config,
+        seed,
+        on_epoch,
+        task=task,
+        progress=progress,
     )
 
     on_stage("test")
@@ -205,6 +224,7 @@ def _finetune(
             "environment": environment(torch.get_num_threads()),
         },
     )
+    progress.unlink(missing_ok=True)
     return Finetuned(
         plan=plan,
         networks=networks,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evosearch.errors import InputError
+
 Array = NDArray[np.float64]
 
 
@@ -62,12 +64,25 @@ class Knowledge:
 
     @classmethod
     def load(cls, path: Path) -> "Knowledge":
-        """Reads what `save` wrote; refuses anything that would need unpickling."""
+        """Reads what `save` wrote; refuses anything that would need unpickling.
+
+        Raises:
+            InputError: the file is missing or damaged, or holds something else.
+        """
+        try:
+            return cls._read(path)
+        # A damaged archive raises nearly anything.
+        except Exception as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else "damaged"
+            raise InputError(f"{path}: {reason}; evosearch resume measures it again") from error
+
+    @classmethod
+    def _read(cls, path: Path) -> "Knowledge":
         gram: dict[tuple[str, str], Array] = {}
         scores: dict[str, dict[str, Array]] = {}
         comparable: dict[str, dict[str, Array]] = {}
         curves: dict[str, dict[str, NDArray[Any]]] = {}
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             for key in arrays.files:
                 kind, first, second = key.split("|")
                 if kind == "gram":

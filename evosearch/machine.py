@@ -1,15 +1,23 @@
 """The machine that a run works on: device, threads, and what its results depend on."""
 
+import json
+import logging
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from evosearch.errors import InputError
+
+ENVIRONMENT = "environment.json"
+_FLAGS = ("amx", "asimd", "avx", "f16c", "fma", "sse4", "sve")
+"""What the names of CPU flags begin with that the arithmetic of a network depends on."""
+_NO_MATTER = ("date", "platform")
 
 
 def resolve_device(name: str) -> str:
@@ -31,15 +39,68 @@ def resolve_device(name: str) -> str:
 def environment(threads: int) -> dict[str, Any]:
     """Returns what results depend on beside the config."""
     packages = ("evosearch", "torch", "numpy", "optuna", "deap")
+    cpu = _cpu()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": cpu.get("model name") or platform.processor() or platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_flags": sorted(f for f in cpu.get("flags", "").split() if f.startswith(_FLAGS)),
         "threads": threads,
         **{package: version(package) for package in packages},
     }
+
+
+def warn_of_changes(folder: Path, threads: int) -> list[str]:
+    """Warns where a run goes on under other conditions than it began with.
+
+    Args:
+        folder: of the run, with its environment file; without one there is no warning.
+        threads: of this session.
+
+    Returns:
+        What differs, one text each, such as "torch was 2.9.0, is 2.10.0".
+    """
+    try:
+        begun = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        changes = _differences(begun, environment(threads))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+    if changes:
+        logging.getLogger("evosearch.machine").warning(
+            "%s: results can differ from those of one machine alone: %s",
+            folder,
+            "; ".join(changes),
+        )
+    return changes
+
+
+def _differences(begun: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    changes = []
+    for key, is_now in now.items():
+        was = begun.get(key, is_now)
+        if was == is_now or key in _NO_MATTER:
+            continue
+        if isinstance(was, list) and isinstance(is_now, list):
+            gone, come = sorted(set(was) - set(is_now)), sorted(set(is_now) - set(was))
+            changes.append(f"{key}: without {gone}, with {come}")
+        else:
+            changes.append(f"{key} was {was}, is {is_now}")
+    return changes
+
+
+def _cpu() -> dict[str, str]:
+    """Returns what the system says of the first CPU, where it says anything."""
+    entries: dict[str, str] = {}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, colon, value = line.partition(":")
+            if not colon:
+                break
+            entries[key.strip()] = value.strip()
+    entries.setdefault("flags", entries.get("Features", ""))  # what ARM calls them
+    return entries
 
 
 @contextmanager

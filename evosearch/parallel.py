@@ -1,5 +1,6 @@
 """Who carries out measurements: this process, worker processes here, or a dask cluster."""
 
+import os
 import signal
 import threading
 import time
@@ -11,9 +12,10 @@ from types import FrameType
 from typing import Any, Protocol, final
 
 import joblib
+import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from evosearch.errors import InputError
+from evosearch.errors import EvaluationError, InputError
 from evosearch.mask import Mask
 from evosearch.scores import Evaluator, ImageScores
 
@@ -148,7 +150,8 @@ class Workers:
             self._client.close()
 
     def _together(self, tasks: Sequence[Task]) -> Generator[Measured, None, None]:
-        calls = [joblib.delayed(_work)(self._build, task, self._timeout) for task in tasks]
+        work = joblib.delayed(_work)
+        calls = [work(self._build, task, self._timeout, os.getpid()) for task in tasks]
         with joblib.parallel_config(**self._backend):
             results: Generator[Measured, None, None] = joblib.Parallel(return_as="generator")(
                 calls
@@ -180,10 +183,19 @@ def carried_out(evaluator: Evaluator, task: Task, timeout: float | None = None) 
                 scores = evaluator.image_scores(task.mask, task.start, task.stop)
             else:
                 error = evaluator.compensated_error(task.mask)
+        _require_finite(scores, error)
     except Exception as problem:  # one bad candidate must not end the run
         failure = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        scores = error = None
     seconds = time.perf_counter() - began
     return Measured(scores=scores, error=error, failure=failure, seconds=seconds)
+
+
+def _require_finite(scores: ImageScores | None, error: float | None) -> None:
+    if scores is not None and not np.isfinite(scores.losses).all():
+        raise EvaluationError("the loss is not finite")
+    if error is not None and not np.isfinite(error):
+        raise EvaluationError(f"the compensated error is {error}")
 
 
 _evaluators: dict[Callable[[], Evaluator], Evaluator] = {}
@@ -191,8 +203,15 @@ _evaluators: dict[Callable[[], Evaluator], Evaluator] = {}
 _one_at_a_time = threading.Lock()
 
 
-def _work(build: Callable[[], Evaluator], task: Task, timeout: float | None) -> Measured:
-    """Carries out a task in a worker process."""
+def _work(
+    build: Callable[[], Evaluator], task: Task, timeout: float | None, driver: int
+) -> Measured:
+    """Carries out a task in a worker process; `driver` is the process that decides when to stop.
+
+    A terminal's Ctrl-C reaches workers too, but what a worker has begun is for it to finish.
+    """
+    if os.getpid() != driver and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     with _one_at_a_time:
         if build not in _evaluators:
             _evaluators.clear()

@@ -15,7 +15,7 @@ import numpy as np
 
 from evosearch.cost import Budget, BudgetRequest, Cost
 from evosearch.errors import InputError, unknown_name
-from evosearch.files import write_json
+from evosearch.files import write_json, writing
 from evosearch.knowledge import Knowledge
 from evosearch.mask import Mask
 from evosearch.records import evaluation_from_json, evaluation_to_json
@@ -142,7 +142,8 @@ def remember_plan(folder: Path, plan: Plan) -> None:
     assert plan.evaluation is not None
     entry = {"mask": plan.mask.to_json(), "evaluation": evaluation_to_json(plan.evaluation)}
     kept = [old for old in _stored(folder) if old["mask"] != entry["mask"]]
-    write_json(folder / PLANS, [*kept, entry])
+    with writing(folder / PLANS):
+        write_json(folder / PLANS, [*kept, entry])
 
 
 def _decoded(
@@ -170,7 +171,8 @@ def _decoded(
     complete = [trial for trial in trials if trial.is_complete and trial.evaluation is not None]
     losses = np.array([trial.evaluation.loss for trial in complete if trial.evaluation])
     rows = model.layout.rows([trial.mask for trial in complete])
-    errors = np.log(np.maximum(losses, 1e-12) / model.predict(rows, weights))
+    predictions = np.maximum(model.predict(rows, weights), 1e-12)
+    errors = np.log(np.maximum(losses, 1e-12) / predictions)
     return plan if loss * float(np.exp(errors.std())) < _loss(best) else None
 
 

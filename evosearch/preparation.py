@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +31,16 @@ from evosearch.runconfig import (
     run_config_to_toml,
     settings_of,
 )
+from evosearch.scores import ImageScores
+from evosearch.scorestore import SCORES, ScoreStore
 from evosearch.space import SearchSpace
 from evosearch.spacetext import load_space, space_to_toml
 from evosearch.strategies import strategy_class
 from evosearch.study import Study
+from evosearch.trial import Evaluation
 
 SPACE, KNOWLEDGE, BASE = "space.toml", "knowledge.npz", "base.safetensors"
+PROOF = "proof.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,9 @@ def prepare(
         evaluator = make_evaluator(search, subject, space_file.finetune)
         knowledge = measure_knowledge(evaluator, space, search, on_stage)
         on_stage("base network and baselines")
-        base = evaluator.evaluate(space.full_mask())
+        began = time.perf_counter()
+        base_scores = evaluator.image_scores(space.full_mask(), 0, evaluator.images)
+        base = Evaluation.of(base_scores.score, seconds=time.perf_counter() - began)
         budget = request.resolve(space.base_cost, base.accuracy)
         references = measure_references(evaluator, space, budget, base, knowledge)
     config = RunConfig(
@@ -117,11 +124,13 @@ def prepare(
         config=settings_of(config),
     )
     prepared = Prepared(config=config, subject=subject, evaluator=evaluator, knowledge=knowledge)
-    _write_folder(folder, prepared, header)
+    _write_folder(folder, prepared, header, base_scores)
     return prepared
 
 
-def _write_folder(folder: Path, prepared: Prepared, header: Header) -> None:
+def _write_folder(
+    folder: Path, prepared: Prepared, header: Header, base_scores: ImageScores
+) -> None:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -130,7 +139,13 @@ def _write_folder(folder: Path, prepared: Prepared, header: Header) -> None:
         (partial / SPACE).write_text(
             space_to_toml(prepared.subject.discovery.space), encoding="utf-8"
         )
+        proofs = {
+            proof.group: {"error": proof.error, "effect": proof.effect}
+            for proof in prepared.subject.discovery.proofs
+        }
+        write_json(partial / PROOF, proofs)
         prepared.knowledge.save(partial / KNOWLEDGE)
+        ScoreStore(partial / SCORES).put(header.references[0].mask, base_scores)
         save_weights(prepared.subject.model, partial / BASE)
         write_json(partial / ENVIRONMENT, environment(prepared.config.search.threads))
         study = Study.create(partial, header)

@@ -1,7 +1,7 @@
 """What a study's file holds: its header, its segments and its trials, as JSON and back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evosearch.cost import Budget, Cost
@@ -43,6 +43,7 @@ class Header:
         strategy: name of the strategy.
         seed: the run's.
         references: the base network first, then the baselines.
+        config: what that file said, key by key, so that an edit can be named.
     """
 
     space_digest: str
@@ -54,6 +55,7 @@ class Header:
     strategy: str
     seed: int
     references: tuple[Reference, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size_objective(self) -> Objective:

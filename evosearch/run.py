@@ -1,74 +1,30 @@
-"""A search on disk: the loop of ask, evaluate, record and tell."""
+"""A search on disk: what it works with, who holds it, and how it goes on."""
 
-import time
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from itertools import groupby
 from pathlib import Path
 from typing import final
 
-from evosearch.controller import SEGMENT_TRIALS
 from evosearch.cost import Budget, BudgetRequest
-from evosearch.errors import InputError
+from evosearch.errors import EvosearchError
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
 from evosearch.front import ParetoFront
-from evosearch.ladder import Ladder
-from evosearch.machine import torch_threads
-from evosearch.mask import Mask
+from evosearch.loop import EXHAUSTED, Limits, Outcome, search
+from evosearch.machine import torch_threads, warn_of_changes
+from evosearch.measuring import OnStage
 from evosearch.parallel import Executor, OneByOne, Workers
-from evosearch.preparation import (
-    OnStage,
-    Prepared,
-    RunEvaluator,
-    begin_segment,
-    change_budget,
-    prepare,
-    reopen,
-)
+from evosearch.preparation import Prepared, RunEvaluator, change_budget, prepare, reopen
 from evosearch.runconfig import SearchConfig
-from evosearch.scorestore import ScoreStore
-from evosearch.space import SearchSpace
+from evosearch.runlog import RunLog
+from evosearch.scorestore import SCORES, ScoreStore
 from evosearch.strategies import strategy_class
 from evosearch.strategies.base import Strategy
 from evosearch.study import Study
-from evosearch.trial import Proposal, Trial
+from evosearch.trial import Trial
 
-SCORES = "scores"
-EXHAUSTED = 1000
-"""So many repeated masks in a row mean that the space holds no others."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """When to stop; whichever comes first.
-
-    Attributes:
-        trials: total number of trials in the study.
-        seconds: wall time of this session; None is no limit.
-    """
-
-    trials: int
-    seconds: float | None = None
-
-
-class _Ended(Exception):
-    """A search is over."""
-
-    def __init__(self, outcome: "Outcome") -> None:
-        super().__init__(outcome.value)
-        self.outcome = outcome
-
-
-class Outcome(Enum):
-    """Why a search ended."""
-
-    TRIALS = "all trials are done"
-    SECONDS = "the time limit was reached"
-    STOPPED = "stopped"
-    EXHAUSTED = "the space is exhausted: a thousand proposals in a row repeated earlier masks"
+__all__ = ["EXHAUSTED", "Limits", "Outcome", "Run", "search"]
 
 
 @final
@@ -81,6 +37,7 @@ class Run:
         self.prepared = prepared
         self.study = study
         self._lock = lock
+        self._log = RunLog(folder)
         timeout = prepared.config.search.timeout
         self._executor: Executor = OneByOne(prepared.evaluator, timeout)
 
@@ -107,7 +64,9 @@ class Run:
             on_epoch=on_epoch,
         )
         lock = RunLock(folder)
-        return cls(folder, prepared, Study.open_for_appending(folder), lock)
+        run = cls(folder, prepared, Study.open_for_appending(folder), lock)
+        run._log.event("start", strategy=search.strategy, seed=search.seed)
+        return run
 
     @classmethod
     def resume(
@@ -135,7 +94,13 @@ class Run:
             study = Study.open_for_appending(folder)
             if request is not None:
                 change_budget(folder, study, request)
-            return cls(folder, reopen(folder, study.header, on_stage), study, lock)
+            prepared = reopen(folder, study.header, on_stage)
+            changes = warn_of_changes(folder, prepared.config.search.threads)
+            run = cls(folder, prepared, study, lock)
+            run._log.event("resume", trials=len(study.trials))
+            if changes:
+                run._log.event("environment", logging.WARNING, changes="; ".join(changes))
+            return run
         except BaseException:
             lock.release()
             raise
@@ -151,6 +116,7 @@ class Run:
         Raises:
             InputError: the cluster is not there, or not fit.
         """
+        self._log.event("workers", count=count, cluster=cluster)
         self._executor = Workers(
             RunEvaluator(str(self.folder.resolve())),
             images=self.prepared.evaluator.images,
@@ -203,151 +169,31 @@ class Run:
                 earlier=earlier,
             )
 
-        with torch_threads(config.threads):
-            return search(
-                study=study,
-                space=space,
-                build=build,
-                executor=self._executor,
-                store=ScoreStore(self.folder / SCORES),
-                limits=limits,
-                on_trial=on_trial,
-                should_stop=should_stop,
-            )
+        def recorded(trial: Trial) -> None:
+            self._log.trial(trial)
+            on_trial(trial)
+
+        self._log.event("search", strategy=strategy, trials=len(study.trials), until=limits.trials)
+        try:
+            with torch_threads(config.threads):
+                outcome = search(
+                    study=study,
+                    space=space,
+                    build=build,
+                    executor=self._executor,
+                    store=ScoreStore(self.folder / SCORES),
+                    limits=limits,
+                    on_trial=recorded,
+                    should_stop=should_stop,
+                )
+        except EvosearchError as error:
+            self._log.event("end", logging.ERROR, trials=len(study.trials), error=error)
+            raise
+        self._log.event("end", trials=len(study.trials), outcome=outcome.value)
+        return outcome
 
     def close(self) -> None:
         """Frees the run for other processes."""
         self._executor.close()
+        self._log.close()
         self._lock.release()
-
-
-def search(
-    *,
-    study: Study,
-    space: SearchSpace,
-    build: Callable[[Budget, Sequence[Trial]], Strategy],
-    executor: Executor,
-    store: ScoreStore,
-    limits: Limits,
-    on_trial: Callable[[Trial], None] = lambda _: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Outcome:
-    """Asks, evaluates, records and tells, round by round, until a limit is reached.
-
-    Recorded rounds are told to the strategy first, so a study that was cut short anywhere goes
-    on as if it had not been: proposals are a function of the seed and the rounds told, and a
-    round that was cut is asked for again and evaluated from where it stopped.
-
-    Args:
-        study: gets one record per trial, in the order of the proposals.
-        space: what is searched.
-        build: gives a fresh strategy for a budget, and the trials proposed for other ones.
-        executor: measures masks.
-        store: keeps the scores of images.
-        limits: when to stop.
-        on_trial: called after every record.
-        should_stop: asked before every evaluation.
-
-    Raises:
-        InputError: the records are not what this strategy and seed propose.
-    """
-    began = time.monotonic()
-
-    def checkpoint() -> None:
-        if len(study.trials) >= limits.trials:
-            raise _Ended(Outcome.TRIALS)
-        if limits.seconds is not None and time.monotonic() - began >= limits.seconds:
-            raise _Ended(Outcome.SECONDS)
-        if should_stop():
-            raise _Ended(Outcome.STOPPED)
-
-    def record(trial: Trial) -> None:
-        if len(study.trials) >= limits.trials:
-            raise _Ended(Outcome.TRIALS)
-        study.append(trial)
-        on_trial(trial)
-        last = study.trials[-EXHAUSTED:]
-        if len(last) == EXHAUSTED and all(t.duplicate_of is not None for t in last):
-            raise _Ended(Outcome.EXHAUSTED)
-
-    try:
-        while True:
-            segment = study.segments[-1]
-            strategy = build(segment.aim, study.trials[: segment.first])
-            ladder = Ladder(
-                space=space,
-                plans=strategy.ladder,
-                size=study.header.size_objective,
-                executor=executor,
-                store=store,
-                checkpoint=checkpoint,
-            )
-            _search_segment(study, strategy, ladder, checkpoint, record)
-            begin_segment(study, study.budget, space)
-    except _Ended as end:
-        return end.outcome
-
-
-def _search_segment(
-    study: Study,
-    strategy: Strategy,
-    ladder: Ladder,
-    checkpoint: Callable[[], None],
-    record: Callable[[Trial], None],
-) -> None:
-    """Goes on with the open segment; returns when it is time for another aim, if ever."""
-    first = study.segments[-1].first
-    rounds = [
-        list(trials) for _, trials in groupby(study.trials[first:], key=lambda t: t.generation)
-    ]
-    for trials in rounds[:-1]:
-        strategy.tell(trials)
-    started = rounds[-1] if rounds else []
-    earlier = study.trials[: len(study.trials) - len(started)]
-    known: dict[Mask, Trial] = {}
-    for trial in earlier:
-        known.setdefault(trial.mask, trial)
-    generation = earlier[-1].generation + 1 if earlier else 0
-    while True:
-        asked = time.perf_counter()
-        proposals = strategy.ask()
-        asked_in = time.perf_counter() - asked
-        _require_same(started, proposals)
-        climbed = list(started)
-        if len(started) < len(proposals):
-            checkpoint()
-            for trial in ladder.climb(
-                proposals,
-                first=len(study.trials) - len(started),
-                generation=generation,
-                started=started,
-                front=_front_before(study, generation) if strategy.ladder else (),
-                known=known,
-                asked_in=asked_in,
-            ):
-                record(trial)
-                climbed.append(trial)
-        strategy.tell(climbed)
-        for trial in climbed:
-            known.setdefault(trial.mask, trial)
-        started = []
-        generation += 1
-        tried = len(study.trials) - first
-        if study.budget.least_accuracy is not None and tried >= SEGMENT_TRIALS:
-            return
-
-
-def _front_before(study: Study, generation: int) -> Sequence[Trial]:
-    """Returns the front, smallest first, as it was before a round."""
-    trials = [trial for trial in study.trials if trial.generation < generation]
-    size = study.header.size_objective
-    return ParetoFront(trials=trials, budget=study.budget, size=size).members
-
-
-def _require_same(started: Sequence[Trial], proposals: Sequence[Proposal]) -> None:
-    for trial, proposal in zip(started, proposals, strict=False):
-        if trial.mask != proposal.mask:
-            raise InputError(
-                f"trial {trial.number} is not what this strategy and seed propose: the run's"
-                " config, its knowledge or evosearch itself changed since"
-            )

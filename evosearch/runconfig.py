@@ -1,5 +1,7 @@
 """What a run was asked for: its config file, and the search settings in it."""
 
+import json
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from evosearch.config import read_toml, validated
 from evosearch.errors import InputError
 from evosearch.evaluation.evaluator import EvaluatorConfig
 from evosearch.evaluation.spacefile import SpaceFile
+from evosearch.records import Header
 from evosearch.strategies import strategy_class
 from evosearch.strategies.genetic import NsgaConfig
 from evosearch.strategies.layerwise import LayerwiseConfig
@@ -47,7 +50,7 @@ class SearchConfig(BaseModel):
     timeout: float | None = Field(default=None, gt=0)
     device: str = "auto"
     keep_ratios: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)
-    criterion: str = "l1"
+    criterion: str = "two_step"
     baselines: bool = False
     evaluator: EvaluatorConfig = EvaluatorConfig()
     genetic: NsgaConfig = NsgaConfig()
@@ -98,6 +101,49 @@ def run_config_digest(config: RunConfig) -> str:
     """Returns 16 hexadecimal digits that change with any setting that a run began with."""
     begun = config.model_copy(update={"segments": ()})
     return sha256(run_config_to_toml(begun).encode()).hexdigest()[:16]
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """Returns every setting that a run began with, as dotted key -> value."""
+    begun = config.model_copy(update={"segments": ()})
+    return dict(_flat("", begun.model_dump(mode="json", exclude_none=True)))
+
+
+def require_unchanged(path: Path, config: RunConfig, header: Header) -> None:
+    """Refuses a config that is not the one that a run began with.
+
+    Args:
+        path: of the config, for messages.
+        config: as read.
+        header: of the run's study, which has the digest and the settings that it began with.
+
+    Raises:
+        InputError: names the keys that differ, with what was and what is.
+    """
+    if run_config_digest(config) == header.config_digest:
+        return
+    begun, now = header.config, settings_of(config)
+    keys = sorted(key for key in {*begun, *now} if begun.get(key) != now.get(key))
+    changes = [f"{key} was {_shown(begun, key)}, is {_shown(now, key)}" for key in keys]
+    named = f": {'; '.join(changes[:3])}" if begun and changes else ""
+    more = f"; and {len(changes) - 3} more" if begun and len(changes) > 3 else ""
+    raise InputError(
+        f"{path}: edited since the run began, or from another run or version of evosearch"
+        f"{named}{more}; undo that, or start anew"
+    )
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields dotted keys with their values; lists are values."""
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for key, inner in value.items():
+        yield from _flat(f"{prefix}.{key}" if prefix else key, inner)
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return json.dumps(settings[key]) if key in settings else "not set"
 
 
 def run_config_to_toml(config: RunConfig) -> str:

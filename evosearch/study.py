@@ -1,5 +1,6 @@
 """The run's record: an Optuna study on disk, one trial per evaluated mask."""
 
+import json
 import os
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from optuna.trial import create_trial
 
 from evosearch.cost import Budget
 from evosearch.errors import InputError
+from evosearch.files import writing
 from evosearch.front import ParetoFront
 from evosearch.records import Header, Segment, trial_from_json, trial_to_json
 from evosearch.trial import Objective, Trial
@@ -27,9 +29,9 @@ _SEGMENTS = "segments"
 class Study:
     """A study on disk: its header, its trials in order, and how to append one."""
 
-    def __init__(self, study: optuna.Study, header: Header) -> None:
-        """Wraps an open Optuna study; use `create` or `open`."""
-        self._study = study
+    def __init__(self, path: Path, study: optuna.Study, header: Header) -> None:
+        """Wraps the open Optuna study of a file; use `create` or `open`."""
+        self._path, self._study = path, study
         self.header = header
         segments = study.user_attrs.get(_SEGMENTS, [])
         self._segments = [Segment.from_json(item) for item in segments] or [
@@ -56,18 +58,24 @@ class Study:
         return self._segments[-1].budget
 
     def begin_segment(self, budget: Budget, aim: Budget) -> None:
-        """Has the trials from here on proposed for another budget."""
+        """Has the trials from here on proposed for another budget.
+
+        Raises:
+            StorageError: the study cannot be written.
+        """
         if self._segments[-1].first == len(self._trials):
             self._segments.pop()
         self._segments.append(Segment(first=len(self._trials), budget=budget, aim=aim))
-        self._study.set_user_attr(_SEGMENTS, [s.to_json() for s in self._segments])
+        with writing(self._path):
+            self._study.set_user_attr(_SEGMENTS, [s.to_json() for s in self._segments])
 
     @classmethod
     def create(cls, folder: Path, header: Header) -> "Study":
         """Starts an empty study in a folder."""
         _quiet_optuna()
+        path = folder / STUDY_FILE
         study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(folder / STUDY_FILE))),
+            storage=JournalStorage(JournalFileBackend(str(path))),
             study_name=STUDY_NAME,
             directions=["minimize", "minimize"],
         )
@@ -75,7 +83,7 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([Objective.LOSS.value, header.size_objective.value])
         study.set_user_attr(_HEADER, header.to_json())
-        return cls(study, header)
+        return cls(path, study, header)
 
     @classmethod
     def open(cls, folder: Path) -> "Study":
@@ -93,9 +101,13 @@ class Study:
         try:
             storage = JournalStorage(JournalFileBackend(str(path)))
             study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
-            return cls(study, Header.from_json(study.user_attrs[_HEADER]))
-        except (KeyError, ValueError, TypeError, OSError) as error:
-            raise InputError(f"{path}: not a readable study ({error!r})") from error
+            if _HEADER not in study.user_attrs:
+                raise InputError("cut short before its first trial; start a new run")
+            return cls(path, study, Header.from_json(study.user_attrs[_HEADER]))
+        # A damaged journal raises nearly anything.
+        except Exception as error:
+            reason = str(error) if isinstance(error, InputError) else _damage(path, error)
+            raise InputError(f"{path}: not a readable study: {reason}") from error
 
     @classmethod
     def open_for_appending(cls, folder: Path) -> "Study":
@@ -103,11 +115,16 @@ class Study:
 
         The torn tail that a kill may have left is cut, and a lock file of the dead writer
         removed: appending after a torn record would make the journal unreadable.
+
+        Raises:
+            InputError: the folder holds no study, or one that cannot be read.
+            StorageError: it cannot be written to.
         """
         path = folder / STUDY_FILE
         if path.is_file():
-            _cut_torn_tail(path)
-            path.with_name(f"{STUDY_FILE}.lock").unlink(missing_ok=True)
+            with writing(path):
+                _cut_torn_tail(path)
+                path.with_name(f"{STUDY_FILE}.lock").unlink(missing_ok=True)
         return cls.open(folder)
 
     def front(self, size: Objective | None = None) -> ParetoFront:
@@ -119,24 +136,29 @@ class Study:
         )
 
     def append(self, trial: Trial) -> None:
-        """Records a trial: one write, on disk when this returns."""
+        """Records a trial: one write, on disk when this returns.
+
+        Raises:
+            StorageError: it cannot be written; the trials before it are whole.
+        """
         header = self.header
         params = trial.mask.widths
-        self._study.add_trial(
-            create_trial(
-                state=optuna.trial.TrialState[trial.state.name],
-                values=[Objective.LOSS.of(trial), header.size_objective.of(trial)]
-                if trial.is_complete
-                else None,
-                params=params,
-                distributions={
-                    name: IntDistribution(header.least_widths[name], header.sizes[name])
-                    for name in params
-                },
-                user_attrs=trial_to_json(trial),
-                constraints=_constraints(trial, self.budget),
+        with writing(self._path):
+            self._study.add_trial(
+                create_trial(
+                    state=optuna.trial.TrialState[trial.state.name],
+                    values=[Objective.LOSS.of(trial), header.size_objective.of(trial)]
+                    if trial.is_complete
+                    else None,
+                    params=params,
+                    distributions={
+                        name: IntDistribution(header.least_widths[name], header.sizes[name])
+                        for name in params
+                    },
+                    user_attrs=trial_to_json(trial),
+                    constraints=_constraints(trial, self.budget),
+                )
             )
-        )
         self._trials.append(trial)
 
 
@@ -157,6 +179,17 @@ def _cut_torn_tail(path: Path) -> None:
     end = content.rfind(b"\n") + 1
     if end < len(content):
         os.truncate(path, end)
+
+
+def _damage(path: Path, error: Exception) -> str:
+    """Returns one line on what is wrong with a journal that gave an error."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                json.loads(line)
+            except ValueError:
+                return f"line {number} is damaged; what comes before it is whole"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _quiet_optuna() -> None:

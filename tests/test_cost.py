@@ -130,3 +130,11 @@ def test_json_round_trip(macs: tuple[int, int], params: tuple[int, int] | None) 
 )  # fmt: skip
 def test_format_count(count: float, text: str) -> None:
     assert format_count(count) == text
+
+
+def test_violation_adds_what_the_accuracy_lacks() -> None:
+    budget = Budget(macs=Bound(low=100, high=100), least_accuracy=0.9)
+    cost = Cost(macs=150, params=1, activations=1)
+    assert budget.violation(cost, 0.8) == pytest.approx(0.5 + 0.1)
+    assert budget.violation(cost, 0.95) == pytest.approx(0.5)
+    assert budget.violation(cost) == pytest.approx(0.5)

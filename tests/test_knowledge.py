@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evosearch.errors import InputError
 from evosearch.knowledge import Knowledge, SensitivityCurve
 
 KNOWLEDGE = Knowledge(
@@ -61,6 +62,6 @@ class Hostile:
 def test_a_pickle_inside_is_refused(tmp_path: Path) -> None:
     planted = np.array([Hostile(tmp_path / "planted")], dtype=object)
     np.savez(tmp_path / "k.npz", **{"gram|a|a": planted})
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(InputError, match=r"k\.npz: damaged; evosearch resume measures it again"):
         Knowledge.load(tmp_path / "k.npz")
     assert not (tmp_path / "planted").exists()

@@ -157,6 +157,15 @@ def test_failures_on_any_rung_become_trials_with_a_reason(tmp_path: Path) -> Non
     assert str(trials[1].error).startswith("KeyError")
 
 
+def test_who_fails_on_a_rung_climbs_no_further_however_good_it_looked(tmp_path: Path) -> None:
+    table = Table(worth([0.1, 1.0, 0.5, 0.2]), worth([0.1, 0.2, 0.3, 0.4]))
+    del table.errors[MASKS[0]]  # which has the least two-step error, and would have the least loss
+    plan = RungPlan(rung=Rung.COMPENSATED, survivors=3)
+    trials = climb(table, tmp_path, MASKS, [plan])
+    assert [t.state.name for t in trials] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert MASKS[0] not in {mask for mask, _, _ in table.scored}
+
+
 def test_a_cut_round_is_climbed_to_the_same_end_without_measuring_twice(tmp_path: Path) -> None:
     losses = worth([3.0, 1.0, 0.5, 0.1])
     whole = climb(Table(losses, {}), tmp_path, MASKS, [PARTIAL])

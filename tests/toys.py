@@ -1,12 +1,15 @@
 """A small search problem without torch: a space, knowledge of it, and an instant evaluator."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from evosearch.costform import CostTerm, Monomial
 from evosearch.errors import EvaluationError
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import ChannelGroup, Mask
 from evosearch.scores import ImageScores
-from evosearch.space import CostTerm, Monomial, SearchSpace
+from evosearch.space import SearchSpace
 from evosearch.trial import Evaluation, Trial
 
 SIZES = {"stem": 6, "stream": 8, "inner": 12}
@@ -109,3 +112,11 @@ def comparable(trials: tuple[Trial, ...]) -> list[tuple[object, ...]]:
         )
         for trial in trials
     ]
+
+
+@dataclass(frozen=True)
+class Toys:
+    """Gives a worker process its toy evaluator."""
+
+    def __call__(self) -> ToyEvaluator:
+        return ToyEvaluator()

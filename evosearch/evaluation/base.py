@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from evosearch.errors import InputError
 from evosearch.evaluation.data import SearchData, load_search_data, search_list
-from evosearch.evaluation.models import ModelConfig, build_model
+from evosearch.evaluation.models import ModelConfig, build_model, one_line
 from evosearch.evaluation.paths import cache_folder
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.task import Task, load_task
 from evosearch.evaluation.training import OnEpoch, train_base
 from evosearch.evaluation.weights import load_weights, save_weights
+from evosearch.files import writing
 from evosearch.surgery.discovery import Discovery, discover
 
 BASE_SEED = 0
@@ -97,8 +98,9 @@ def base_network(
         return model
     task = load_task(file.task, folder)
     train_base(model, data.train, data.search, file.train, BASE_SEED, on_epoch, task=task)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(model, path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(model, path)
     return model
 
 
@@ -113,9 +115,9 @@ def cached_weights(file: SpaceFile, folder: Path = Path()) -> Path:
         InputError: that list is missing.
     """
     sections = (file.model, file.data, file.task, file.train)
-    digest = hashlib.sha256(
-        json.dumps([part.model_dump(mode="json") for part in sections], sort_keys=True).encode()
-    )
+    # A check of the data changes nothing in the network.
+    dumps = [part.model_dump(mode="json", exclude={"check_duplicates"}) for part in sections]
+    digest = hashlib.sha256(json.dumps(dumps, sort_keys=True).encode())
     listing = search_list(file.data, folder)
     if listing is not None:
         digest.update(listing.read_bytes())
@@ -123,9 +125,16 @@ def cached_weights(file: SpaceFile, folder: Path = Path()) -> Path:
 
 
 def example_input(config: ModelConfig) -> tuple[Tensor, ...]:
-    """Returns a batch of two random images in the model's input shapes."""
+    """Returns a batch of two random images in the model's input shapes.
+
+    Raises:
+        InputError: no such batch fits into memory.
+    """
     rng = torch.Generator().manual_seed(BASE_SEED)
-    return tuple(torch.randn(2, *shape, generator=rng) for shape in config.input_shapes)
+    try:
+        return tuple(torch.randn(2, *shape, generator=rng) for shape in config.input_shapes)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise InputError(f"[model] input = {config.input}: {one_line(error)}") from error
 
 
 def _untrained(config: ModelConfig, folder: Path) -> nn.Module:

@@ -18,7 +18,8 @@ from torch import Tensor
 from evosearch.errors import InputError
 from evosearch.evaluation.augmentation import Augmentation
 from evosearch.evaluation.dataconfig import BATCHED, DataConfig
-from evosearch.evaluation.imagecache import kept
+from evosearch.evaluation.duplicates import Listed, require_distinct
+from evosearch.evaluation.imagecache import image_hashes, kept
 from evosearch.evaluation.images import Images, Indices, Positions
 from evosearch.evaluation.paths import find
 from evosearch.evaluation.sources import Pool, load_pools
@@ -127,12 +128,17 @@ def load_search_data(config: DataConfig, folder: Path = Path()) -> SearchData:
         InputError: the data cannot be loaded, or has too few images for the splits.
     """
     pool, _ = load_pools(config, folder)
+    listed_images = _listed(pool) if config.check_duplicates else None
     pool = replace(pool, images=kept(pool.images))
     labels = _classes(pool)
     search = _search_positions(config, folder, pool, labels)
     rest = np.setdiff1d(np.arange(len(labels)), search)
     calibration = draw(labels, rest, config.calibration, config.seed, "calibration")
     train = np.setdiff1d(rest, calibration)
+    if listed_images is not None:
+        chosen = {"train": train, "calibration": calibration, "search": search}
+        hashes, names = listed_images
+        require_distinct({k: (hashes[v], [names[i] for i in v]) for k, v in chosen.items()})
     parts = [pool.take(chosen) for chosen in (train, calibration, search)]
     images = [kept(part.images) for part in parts]
     return SearchData(
@@ -156,6 +162,10 @@ def load_test_split(config: DataConfig, folder: Path = Path()) -> TestSplit:
         InputError: the data cannot be loaded.
     """
     pool, held_out = load_pools(config, folder)
+    if config.check_duplicates:
+        require_distinct(
+            {"train, calibration or search": _listed(pool), "test": _listed(held_out)}
+        )
     test = TestSplit(
         images=kept(held_out.images), labels=held_out.labels, indices=held_out.indices
     )
@@ -184,6 +194,12 @@ def _search_positions(config: DataConfig, folder: Path, pool: Pool, labels: Indi
     count = int(config.search)
     _require_rest(config, count, labels)
     return draw(labels, np.arange(len(labels)), count, config.seed, "search")
+
+
+def _listed(pool: Pool) -> Listed:
+    """Returns the hashes and the names of a pool's images."""
+    names = pool.names or [f"image {index}" for index in pool.indices.tolist()]
+    return image_hashes(pool.images), names
 
 
 def _classes(pool: Pool) -> Indices:

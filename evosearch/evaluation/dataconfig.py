@@ -70,6 +70,8 @@ class DataConfig(BaseModel):
             space file, or else to $EVOSEARCH_DATA.
         seed: draws the splits. It belongs to the space and not to a run, because the base
             network has seen the train split.
+        check_duplicates: whether splits that share an image by its content are refused; by its
+            position or file they always are.
         kwargs: further arguments of the callable, or of torchvision's `FakeData`.
     """
 
@@ -84,6 +86,7 @@ class DataConfig(BaseModel):
     calibration: int = Field(ge=2)
     search: int | str
     seed: int = Field(default=0, ge=0)
+    check_duplicates: bool = False
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("augment", mode="before")

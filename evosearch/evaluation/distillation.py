@@ -2,8 +2,11 @@
 
 import math
 import time
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, final
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,12 +20,15 @@ from evosearch.evaluation.attention import (
     attention_map,
     module_outputs,
 )
+from evosearch.evaluation.checkpoint import Checkpoint
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.heads import holders_of_heads
 from evosearch.evaluation.models import torch_seeded
 from evosearch.evaluation.scoring import device_of, score
 from evosearch.evaluation.task import CLASSIFICATION, Task
-from evosearch.evaluation.training import EpochRecord, OnEpoch, run_epochs
+from evosearch.evaluation.training import EpochRecord, OnEpoch, Training
+from evosearch.evaluation.weights import weights_digest
+from evosearch.scores import Score
 from evosearch.seeding import Stream, integer
 from evosearch.surgery.modes import evaluating
 
@@ -130,6 +136,7 @@ def distil(
     on_epoch: OnEpoch | None = None,
     *,
     task: Task = CLASSIFICATION,
+    progress: Path | None = None,
 ) -> Distillation:
     """Fine-tunes a student on its teacher's outputs and keeps its best epoch.
 
@@ -146,10 +153,13 @@ def distil(
         seed: of order and augmentation.
         on_epoch: called after every epoch, and once before the first.
         task: whose loss is the hard part, and which output of both networks is compared.
+        progress: a file that keeps how far this went, epoch by epoch, so that one that was
+            killed goes on and ends as it would have; None keeps nothing.
 
     Raises:
         InputError: an attention layer is not in both networks, or outputs do not fit the task.
         EvaluationError: a loss is no longer finite.
+        StorageError: the progress cannot be written.
     """
     require_split(search, SearchSplit)
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
@@ -158,6 +168,10 @@ def distil(
         probe, patterns = train.images[:1], config.attention_layers
         layers = attention_layers(teacher, student, probe, patterns)
     holders = [student.get_submodule(name) for name in holders_of_heads(teacher, train.images[:2])]
+    checkpoint = None
+    if progress is not None:
+        about = _about(teacher, student, train, search, config, seed)
+        checkpoint = Checkpoint(progress, about)
     best = _BestEpoch(student, search, config.epochs, on_epoch, task)
     seeded = torch_seeded(integer(seed, Stream.FINETUNING, "dropout"), device_of(student))
     with (
@@ -185,13 +199,37 @@ def distil(
                 )
             return total
 
-        best.record(None)
-        for train_loss in run_epochs(student, train, config, loss, rng, evaluating=holders):
+        training = Training(student, train, config, loss, rng, evaluating=holders)
+        saved = None if checkpoint is None else checkpoint.load()
+        if saved is None:
+            best.record(None)
+        else:
+            training.restore(saved["training"])
+            best.resume(saved["best"])
+        for train_loss in training.epochs():
             best.record(train_loss)
+            if checkpoint is not None:
+                checkpoint.save({"training": training.state(), "best": best.state()})
     best.restore()
     return Distillation(
         history=tuple(best.history), best_epoch=best.epoch, attention_layers=layers
     )
+
+
+def _about(
+    teacher: nn.Module,
+    student: nn.Module,
+    train: TrainSplit,
+    search: SearchSplit,
+    config: FinetuneConfig,
+    seed: int,
+) -> str:
+    """Returns a digest of what a fine-tuning depends on."""
+    digest = sha256(f"{weights_digest(teacher)} {weights_digest(student)} {seed}".encode())
+    digest.update(config.model_dump_json().encode())
+    for split in (train, search):
+        digest.update(split.indices.numpy().tobytes())
+    return digest.hexdigest()
 
 
 @final
@@ -231,6 +269,24 @@ class _BestEpoch:
         )
         if self._on_epoch is not None:
             self._on_epoch(self.history[-1])
+
+    def state(self) -> dict[str, Any]:
+        """Returns the epochs so far and the best weights, as tensors and plain values."""
+        return {
+            "loss": self._loss,
+            "epoch": self.epoch,
+            "weights": self._state,
+            "history": [asdict(record) for record in self.history],
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Goes back to what `state` gave."""
+        self._loss, self.epoch, self._state = state["loss"], state["epoch"], state["weights"]
+        self.history = [
+            EpochRecord(**{**record, "search": Score(**record["search"])})
+            for record in state["history"]
+        ]
+        self._began -= self.history[-1].seconds
 
     def restore(self) -> None:
         self._model.load_state_dict(self._state)

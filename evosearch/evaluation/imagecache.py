@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ CACHE_BYTES = 4 * 2**30
 """Decoded images that take more than this are not kept, but read whenever they are asked for."""
 CHUNK = 1024
 """Images that are decoded between two writes."""
+HASH_BYTES = 16
 
 
 def kept(images: Images) -> Images:
@@ -43,6 +44,29 @@ def kept(images: Images) -> Images:
     return replace(images, pixels=StoredPixels(array), positions=np.arange(len(images)))
 
 
+def image_hashes(images: Images) -> NDArray[np.uint8]:
+    """Returns 16 bytes for each image, which only images of equal pixels share, `(images, 16)`.
+
+    Those of images that come from files are kept beside the decoded images.
+
+    Raises:
+        InputError: an image cannot be read, or the cache cannot be written.
+    """
+    pixels, shape = images.pixels, (len(images), HASH_BYTES)
+    if not isinstance(pixels, LazyPixels) or not pixels.files:
+        return np.concatenate([chunk.numpy() for chunk in _hashed(images)])
+    path = cache_folder() / "images" / f"{_digest(pixels, images.positions)}.hashes.npy"
+    return _cached(path, shape, lambda: _hashed(kept(images)))
+
+
+def _hashed(images: Images) -> Iterator[Tensor]:
+    for start in range(0, len(images), CHUNK):
+        raw = images.raw(slice(start, start + CHUNK)).numpy()
+        hashes = [hashlib.blake2b(image.tobytes(), digest_size=HASH_BYTES) for image in raw]
+        rows = [np.frombuffer(found.digest(), dtype=np.uint8) for found in hashes]
+        yield torch.from_numpy(np.stack(rows))
+
+
 def _decoded(pixels: LazyPixels, positions: Indices) -> Iterator[Tensor]:
     for start in range(0, len(positions), CHUNK):
         yield pixels.read(positions[start : start + CHUNK])
@@ -58,9 +82,16 @@ def _in_memory(pixels: LazyPixels, positions: Indices) -> NDArray[Any]:
 def _on_disk(pixels: LazyPixels, positions: Indices) -> NDArray[Any]:
     path = cache_folder() / "images" / f"{_digest(pixels, positions)}.npy"
     shape = (len(positions), *pixels.shape)
+    return _cached(path, shape, lambda: _decoded(pixels, positions))
+
+
+def _cached(
+    path: Path, shape: tuple[int, ...], make: Callable[[], Iterator[Tensor]]
+) -> NDArray[Any]:
+    """Returns bytes from a file, which is made first where it is not there or not whole."""
     if not _holds(path, shape):
         try:
-            _write(path, shape, _decoded(pixels, positions))
+            _write(path, shape, make())
         except OSError as error:
             raise InputError(
                 f"{path}: cannot keep {math.prod(shape) / 2**20:.0f} MiB of decoded images"

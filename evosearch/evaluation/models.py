@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,7 +36,7 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     build: str
-    input: tuple[int, ...] | tuple[tuple[int, ...], ...] = Field(min_length=1)
+    input: tuple[PositiveInt, ...] | tuple[tuple[PositiveInt, ...], ...] = Field(min_length=1)
     weights: str | None = None
     kwargs: dict[str, Any] = Field(default_factory=dict)
 

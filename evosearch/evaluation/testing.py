@@ -13,6 +13,7 @@ from evosearch.evaluation.dataconfig import DataConfig
 from evosearch.evaluation.scoring import image_scores
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.evaluation.weights import weights_digest
+from evosearch.files import write_text, writing
 from evosearch.scores import Score
 
 
@@ -99,6 +100,7 @@ class TestReport:
         Raises:
             InputError: the name was measured with other weights.
             EvaluationError: a loss is not finite.
+            StorageError: the ledger cannot be written; then the split is not opened.
         """
         digest = weights_digest(model)
         known = self._ledger.results.get(name)
@@ -120,6 +122,5 @@ class TestReport:
         return result
 
     def _save(self) -> None:
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
-        temporary.write_text(self._ledger.model_dump_json(indent=2))
-        temporary.replace(self._path)
+        with writing(self._path):
+            write_text(self._path, self._ledger.model_dump_json(indent=2))

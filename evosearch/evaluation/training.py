@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,6 +89,100 @@ OnEpoch = Callable[[EpochRecord], None]
 BatchLoss = Callable[[Tensor, Tensor], Tensor]
 
 
+@final
+class Training:
+    """The training of one model, epoch by epoch; its state can be saved after any of them.
+
+    SGD with Nesterov momentum 0.9; the learning rate follows half a cosine to zero, step by step
+    (Loshchilov and Hutter 2017, eq. 5, without restarts).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: TrainSplit,
+        schedule: Schedule,
+        batch_loss: BatchLoss,
+        rng: torch.Generator,
+        *,
+        evaluating: Sequence[nn.Module] = (),
+    ) -> None:
+        """Takes what is trained and how; see `run_epochs`."""
+        require_split(train, TrainSplit)
+        self._model, self._train, self._schedule = model, train, schedule
+        self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
+        self._done = 0
+        self._steps = math.ceil(len(train) / schedule.batch_size)
+        self._optimizer = torch.optim.SGD(
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            lr=schedule.lr,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=schedule.weight_decay,
+        )
+        self._cosine = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self._optimizer, schedule.epochs * self._steps
+        )
+
+    def epochs(self) -> Iterator[float]:
+        """Trains, yielding the mean objective after every epoch that is left.
+
+        Raises:
+            EvaluationError: the objective is no longer finite.
+        """
+        while self._done < self._schedule.epochs:
+            self._done += 1
+            yield self._epoch(self._done)
+
+    def _epoch(self, epoch: int) -> float:
+        model, schedule, place = self._model, self._schedule, device_of(self._model)
+        model.train()
+        for module in self._evaluating:
+            module.training = False
+        total = 0.0
+        order = torch.randperm(len(self._train), generator=self._rng)
+        # Batches of nearly equal size: a last batch of one image would break BatchNorm.
+        for positions in order.tensor_split(self._steps):
+            images, labels = self._train.batch(positions, self._rng)
+            loss = self._batch_loss(images.to(place), labels.to(place))
+            value = loss.item()
+            if not math.isfinite(value):
+                raise EvaluationError(
+                    f"training diverged in epoch {epoch} of {schedule.epochs}"
+                    f" (loss {value}); lower lr = {schedule.lr:g}"
+                )
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            self._cosine.step()
+            total += value * len(positions)
+        return total / len(self._train)
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that the epochs to come depend on, as tensors and plain values."""
+        place = device_of(self._model)
+        return {
+            "done": self._done,
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "cosine": self._cosine.state_dict(),
+            "images": self._rng.get_state(),
+            "dropout": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(place) if place.type == "cuda" else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to what `state` gave, in this process or an earlier one."""
+        self._done = state["done"]
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._cosine.load_state_dict(state["cosine"])
+        self._rng.set_state(state["images"])
+        torch.set_rng_state(state["dropout"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], device_of(self._model))
+
+
 def run_epochs(
     model: nn.Module,
     train: TrainSplit,
@@ -98,11 +192,9 @@ def run_epochs(
     *,
     evaluating: Sequence[nn.Module] = (),
 ) -> Iterator[float]:
-    """Trains a model, yielding the mean objective after every epoch.
+    """Trains a model, yielding the mean objective after every epoch; see `Training`.
 
-    SGD with Nesterov momentum 0.9; the learning rate follows half a cosine to zero, step by step
-    (Loshchilov and Hutter 2017, eq. 5, without restarts). The order of the images and their
-    augmentation come from `rng` alone.
+    The order of the images and their augmentation come from `rng` alone.
 
     Args:
         model: changed in place.
@@ -115,38 +207,8 @@ def run_epochs(
     Raises:
         EvaluationError: the objective is no longer finite.
     """
-    require_split(train, TrainSplit)
-    steps = math.ceil(len(train) / schedule.batch_size)
-    optimizer = torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=schedule.lr,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=schedule.weight_decay,
-    )
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.epochs * steps)
-    place = device_of(model)
-    for epoch in range(1, schedule.epochs + 1):
-        model.train()
-        for module in evaluating:
-            module.training = False
-        total = 0.0
-        # Batches of nearly equal size: a last batch of one image would break BatchNorm.
-        for positions in torch.randperm(len(train), generator=rng).tensor_split(steps):
-            images, labels = train.batch(positions, rng)
-            loss = batch_loss(images.to(place), labels.to(place))
-            value = loss.item()
-            if not math.isfinite(value):
-                raise EvaluationError(
-                    f"training diverged in epoch {epoch} of {schedule.epochs}"
-                    f" (loss {value}); lower lr = {schedule.lr:g}"
-                )
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            cosine.step()
-            total += value * len(positions)
-        yield total / len(train)
+    training = Training(model, train, schedule, batch_loss, rng, evaluating=evaluating)
+    return training.epochs()
 
 
 def train_base(

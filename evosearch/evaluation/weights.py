@@ -77,11 +77,19 @@ def _listed(items: list[str]) -> str:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes every parameter and buffer as safetensors, by way of a temporary name."""
+    """Writes every parameter and buffer as safetensors, by way of a temporary name.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     # Clones, because safetensors refuses tensors that share memory.
     tensors = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
     temporary = path.with_name(f"{path.name}.tmp")
-    save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+    try:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+    except SafetensorError as error:  # which has no number of the system's
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path}: {error}") from error
     temporary.replace(path)
 
 
