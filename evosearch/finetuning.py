@@ -17,7 +17,14 @@ from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
 from evosearch.machine import environment, torch_threads, warn_of_changes
 from evosearch.measuring import OnStage
-from evosearch.planning import Plan, parse_at, pick_plan, remember_plan
+from evosearch.planning import (
+    Plan,
+    decoded_plan,
+    is_measured,
+    parse_at,
+    pick_plan,
+    remember_plan,
+)
 from evosearch.preparation import Prepared, reopen
 from evosearch.runconfig import read_run_config
 from evosearch.runlog import RunLog
@@ -97,27 +104,41 @@ def finetune(
     plan = pick_plan(folder, study, pick, at)
     with _held(folder) as log:
         prepared = reopen(folder, study.header, on_stage)
-        if plan.evaluation is None:
+        if at is not None:
             on_stage("search split")
-            plan = _measured(folder, prepared, plan)
-            plan = plan if at is None else pick_plan(folder, study, pick, at)
+            plan = _best_measured(folder, study, prepared, at)
         log.event("finetune", plan=plan.name, epochs=epochs)
         done = _finetune(folder, study, prepared, plan, at, epochs, on_stage, on_epoch)
         log.event("artifact", folder=done.artifact.folder, test_opened=done.test_opened)
         return done
 
 
-def measure_plan(folder: Path, plan: Plan, *, on_stage: OnStage = lambda _: None) -> Plan:
-    """Measures a plan of a run on the search split, and keeps the outcome beside the study.
+def measure_at(folder: Path, at: str, *, on_stage: OnStage = lambda _: None) -> Plan:
+    """Returns the best plan of a run within a budget, once what can be decoded is measured.
+
+    Args:
+        folder: of the run.
+        at: a budget such as "flops=37%".
+        on_stage: told what is being done.
 
     Raises:
-        InputError: the folder holds no run that can be opened.
+        InputError: the folder holds no run that can be opened, or nothing fits.
     """
-    header = Study.open(folder).header
+    study = Study.open(folder)
+    pick_plan(folder, study, None, at)  # refuses what cannot be before anything is opened
     with _held(folder):
-        prepared = reopen(folder, header, on_stage)
+        prepared = reopen(folder, study.header, on_stage)
         on_stage("search split")
-        return _measured(folder, prepared, plan)
+        return _best_measured(folder, study, prepared, at)
+
+
+def _best_measured(folder: Path, study: Study, prepared: Prepared, at: str) -> Plan:
+    """Measures the plan that the trials decode to, and returns the best within a budget."""
+    decoded = decoded_plan(folder, study, parse_at(at, study.header.base_cost))
+    if decoded is not None and not is_measured(folder, study, decoded):
+        evaluation = prepared.evaluator.evaluate(decoded.mask)
+        remember_plan(folder, replace(decoded, evaluation=evaluation))
+    return pick_plan(folder, study, None, at)
 
 
 @contextmanager
@@ -132,12 +153,6 @@ def _held(folder: Path) -> Iterator[RunLog]:
             yield log
     finally:
         lock.release()
-
-
-def _measured(folder: Path, prepared: Prepared, plan: Plan) -> Plan:
-    plan = replace(plan, evaluation=prepared.evaluator.evaluate(plan.mask))
-    remember_plan(folder, plan)
-    return plan
 
 
 def _finetune(

@@ -6,7 +6,6 @@ the plan is a prediction until it is measured.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -23,7 +22,7 @@ from evosearch.space import SearchSpace
 from evosearch.spacetext import load_space
 from evosearch.strategies.learned import LossModel
 from evosearch.study import Study
-from evosearch.trial import Evaluation, Trial
+from evosearch.trial import Evaluation, Objective, Trial
 
 PICKS = ("knee", "best", "smallest")
 PLANS = "plans.json"
@@ -41,7 +40,9 @@ class Plan:
         trial: number of the trial that it is; None for one that was decoded.
         evaluation: as measured on the search split; None for a mere prediction.
         predicted_loss: on the search split, in nats, as the model of the trials sees it; None
-            where the run has no model.
+            for a trial.
+        predicted_high: the same and the model's error on top: one standard deviation of the
+            logarithm of loss over prediction.
     """
 
     mask: Mask
@@ -49,6 +50,7 @@ class Plan:
     trial: int | None = None
     evaluation: Evaluation | None = None
     predicted_loss: float | None = None
+    predicted_high: float | None = None
 
     @property
     def name(self) -> str:
@@ -111,8 +113,8 @@ def parse_at(text: str, base: Cost) -> Budget:
 def plan_at(folder: Path, study: Study, budget: Budget) -> Plan:
     """Returns the best known plan within a budget.
 
-    That is the trial of least loss, or the plan that the trials predict to be best where they
-    predict it to be better than that trial; once that is measured, its loss decides.
+    That is the trial or measured plan of least loss, or the plan decoded from the trials where it
+    is predicted to be clearly better: the least of all predictions is too low by nature.
 
     Args:
         folder: of the run.
@@ -121,20 +123,62 @@ def plan_at(folder: Path, study: Study, budget: Budget) -> Plan:
 
     Raises:
         InfeasibleBudget: no legal plan fits.
+        InputError: no trial fits, and there is nothing to decode a plan with.
     """
     space = load_space(folder / SPACE)
     space.require_reachable(budget.at(1.0))
-    measured = [*_trials_within(study, budget), *_plans_within(folder, study, budget)]
+    measured = [*_trials_within(study, budget), *_plans_within(folder, study, budget, space)]
     best = min(measured, key=_loss, default=None)
-    decoded = _decoded(folder, space, study.trials, budget, best)
-    if decoded is not None and all(decoded.mask != plan.mask for plan in measured):
-        return decoded
-    if best is None:
-        raise InputError(
-            "no trial of this run fits the budget asked for, and it has no model to decode a"
-            " plan with; resume it with that budget"
-        )
-    return best
+    decoded = decoded_plan(folder, study, budget)
+    if decoded is None or any(decoded.mask == plan.mask for plan in measured):
+        if best is None:
+            raise InputError(
+                "no trial of this run fits the budget asked for, and it has no model to decode a"
+                " plan with; resume it with that budget"
+            )
+        return best
+    if best is not None and (decoded.predicted_high or 0.0) >= _loss(best):
+        return best
+    return decoded
+
+
+def decoded_plan(folder: Path, study: Study, budget: Budget) -> Plan | None:
+    """Returns the plan that the trials predict to be best within a budget; it may be measured.
+
+    Returns:
+        None where the run has no sensitivities, and so no model.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    knowledge = Knowledge.load(folder / KNOWLEDGE)
+    if not knowledge.sensitivity:
+        return None
+    space = load_space(folder / SPACE)
+    model = LossModel(space, knowledge)
+    weights = model.fit(study.trials).mean()
+    mask = model.plan(weights, budget.at(1.0))
+    loss = float(model.predict(model.layout.rows([mask]), weights)[0])
+    complete = [trial for trial in study.trials if trial.is_complete]
+    error = 0.0
+    if complete:
+        losses = np.array([Objective.LOSS.of(trial) for trial in complete])
+        rows = model.layout.rows([trial.mask for trial in complete])
+        predictions = np.maximum(model.predict(rows, weights), 1e-12)
+        error = float(np.log(np.maximum(losses, 1e-12) / predictions).std())
+    return Plan(
+        mask=mask,
+        cost=space.cost(mask),
+        predicted_loss=loss,
+        predicted_high=loss * float(np.exp(error)),
+    )
+
+
+def is_measured(folder: Path, study: Study, plan: Plan) -> bool:
+    """Returns whether a decoded plan was measured already, as a trial or by itself."""
+    masks = {trial.mask for trial in study.trials if trial.is_complete}
+    stored = [Mask.from_json(entry["mask"], study.header.sizes) for entry in _stored(folder)]
+    return plan.mask in masks.union(stored)
 
 
 def remember_plan(folder: Path, plan: Plan) -> None:
@@ -146,36 +190,6 @@ def remember_plan(folder: Path, plan: Plan) -> None:
         write_json(folder / PLANS, [*kept, entry])
 
 
-def _decoded(
-    folder: Path,
-    space: SearchSpace,
-    trials: Sequence[Trial],
-    budget: Budget,
-    best: Plan | None,
-) -> Plan | None:
-    """Returns the plan that the trials predict to be best, if clearly better than the best one.
-
-    The least of all predictions is too low by nature, so it has to be better by more than the
-    model's error: the standard deviation of the logarithm of loss over prediction.
-    """
-    knowledge = Knowledge.load(folder / KNOWLEDGE)
-    if not knowledge.sensitivity:
-        return None
-    model = LossModel(space, knowledge)
-    weights = model.fit(trials).mean()
-    mask = model.plan(weights, budget.at(1.0))
-    loss = float(model.predict(model.layout.rows([mask]), weights)[0])
-    plan = Plan(mask=mask, cost=space.cost(mask), predicted_loss=loss)
-    if best is None:
-        return plan
-    complete = [trial for trial in trials if trial.is_complete and trial.evaluation is not None]
-    losses = np.array([trial.evaluation.loss for trial in complete if trial.evaluation])
-    rows = model.layout.rows([trial.mask for trial in complete])
-    predictions = np.maximum(model.predict(rows, weights), 1e-12)
-    errors = np.log(np.maximum(losses, 1e-12) / predictions)
-    return plan if loss * float(np.exp(errors.std())) < _loss(best) else None
-
-
 def _trials_within(study: Study, budget: Budget) -> list[Plan]:
     return [_plan(trial) for trial in study.front().members if trial.violation(budget) == 0]
 
@@ -185,8 +199,7 @@ def _plan(trial: Trial) -> Plan:
     return Plan(mask=trial.mask, cost=trial.cost, trial=trial.number, evaluation=full)
 
 
-def _plans_within(folder: Path, study: Study, budget: Budget) -> list[Plan]:
-    space = load_space(folder / SPACE)
+def _plans_within(folder: Path, study: Study, budget: Budget, space: SearchSpace) -> list[Plan]:
     plans = []
     for entry in _stored(folder):
         mask = Mask.from_json(entry["mask"], study.header.sizes)

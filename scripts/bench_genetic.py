@@ -29,7 +29,7 @@ import torch
 from evosearch.baselining import full_evaluations, search_baselines
 from evosearch.cost import BudgetRequest
 from evosearch.evaluation.spacefile import load_space_file
-from evosearch.finetuning import measure_plan
+from evosearch.finetuning import measure_at
 from evosearch.planning import plan_at
 from evosearch.report.table import reference_point
 from evosearch.rivals import rival_studies
@@ -119,9 +119,7 @@ def compare_plans(folder: Path, seed: int, trials: int) -> list[dict[str, Any]]:
         plan = plan_at(run.folder, run.study, budget)
         seconds = time.perf_counter() - began
         fits = budget.violation(plan.cost) == 0
-        if plan.evaluation is None:
-            measure_plan(run.folder, plan)
-            plan = plan_at(run.folder, run.study, budget)
+        plan = measure_at(run.folder, f"flops={percent}%")
         dedicated = searched(folder / f"dedicated-{percent}", f"{percent}%", seed, trials)
         dedicated.close()
         rows.append(
@@ -141,13 +139,22 @@ def compare_plans(folder: Path, seed: int, trials: int) -> list[dict[str, Any]]:
 
 def report(fronts: list[dict[str, Any]], plans: list[dict[str, Any]], trials: int) -> str:
     """Returns the results as a Markdown page."""
-    first = fronts[0]["reference"]
     lines = [
         f"# Digits: `genetic`, {trials} trials",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {torch.get_num_threads()} threads,"
         f" Python {platform.python_version()}, torch {torch.__version__},"
         f" optuna {optuna.__version__}.",
+        *(front_lines(fronts) if fronts else ()),
+        *(plan_lines(plans) if plans else ()),
+    ]
+    return "\n".join(lines)
+
+
+def front_lines(fronts: list[dict[str, Any]]) -> list[str]:
+    """Returns the hypervolumes as Markdown."""
+    first = fronts[0]["reference"]
+    lines = [
         "",
         "Hypervolume of the front over all sizes (higher is better). Reference point:"
         f" {first[0]:.0f} MACs (the base network) and {first[1]:.3f} nats (seed 0); both axes"
@@ -168,7 +175,12 @@ def report(fronts: list[dict[str, Any]], plans: list[dict[str, Any]], trials: in
     for rival in names[1:]:
         won = sum(row["genetic"] > row[rival] for row in fronts)
         lines.append(f"\ngenetic above {rival} on {won} of {len(fronts)} seeds.")
-    lines += [
+    return lines
+
+
+def plan_lines(plans: list[dict[str, Any]]) -> list[str]:
+    """Returns the plans as Markdown."""
+    lines = [
         "",
         "Plans of one search over 20 % to 90 % at budgets that it did not name, against a search"
         " of as many trials for that budget alone (search split, no fine-tuning):",
@@ -184,7 +196,7 @@ def report(fronts: list[dict[str, Any]], plans: list[dict[str, Any]], trials: in
         )
     gap = statistics.mean(row["dedicated"] - row["accuracy"] for row in plans)
     lines.append(f"\nMean gap to the dedicated search: {gap:.2f} points.")
-    return "\n".join(lines)
+    return lines
 
 
 def _deviation(values: list[float]) -> float:
@@ -196,12 +208,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--no-plans", action="store_true", help="fronts alone")
+    parser.add_argument("--no-fronts", action="store_true", help="plans alone")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
+        seeds = 0 if arguments.no_fronts else arguments.seeds
         fronts = [
             compare_fronts(Path(folder, f"seed-{seed}"), seed, arguments.trials)
-            for seed in range(arguments.seeds)
+            for seed in range(seeds)
         ]
         plans = []
         if not arguments.no_plans:

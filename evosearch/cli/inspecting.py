@@ -97,12 +97,12 @@ def _show_plan(run: Path, at: str, evaluate: bool, as_json: bool) -> None:
     from evosearch.study import Study
 
     study = Study.open(run)
-    plan = pick_plan(run, study, None, at)
-    if evaluate and plan.evaluation is None:
-        from evosearch.finetuning import measure_plan
+    if evaluate:
+        from evosearch.finetuning import measure_at
 
         with stages(messages) as on_stage:
-            measure_plan(run, plan, on_stage=on_stage)
+            plan = measure_at(run, at, on_stage=on_stage)
+    else:
         plan = pick_plan(run, study, None, at)
     if as_json:
         typer.echo(json.dumps(plan_json(study, plan), indent=2))
