@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from evosearch.cost import BudgetRequest
 from evosearch.evaluation.distillation import distil
 from evosearch.evaluation.spacefile import load_space_file
 from evosearch.evaluation.testing import TestReport
@@ -38,7 +39,7 @@ def measure(seed: int, budget: str, trials: int, strategy: str, folder: Path) ->
         space_file=file,
         space_folder=SPACE.parent,
         search=SearchConfig(seed=seed, strategy=strategy),
-        flops=budget,
+        request=BudgetRequest(flops=budget),
     )
     run.search(Limits(trials=trials))
     searched_in = time.perf_counter() - began

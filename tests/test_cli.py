@@ -336,3 +336,11 @@ def assert_refused(done: subprocess.CompletedProcess[str], expected: str) -> Non
     assert lines[-1].startswith("evosearch: ")
     assert "Traceback" not in done.stderr
     assert len([line for line in lines if not line.startswith("training the base")]) == 1
+
+
+def test_quiet_shows_no_progress(place: Path, run: InProcess) -> None:
+    done = run("--quiet", "resume", "run", "--trials", "11", cwd=place)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "11 trials" in done.stdout
+    assert (place / "run" / "run.log").stat().st_size > 0

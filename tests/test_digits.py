@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from evosearch.cost import BudgetRequest
 from evosearch.evaluation.base import Subject, load_subject
+from evosearch.evaluation.distillation import FinetuneConfig
 from evosearch.evaluation.spacefile import SpaceFile, load_space_file
-from evosearch.preparation import make_evaluator
+from evosearch.measuring import make_evaluator
 from evosearch.run import Limits, Run
 from evosearch.runconfig import SearchConfig
 from evosearch.seeding import Stream, generator
@@ -64,7 +66,7 @@ def test_masked_and_compact_outputs_agree(subject: Subject) -> None:
 
 
 def test_the_genetic_algorithm_is_never_worse_than_greedy_removal(subject: Subject) -> None:
-    evaluator = make_evaluator(SearchConfig(device="cpu"), subject)
+    evaluator = make_evaluator(SearchConfig(device="cpu"), subject, FinetuneConfig())
     gram = evaluator.knowledge().gram
     two_step = TwoStep(subject.discovery.space, gram)
     for group in subject.discovery.space.groups:
@@ -78,7 +80,7 @@ def test_the_genetic_algorithm_is_never_worse_than_greedy_removal(subject: Subje
             assert found.error <= evaluate(block, greedy[None])[0] * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("strategy", ["rates", "layerwise"])
+@pytest.mark.parametrize("strategy", ["rates", "genetic", "layerwise", "global"])
 def test_recounted_flops_of_every_trial_are_within_the_budget(
     strategy: str, file: SpaceFile, tmp_path: Path
 ) -> None:
@@ -87,8 +89,7 @@ def test_recounted_flops_of_every_trial_are_within_the_budget(
         space_file=file,
         space_folder=SPACE.parent,
         search=SearchConfig(strategy=strategy, device="cpu"),
-        flops="20%..60%",
-        params="65%",
+        request=BudgetRequest(flops="20%..60%", params="65%"),
     )
     run.search(Limits(trials=15))
     subject = run.prepared.subject

@@ -40,6 +40,16 @@ SizeOption = Annotated[str | None, typer.Option("--x", help="Size axis: flops or
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+@app.callback()
+def options(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress; a run keeps its log in run.log.")
+    ] = False,
+) -> None:
+    """Channel selection for CNN pruning as combinatorial search."""
+    messages.quiet = quiet
+
+
 def budget_request(
     flops: str | None, params: str | None, accuracy_drop: float | None
 ) -> BudgetRequest | None:

@@ -23,10 +23,14 @@ def finetune(
     from evosearch.finetuning import finetune as finetune_trial
     from evosearch.report.plans import networks_table
 
-    with stages(messages) as on_stage, epoch_lines("distillation", messages) as on_epoch:
-        done = finetune_trial(
-            run, pick=pick, at=at, epochs=epochs, on_stage=on_stage, on_epoch=on_epoch
-        )
+    try:
+        with stages(messages) as on_stage, epoch_lines("distillation", messages) as on_epoch:
+            done = finetune_trial(
+                run, pick=pick, at=at, epochs=epochs, on_stage=on_stage, on_epoch=on_epoch
+            )
+    except KeyboardInterrupt:
+        output.print("stopped: the same command goes on from the last whole epoch")
+        raise
     output.print(networks_table(done.artifact.card))
     output.print(f"artifact: {done.artifact.folder}", soft_wrap=True)
 
