@@ -37,6 +37,7 @@ from evosearch.space import SearchSpace
 from evosearch.spacetext import load_space, space_to_toml
 from evosearch.strategies import strategy_class
 from evosearch.study import Study
+from evosearch.surgery.criteria import criterion_class
 from evosearch.trial import Evaluation
 
 SPACE, KNOWLEDGE, BASE = "space.toml", "knowledge.npz", "base.safetensors"
@@ -88,7 +89,8 @@ def prepare(
     """
     if folder.exists():
         raise InputError(f"{folder}: exists already; resume it, or name another with --out")
-    strategy_class(search.strategy)  # refuses a name that does not exist
+    strategy_class(search.strategy)  # these refuse names that do not exist
+    criterion_class(search.criterion)
     search = search.model_copy(update={"device": resolve_device(search.device)})
     with torch_threads(search.threads):
         on_stage("base network and search space")

@@ -280,6 +280,7 @@ BAD_ARGUMENTS = {
     "no workers": (["--flops", "50%", "--workers", "0"], "--workers"),
     "backwards": (["--flops", "70%..30%"], "runs backwards"),
     "unknown strategy": (["--flops", "50%", "--strategy", "rate"], "did you mean 'rates'"),
+    "unknown criterion": (["--flops", "50%", "--criterion", "fpmg"], "did you mean 'fpgm'"),
     "unknown device": (["--flops", "50%", "--device", "gpu9"], "--device 'gpu9'"),
     "unknown option": (["--flop", "50%"], "--flop"),
     "run exists": (["--flops", "50%", "--out", "run"], "exists already"),

@@ -11,14 +11,11 @@ import pytest
 from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.knowledge import Knowledge
-from evosearch.parallel import OneByOne
 from evosearch.planning import KNOWLEDGE, Plan, pick_plan, plan_at, remember_plan
 from evosearch.planning import SPACE as SPACE_FILE
-from evosearch.run import Limits, search
-from evosearch.scorestore import ScoreStore
 from evosearch.spacetext import space_to_toml
 from evosearch.study import Study
-from tests.test_run import SPACE, builder, header
+from tests.test_run import SPACE, go
 from tests.toys import ToyEvaluator, toy_knowledge
 
 
@@ -26,16 +23,7 @@ from tests.toys import ToyEvaluator, toy_knowledge
 def run(tmp_path: Path) -> Path:
     """A finished search of the toy space, with what planning reads."""
     folder = tmp_path / "run"
-    folder.mkdir()
-    study = Study.create(folder, header("rates"))
-    search(
-        study=study,
-        space=SPACE,
-        build=builder("rates"),
-        executor=OneByOne(ToyEvaluator()),
-        store=ScoreStore(folder / "scores"),
-        limits=Limits(trials=40),
-    )
+    go(folder, "rates", 40)
     (folder / SPACE_FILE).write_text(space_to_toml(SPACE), encoding="utf-8")
     toy_knowledge().save(folder / KNOWLEDGE)
     return folder
