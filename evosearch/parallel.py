@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -13,6 +14,7 @@ from typing import Any, Protocol, final
 
 import joblib
 import numpy as np
+from joblib.externals.loky import process_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from evosearch.errors import EvaluationError, InputError
@@ -214,6 +216,9 @@ def _work(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     with _one_at_a_time:
         if build not in _evaluators:
+            # loky takes a worker that has come to hold a model and its data for a leak, and
+            # starts another one in its place.
+            process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
             _evaluators.clear()
             _evaluators[build] = build()
         return carried_out(_evaluators[build], task, timeout)
