@@ -34,8 +34,7 @@ def full_evaluations(run: Run) -> int:
     """Returns how many networks a run has scored on the whole search split for its search."""
     curves = run.prepared.knowledge.sensitivity.values()
     probes = sum(len(curve.widths) - 1 for curve in curves)
-    trials = run.study.trials
-    return probes + sum(trial.is_complete and trial.duplicate_of is None for trial in trials)
+    return probes + run.study.full_evaluations
 
 
 def _opened(run: Run, name: str) -> Study:

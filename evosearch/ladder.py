@@ -184,8 +184,8 @@ class Ladder:
         rival = next(self._measured_masks([rivals[-1].mask], images))
         if rival.scores is None:
             return False
-        above, error = candidate.scores.loss_above(rival.scores)
-        return above > CLEARLY * error
+        above = candidate.scores.loss_above(rival.scores)
+        return above.mean > CLEARLY * above.error
 
     def _measured(self, candidates: Sequence[_Candidate], images: int) -> Iterator[Measured]:
         return self._measured_masks([c.proposal.mask for c in candidates], images)

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from evosearch.errors import InputError
 from evosearch.mask import Mask
 
+NORMAL = 1.959963984540054
+"""Standard errors on each side of a 95 % interval."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,37 @@ class Score:
     accuracy: float
     accuracy_se: float
     images: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """By how much one network exceeds another, over the same images.
+
+    Attributes:
+        mean: over images.
+        error: its standard error over images.
+    """
+
+    mean: float
+    error: float
+
+    @classmethod
+    def between(cls, first: NDArray[np.float64], second: NDArray[np.float64]) -> "Difference":
+        """Returns the difference of two values per image, `(images,)` each."""
+        mean, error = _mean(first - second)
+        return cls(mean=mean, error=error)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval."""
+        return self.mean - NORMAL * self.error, self.mean + NORMAL * self.error
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether the interval contains 0."""
+        low, high = self.interval
+        return low <= 0 <= high
 
 
 @final
@@ -72,14 +106,14 @@ class ImageScores:
             metrics=np.concatenate([self.metrics, more.metrics]),
         )
 
-    def loss_above(self, other: "ImageScores") -> tuple[float, float]:
-        """Returns the mean by which the loss exceeds that of another network, and its error.
+    def loss_above(self, other: "ImageScores") -> Difference:
+        """Returns by how much the loss exceeds that of another network.
 
         The difference is taken image by image, over the images that both have from the first
         on; what makes an image hard for both cancels.
         """
         images = min(len(self.losses), len(other.losses))
-        return _mean(self.losses[:images] - other.losses[:images])
+        return Difference.between(self.losses[:images], other.losses[:images])
 
 
 def _mean(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -48,6 +48,11 @@ class Study:
         return tuple(self._trials)
 
     @property
+    def full_evaluations(self) -> int:
+        """How many networks were scored on the whole search split, each mask once."""
+        return sum(t.is_complete and t.duplicate_of is None for t in self._trials)
+
+    @property
     def segments(self) -> tuple[Segment, ...]:
         """The parts with a budget each, in order; the last is open."""
         return tuple(self._segments)

@@ -11,7 +11,6 @@ from rich.console import Group, RenderableType
 from evosearch.errors import InputError
 from evosearch.front import ParetoFront
 from evosearch.report.table import (
-    full_evaluations,
     measure_cells,
     plain_table,
     reference_point,
@@ -97,7 +96,7 @@ class Comparison:
                     "strategy": study.header.strategy,
                     "seed": study.header.seed,
                     "trials": len(study.trials),
-                    "full_evaluations": full_evaluations(study),
+                    "full_evaluations": study.full_evaluations,
                     "hypervolume": self.fronts[name].hypervolume(self.reference),
                     "front": [
                         {**trial_json(trial, self.fronts[name], base), "dominated_by": by}
@@ -121,7 +120,7 @@ class Comparison:
             front = self.fronts[name]
             beaten = sum(bool(by) for by in self.dominated(name).values())
             volume = f"{front.hypervolume(self.reference):.4f}"
-            counts = str(full_evaluations(study)), volume, str(len(front.members)), str(beaten)
+            counts = str(study.full_evaluations), volume, str(len(front.members)), str(beaten)
             runs.add_row(name, f"{study.header.strategy}, seed {study.header.seed}", *counts)
         return Group(runs, self._members_table(), self._reference_line())
 

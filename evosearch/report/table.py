@@ -9,7 +9,7 @@ from rich.table import Table
 
 from evosearch.cost import Cost, format_count
 from evosearch.front import ParetoFront
-from evosearch.report.ties import Difference
+from evosearch.scores import Difference
 from evosearch.study import Study
 from evosearch.trial import Evaluation, Trial, TrialState
 
@@ -53,7 +53,7 @@ def front_json(
         ],
         "baselines": {
             name: {
-                "full_evaluations": full_evaluations(rival),
+                "full_evaluations": rival.full_evaluations,
                 "hypervolume": (own := rival.front(front.size)).hypervolume(
                     reference_point(study, front)
                 ),
@@ -195,13 +195,8 @@ def rivals_table(study: Study, rivals: Mapping[str, Study]) -> Table:
                 percent(best.accuracy, best.accuracy_se),
             )
         )
-        table.add_row(name, str(full_evaluations(own)), volume, *cells)
+        table.add_row(name, str(own.full_evaluations), volume, *cells)
     return table
-
-
-def full_evaluations(study: Study) -> int:
-    """Returns how many trials were scored on the whole search split."""
-    return sum(t.is_complete and t.duplicate_of is None for t in study.trials)
 
 
 def plain_table(first: str, *names: str) -> Table:

@@ -1,54 +1,14 @@
 """Which networks of a front are tied: compared image by image, from the scores on disk."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from evosearch.mask import Mask
-from evosearch.scores import ImageScores
+from evosearch.scores import Difference, ImageScores
 from evosearch.scorestore import SCORES, ScoreStore
 from evosearch.study import Study
 from evosearch.trial import Trial
-
-NORMAL = 1.959963984540054
-"""Standard errors on each side of a 95 % interval."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """By how much one network exceeds another, over the same images.
-
-    Attributes:
-        mean: over images.
-        error: its standard error over images.
-    """
-
-    mean: float
-    error: float
-
-    @classmethod
-    def between(cls, first: NDArray[np.float64], second: NDArray[np.float64]) -> "Difference":
-        """Returns the difference of two values per image, `(images,)` each."""
-        differences = first - second
-        error = float(differences.std(ddof=1) / len(differences) ** 0.5)
-        return cls(mean=float(differences.mean()), error=error)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval."""
-        return self.mean - NORMAL * self.error, self.mean + NORMAL * self.error
-
-    @property
-    def is_tie(self) -> bool:
-        """Whether the interval contains 0."""
-        low, high = self.interval
-        return low <= 0 <= high
 
 
 def tied_members(folder: Path, members: Sequence[Trial]) -> dict[int, list[int]]:
@@ -69,7 +29,7 @@ def tied_members(folder: Path, members: Sequence[Trial]) -> dict[int, list[int]]
     }
     ties: dict[int, list[int]] = {number: [] for number in found}
     for first, second in combinations(found, 2):
-        if Difference.between(found[first].losses, found[second].losses).is_tie:
+        if found[first].loss_above(found[second]).is_tie:
             ties[first].append(second)
             ties[second].append(first)
     order = list(found)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evosearch.report.ties import Difference, above_base, tied_members
-from evosearch.scores import ImageScores
+from evosearch.report.ties import above_base, tied_members
+from evosearch.scores import Difference, ImageScores
 from evosearch.scorestore import ScoreStore
 from tests.report.toyrun import toy_run
 
