@@ -20,6 +20,9 @@ from evosearch.study import Study
 from tests.test_run import SPACE, builder, header
 from tests.toys import ToyEvaluator, comparable
 
+# loky's own thread stumbles over a process that it has buried, also once the next test runs.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
 
 class Deadly(ToyEvaluator):
     """Kills its process at the mask that keeps everything, and stops at one without a stem."""
@@ -75,8 +78,6 @@ def test_two_workers_give_the_study_of_one_process(tmp_path: Path) -> None:
     assert any(trial.error for trial in alone.trials)
 
 
-# loky's own thread stumbles over the process that it has buried.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_task_that_kills_its_worker_fails_and_the_others_do_not() -> None:
     full = SPACE.full_mask()
     tasks = [Task(mask=m, stop=100) for m in (*masks(2), full, *masks(5)[2:])]
