@@ -172,8 +172,8 @@ def _finetune(
     config = prepared.config.space.finetune
     if epochs is not None:
         config = config.model_copy(update={"epochs": epochs})
-    searched = evaluator.network(plan.mask)
-    distilled = evaluator.network(plan.mask)
+    searched = evaluator.builder.final(plan.mask)
+    distilled = evaluator.builder.final(plan.mask)
     on_stage("distillation")
     seed = prepared.config.search.seed
     progress = folder / f"{plan.name.replace(' ', '-')}.progress"
@@ -200,7 +200,7 @@ def _finetune(
         ("base network", base, space.base_cost),
         (
             f"lowest-L1 uniform, {at or f'cost of {plan.name}'}",
-            evaluator.plain_network(rival),
+            evaluator.builder.plain(rival),
             space.cost(rival),
         ),
         (plan.name, searched, plan.cost),

@@ -13,6 +13,7 @@ from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import InputError
 from evosearch.evaluation.base import Subject, load_subject
 from evosearch.evaluation.evaluator import MaskEvaluator
+from evosearch.evaluation.precision import resolve_precision
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
 from evosearch.evaluation.weights import save_weights
@@ -91,7 +92,7 @@ def prepare(
         raise InputError(f"{folder}: exists already; resume it, or name another with --out")
     strategy_class(search.strategy)  # these refuse names that do not exist
     criterion_class(search.criterion)
-    search = search.model_copy(update={"device": resolve_device(search.device)})
+    search = _resolved(search)
     with torch_threads(search.threads):
         on_stage("base network and search space")
         subject = load_subject(space_file, space_folder, on_epoch=on_epoch)
@@ -128,6 +129,14 @@ def prepare(
     prepared = Prepared(config=config, subject=subject, evaluator=evaluator, knowledge=knowledge)
     _write_folder(folder, prepared, header, base_scores)
     return prepared
+
+
+def _resolved(search: SearchConfig) -> SearchConfig:
+    """Returns the settings with what "auto" stands for on this machine."""
+    device = resolve_device(search.device)
+    precision = resolve_precision(search.evaluator.precision, device)
+    evaluator = search.evaluator.model_copy(update={"precision": precision})
+    return search.model_copy(update={"device": device, "evaluator": evaluator})
 
 
 def _write_folder(

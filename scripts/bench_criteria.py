@@ -101,8 +101,8 @@ def measure(
         )
         networks = {
             "raw": compact(subject.model, space.groups, mask).eval(),
-            "recalibrated": evaluator.plain_network(mask),
-            "compensated": evaluator.network(mask),
+            "recalibrated": evaluator.builder.plain(mask),
+            "compensated": evaluator.builder.final(mask),
         }
         accuracies.append(
             {

@@ -49,13 +49,15 @@ def measure(seed: int, budget: str, trials: int, strategy: str, folder: Path) ->
     rival = uniform_mask(space, run.study.header.budget, prepared.knowledge.scores["l1"])
     networks = {
         "base": subject.model,
-        "uniform": prepared.evaluator.plain_network(rival),
-        "searched": prepared.evaluator.network(trial.mask),
+        "uniform": prepared.evaluator.builder.plain(rival),
+        "searched": prepared.evaluator.builder.final(trial.mask),
     }
     seconds = {}
     for name, mask in (("uniform", rival), ("searched", trial.mask)):
         build = (
-            prepared.evaluator.plain_network if name == "uniform" else prepared.evaluator.network
+            prepared.evaluator.builder.plain
+            if name == "uniform"
+            else prepared.evaluator.builder.final
         )
         student = build(mask)
         began = time.perf_counter()

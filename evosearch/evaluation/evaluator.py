@@ -7,26 +7,25 @@ from functools import cached_property
 from typing import TypeVar, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from evosearch.errors import EvaluationError
+from evosearch.evaluation.building import Build, Builder
 from evosearch.evaluation.data import CalibrationSplit, SearchSplit
-from evosearch.evaluation.recalibration import recalibrate
+from evosearch.evaluation.precision import Precision
 from evosearch.evaluation.scoring import device_of, image_scores
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import Bits, Mask
 from evosearch.scores import ImageScores
 from evosearch.seeding import Stream, generator
-from evosearch.surgery.compaction import compact, dropped_positions
 from evosearch.surgery.compensated import CompensatedErrors
-from evosearch.surgery.compensation import Compensation
 from evosearch.surgery.criteria import criterion_class, score_channels
 from evosearch.surgery.criteria.network import Network
 from evosearch.surgery.discovery import Discovery
+from evosearch.surgery.folding import fold_batchnorms
 from evosearch.surgery.gram import Consumer, collect_statistics, gram_blocks
 from evosearch.trial import Evaluation
 
@@ -37,8 +36,12 @@ class EvaluatorConfig(BaseModel):
     Attributes:
         batch_size: images per forward pass when scoring.
         calibration_batch: images per forward pass when statistics are measured.
-        compensation_images: calibration images that kept weights are refitted on, all in one
-            forward pass.
+        build: what makes a candidate of a compact network: "compensated" refits its weights and
+            BatchNorm statistics, "recalibrated" its statistics alone, which is several times
+            faster. The network that a search is for is compensated either way.
+        build_images: calibration images that candidates are built on.
+        precision: what candidates compute in: "bfloat16", "float32", or "auto" for the first
+            where the device is faster with it.
         recovery_images: train images of a short recovery, one epoch of distillation, before a
             candidate is scored; 0 is none.
     """
@@ -47,7 +50,9 @@ class EvaluatorConfig(BaseModel):
 
     batch_size: int = Field(default=128, ge=1)
     calibration_batch: int = Field(default=128, ge=2)
-    compensation_images: int = Field(default=512, ge=2)
+    build: Build = "compensated"
+    build_images: int = Field(default=512, ge=2)
+    precision: Precision = "auto"
     recovery_images: int = Field(default=0, ge=0)
 
 
@@ -105,26 +110,15 @@ class MaskEvaluator:
         ]
         self._batches = [batch for batch, _ in self._labelled]
         self._seed = seed
-        images = torch.cat(self._batches)[: config.compensation_images]
-        self._compensation = Compensation(model.eval(), discovery.layers, images, seed)
-
-    def network(self, mask: Mask) -> nn.Module:
-        """Returns the compact network of a mask, compensated and recalibrated.
-
-        The full mask gives a copy of the base network, exactly.
-        """
-        groups = self._discovery.space.groups
-        network = compact(self._model, groups, mask).eval()
-        drops = dropped_positions(groups, mask)
-        if drops:
-            self._compensation.apply(network, drops)
-        return network
-
-    def plain_network(self, mask: Mask) -> nn.Module:
-        """Returns the compact network of a mask, recalibrated but not compensated: a baseline."""
-        network = compact(self._model, self._discovery.space.groups, mask).eval()
-        recalibrate(network, self._batches)
-        return network
+        self.builder = Builder(
+            model=model.eval(),
+            discovery=discovery,
+            batches=self._batches,
+            images=config.build_images,
+            build=config.build,
+            precision=config.precision,
+            seed=seed,
+        )
 
     def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
         """See `Evaluator.image_scores`."""
@@ -136,9 +130,10 @@ class MaskEvaluator:
 
     def _candidate(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is scored by; that of the full mask is the base."""
-        network = self.network(mask)
+        network = self.builder.candidate(mask)
         if self._recover is not None and mask != self._discovery.space.full_mask():
             self._recover(network)
+        fold_batchnorms(network, self._discovery.layers)
         return network
 
     def compensated_error(self, mask: Mask) -> float:
@@ -162,9 +157,9 @@ class MaskEvaluator:
         return Evaluation.of(scores.score, seconds=time.perf_counter() - began)
 
     def evaluate_plain(self, mask: Mask) -> Evaluation:
-        """Returns what `plain_network` is worth."""
+        """Returns what the network of a mask is worth that is recalibrated alone: a baseline."""
         began = time.perf_counter()
-        scores = self._scored(_healthy(lambda: self.plain_network(mask)), 0, self.images)
+        scores = self._scored(_healthy(lambda: self.builder.plain(mask)), 0, self.images)
         return Evaluation.of(scores.score, seconds=time.perf_counter() - began)
 
     def _scored(self, network: nn.Module, start: int, stop: int) -> ImageScores:
@@ -172,7 +167,15 @@ class MaskEvaluator:
         size = self._config.batch_size
         first = start // size * size
         part = self._search.take(np.arange(first, min(self.images, -(-stop // size) * size)))
-        scores = _healthy(lambda: image_scores(network, part, task=self._task, batch_size=size))
+        scores = _healthy(
+            lambda: image_scores(
+                network,
+                part,
+                task=self._task,
+                batch_size=size,
+                precision=self.builder.precision,
+            )
+        )
         return scores.between(start - first, stop - first)
 
     def _loss(self, network: nn.Module) -> float:
@@ -222,7 +225,7 @@ class MaskEvaluator:
         """
         space = self._discovery.space
         full = space.full_mask()
-        base = self._loss(self._model)
+        base = self._loss(self._candidate(full))
         curves = {}
         for group in space.groups:
             legal = np.array(group.legal_widths())
@@ -230,7 +233,7 @@ class MaskEvaluator:
             widths = np.array([*sorted(wanted - {group.size}), group.size], dtype=np.int64)
             losses = [
                 self._loss(
-                    self.network(Mask({**full, group.name: subset(group.name, int(width))}))
+                    self._candidate(Mask({**full, group.name: subset(group.name, int(width))}))
                 )
                 for width in widths[:-1]
             ]

@@ -12,6 +12,7 @@ from evosearch.evaluation.data import (
     TrainSplit,
     require_split,
 )
+from evosearch.evaluation.precision import Precision, computing_in, images_last
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.scores import ImageScores, Score
 from evosearch.surgery.modes import evaluating
@@ -50,6 +51,7 @@ def image_scores(
     *,
     task: Task = CLASSIFICATION,
     batch_size: int = BATCH_SIZE,
+    precision: Precision = "float32",
 ) -> ImageScores:
     """Returns the loss and metric of every image of any split, the test split included.
 
@@ -58,6 +60,7 @@ def image_scores(
         split: scored whole and without augmentation.
         task: what the outputs are judged by, on the CPU and as float32.
         batch_size: images per forward pass.
+        precision: what the network computes in.
 
     Raises:
         EvaluationError: a loss is not finite.
@@ -65,9 +68,9 @@ def image_scores(
     """
     place = device_of(model)
     losses, metrics = [], []
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode(), computing_in(precision, place):
         for images, targets in split.batches(batch_size):
-            output = task.outputs(model(images.to(place))).float().cpu()
+            output = task.outputs(model(images_last(images.to(place)))).float().cpu()
             losses.append(task.losses(output, targets))
             metrics.append(task.metrics(output, targets))
     values = torch.cat(losses).double().numpy()

@@ -18,7 +18,9 @@ RIDGE = 1e-2
 """Added to the diagonal of the kept inputs' covariance, as a share of its mean: dead channels
 make it singular."""
 POSITIONS = 16
-"""Output positions of each image that a convolution is fitted on."""
+"""Output positions of each image that a convolution is fitted on, at least."""
+ROWS = 8192
+"""Output positions of all images together, at least: with few images each gives more."""
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -113,35 +115,42 @@ class Compensation:
         self, layer: Layer, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor
     ) -> None:
         if output.ndim != 4:
-            self._targets[layer.module] = output.flatten(0, -2).clone()
+            self._targets[layer.module] = _exact(output.flatten(0, -2).clone())
             return
         images, channels, height, width = output.shape
-        count = min(POSITIONS, height * width)
+        count = min(max(POSITIONS, ROWS // images), height * width)
         rng = generator(self._seed, Stream.STATISTICS, "compensation", layer.module)
         order = rng.random((images, height * width)).argsort(axis=1)[:, :count]
         drawn = torch.from_numpy(order).to(output.device)
         chosen = output.flatten(2).gather(2, drawn[:, None].expand(-1, channels, -1))
         self._drawn[layer.module] = drawn
-        self._targets[layer.module] = chosen.transpose(1, 2).flatten(0, 1)
+        self._targets[layer.module] = _exact(chosen.transpose(1, 2).flatten(0, 1))
 
     def _refit(
         self, layer: Layer, cut: Cut, module: nn.Linear | nn.Conv2d, inputs: tuple[Tensor, ...]
     ) -> None:
-        rows = _drawn_patches(module, inputs[0], self._drawn.get(layer.module))
+        rows = _exact(_drawn_patches(module, inputs[0], self._drawn.get(layer.module)))
         targets = self._targets[layer.module]
         if layer.writes in cut:
             stays = np.setdiff1d(np.arange(targets.shape[1]), cut[layer.writes])
             targets = targets[:, torch.from_numpy(stays).to(targets.device)]
         # Without a bias or BatchNorm behind the layer nothing absorbs a constant shift.
-        absorbed = layer.bias is not None or layer.normalized
+        absorbed = layer.bias is not None or layer.norm is not None
         row_mean, target_mean = rows.mean(0) * absorbed, targets.mean(0) * absorbed
         rows, targets = rows - row_mean, targets - target_mean
-        inner = (rows.T @ rows).double().cpu() / len(rows)
-        cross = (rows.T @ targets).double().cpu() / len(rows)
-        weight = refit(module.weight.flatten(1).double().cpu(), inner, cross)
-        module.weight.copy_(weight.reshape(module.weight.shape))
-        if module.bias is not None:
-            module.bias.copy_(target_mean - module.weight.flatten(1) @ row_mean)
+        # Sums of products need float32, whatever the layers themselves compute in.
+        with torch.autocast(rows.device.type, enabled=False):
+            inner = (rows.T @ rows).double().cpu() / len(rows)
+            cross = (rows.T @ targets).double().cpu() / len(rows)
+            weight = refit(module.weight.flatten(1).double().cpu(), inner, cross)
+            module.weight.copy_(weight.reshape(module.weight.shape))
+            if module.bias is not None:
+                module.bias.copy_(target_mean - module.weight.flatten(1) @ row_mean)
+
+
+def _exact(values: Tensor) -> Tensor:
+    """Returns values as float32, or as what they are where that is wider."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _drawn_patches(module: nn.Linear | nn.Conv2d, inputs: Tensor, drawn: Tensor | None) -> Tensor:

@@ -117,7 +117,7 @@ class _Moments:
         self._products += (rows.T @ rows if full else rows.square().sum(dim=0)).cpu()
 
     def consumer(self, layer: Layer) -> Consumer:
-        absorbed = layer.bias is not None or layer.normalized
+        absorbed = layer.bias is not None or layer.norm is not None
         mean = self._sum / self._count * absorbed
         shift = torch.outer(mean, mean) if self._products.ndim == 2 else mean.square()
         return Consumer(layer=layer, mean=mean, covariance=self._products / self._count - shift)

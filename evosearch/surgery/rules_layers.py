@@ -102,12 +102,19 @@ def _record(
             writes=writes,
             groups=groups,
             mixes=groups == 1,
-            normalized=all("batch_norm" in str(user.target) for user in node.users),
+            norm=_norm_behind(walk, node),
             positions=prod(source[2:]) if transposed else elements // written.numel(),
             outputs=elements // weight.shape[writes],
         )
     )
     return spread(written, -1 if linear else 1, shape)
+
+
+def _norm_behind(walk: Walk, node: fx.Node) -> str | None:
+    users = list(node.users)
+    if len(users) != 1 or "batch_norm" not in str(users[0].target):
+        return None
+    return walk.module(users[0])
 
 
 def _normalization(walk: Walk, node: fx.Node) -> Value:

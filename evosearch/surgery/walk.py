@@ -40,7 +40,8 @@ class Layer:
         writes: dimension of the weight along which its output channels run.
         groups: conv groups.
         mixes: whether it reads every input channel for every output channel.
-        normalized: whether its output goes into BatchNorm alone, which absorbs a constant shift.
+        norm: name of the BatchNorm module that alone reads its output, and so absorbs a constant
+            shift.
         positions: where it is applied in one image; each element of the weight costs so many MACs.
         outputs: output elements for one image, for each position along `writes`.
     """
@@ -52,7 +53,7 @@ class Layer:
     writes: int
     groups: int
     mixes: bool
-    normalized: bool
+    norm: str | None
     positions: int
     outputs: int
 

@@ -1,6 +1,7 @@
 """What a mask is scored to be worth, and that scoring leaves the model alone."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,13 +38,13 @@ def discovery(model: nn.Module) -> Discovery:
     return discover(model, (torch.randn(2, 1, 8, 8),), GroupRules(), seed=0)
 
 
-def make(model: nn.Module, data: SearchData, discovery: Discovery) -> MaskEvaluator:
+def make(model: nn.Module, data: SearchData, discovery: Discovery, **config: Any) -> MaskEvaluator:
     return MaskEvaluator(
         model=model,
         discovery=discovery,
         calibration=data.calibration,
         search=data.search,
-        config=EvaluatorConfig(),
+        config=EvaluatorConfig(**{"precision": "float32", **config}),
         seed=0,
     )
 
@@ -53,12 +54,13 @@ def half(discovery: Discovery, seed: int) -> Mask:
     return Mask({g.name: rng.permutation(g.size) < g.size // 2 for g in discovery.space.groups})
 
 
-def test_the_full_mask_is_the_base_network_exactly(
+def test_the_full_mask_is_the_base_network(
     model: nn.Module, data: SearchData, discovery: Discovery
 ) -> None:
     evaluation = make(model, data, discovery).evaluate(discovery.space.full_mask())
     base = score(model, data.search)
-    assert (evaluation.loss, evaluation.accuracy) == (base.loss, base.accuracy)
+    assert evaluation.loss == pytest.approx(base.loss, rel=1e-5)
+    assert evaluation.accuracy == base.accuracy
     assert evaluation.images == len(data.search) == 350
 
 
@@ -72,6 +74,36 @@ def test_a_mask_is_worth_the_same_whenever_it_is_asked(
     assert values[0] == values[2] == other.evaluate(first).loss
     assert values[0] != values[1]
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_bfloat16_scores_nearly_as_float32_does(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    masks = [half(discovery, seed) for seed in range(6)]
+    losses = {
+        (build, precision): [
+            make(model, data, discovery, build=build, precision=precision).evaluate(mask).loss
+            for mask in masks
+        ]
+        for build in ("compensated", "recalibrated")
+        for precision in ("float32", "bfloat16")
+    }
+    for build in ("compensated", "recalibrated"):
+        exact, coarse = losses[build, "float32"], losses[build, "bfloat16"]
+        assert coarse != exact
+        assert coarse == pytest.approx(exact, rel=0.05)
+
+
+def test_a_recalibrated_candidate_is_the_plain_network(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    """Folding and the memory layout change nothing but the last digits."""
+    images = {"build_images": 200, "calibration_batch": 100}
+    evaluator = make(model, data, discovery, build="recalibrated", **images)
+    for seed in range(3):
+        mask = half(discovery, seed)
+        plain = evaluator.evaluate_plain(mask).loss
+        assert evaluator.evaluate(mask).loss == pytest.approx(plain, rel=1e-4)
 
 
 def test_compensation_helps_random_masks(
@@ -145,7 +177,7 @@ def test_statistics_do_not_depend_on_the_order_of_the_source(
             discovery=discovery,
             calibration=calibration,
             search=data.search,
-            config=EvaluatorConfig(calibration_batch=40, compensation_images=100),
+            config=EvaluatorConfig(calibration_batch=40, build_images=100),
             seed=0,
         )
         losses.append(evaluator.evaluate(mask).loss)

@@ -53,7 +53,7 @@ def _folded(network: Network, group: ChannelGroup) -> Iterator[Tensor]:
         behind = group.members[tensors.index(place.weight) :]
         modules = (network.model.get_submodule(owner(member)) for member in behind)
         norm = next((module for module in modules if isinstance(module, BatchNorm)), None)
-        if layer.normalized and norm is not None and norm.num_features == size:
+        if layer.norm is not None and norm is not None and norm.num_features == size:
             scale, shift = scale_and_shift(norm)
             bias = bias * scale.to(bias) + shift.to(bias)
             weight = weight * scale.to(weight).reshape(-1, *[1] * (weight.ndim - 1))

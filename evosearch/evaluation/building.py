@@ -1,0 +1,115 @@
+"""From a mask to a compact network with weights and statistics that fit it."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from evosearch.evaluation.precision import (
+    Precision,
+    channels_last,
+    computing_in,
+    images_last,
+    resolve_precision,
+)
+from evosearch.evaluation.recalibration import recalibrate
+from evosearch.mask import Mask
+from evosearch.surgery.compaction import compact, dropped_positions
+from evosearch.surgery.compensation import Compensation
+from evosearch.surgery.discovery import Discovery
+
+Build = Literal["compensated", "recalibrated"]
+
+LARGEST_MAP = 2**27
+"""Elements of one layer's output for all images of one pass, at most: half a GiB. A pass holds a
+few such tensors at a time."""
+
+
+@final
+class Builder:
+    """Builds the compact networks of masks, for scoring and for keeps."""
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        discovery: Discovery,
+        batches: Sequence[Tensor],
+        images: int,
+        build: Build,
+        precision: Precision,
+        seed: int,
+    ) -> None:
+        """Takes what networks are built from.
+
+        Args:
+            model: the base network, in eval mode; not changed.
+            discovery: its proven groups and its layers.
+            batches: calibration images on the model's device, `(batch, channels, height, width)`.
+            images: how many of them candidates are built on.
+            build: whether candidates' weights are refitted, or their statistics alone.
+            precision: what candidates compute in.
+            seed: the run's.
+        """
+        self._model, self._discovery, self._seed = model, discovery, seed
+        self._batches, self._build = batches, build
+        self._device = batches[0].device
+        self.precision = resolve_precision(precision, str(self._device))
+        size = len(batches[0])
+        self._few = torch.cat(list(batches))[:images].tensor_split(-(-images // size))
+
+    def candidate(self, mask: Mask) -> nn.Module:
+        """Returns the network that a mask is scored by, its channels last in memory."""
+        network = self._compact(mask)
+        if mask == self._discovery.space.full_mask():
+            return channels_last(network)
+        with computing_in(self.precision, self._device):
+            if self._build == "compensated":
+                self._compensate(network, mask, self._quick)
+                return channels_last(network)
+            network = channels_last(network)
+            recalibrate(network, [images_last(batch) for batch in self._few])
+        return network
+
+    def final(self, mask: Mask) -> nn.Module:
+        """Returns the network that a mask is worth keeping as, in float32.
+
+        It is compensated on all calibration images that fit in memory. The full mask gives a copy
+        of the base network, exactly.
+        """
+        network = self._compact(mask)
+        self._compensate(network, mask, self._thorough)
+        return network
+
+    def plain(self, mask: Mask) -> nn.Module:
+        """Returns the network of a mask, recalibrated and not compensated, in float32."""
+        network = self._compact(mask)
+        recalibrate(network, self._batches)
+        return network
+
+    def _compact(self, mask: Mask) -> nn.Module:
+        return compact(self._model, self._discovery.space.groups, mask).eval()
+
+    def _compensate(self, network: nn.Module, mask: Mask, compensation: Compensation) -> None:
+        drops = dropped_positions(self._discovery.space.groups, mask)
+        if drops:
+            compensation.apply(network, drops)
+
+    @cached_property
+    def _quick(self) -> Compensation:
+        with computing_in(self.precision, self._device):
+            return self._compensation(self._few)
+
+    @cached_property
+    def _thorough(self) -> Compensation:
+        return self._compensation(self._batches)
+
+    def _compensation(self, batches: Sequence[Tensor]) -> Compensation:
+        elements = max(
+            layer.outputs * self._model.get_parameter(layer.weight).shape[layer.writes]
+            for layer in self._discovery.layers
+        )
+        images = torch.cat(list(batches))[: max(2, LARGEST_MAP // elements)]
+        return Compensation(self._model, self._discovery.layers, images, self._seed)
