@@ -3,7 +3,7 @@
 import json
 import time
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import final
 
@@ -69,7 +69,8 @@ class Bench:
         self._trials, self._threads = trials, threads
         self._file = load_space_file(space)
         self._subject = load_subject(self._file, self._place)
-        self._evaluator = cache(self._new_evaluator)
+        # Each holds what every layer gives on hundreds of images.
+        self._evaluator = lru_cache(maxsize=2)(self._new_evaluator)
         for name in ("runs", "plans", "progress", "test"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -100,7 +101,7 @@ class Bench:
                 return replace(row, method=method, ratio=ratio, seconds=plan.seconds)
         name = f"{self._name(method, ratio, seed)}-{stage}"
         began = time.perf_counter()
-        network = self._built(method, plan.mask, chooses, stage)
+        network = self._built(method, plan.mask, 0 if method in RIVALS else chooses, stage)
         if stage in TUNED:
             self._finetune(network, seed, stage, self._folder / "progress" / name)
         seconds = time.perf_counter() - began
