@@ -18,6 +18,14 @@ from quality.results import Row
 STAGES = (*UNTUNED, *TUNED)
 HARDWARE = "a shared virtual machine with 2 x86-64 cores (AVX-512), 24 GB, no GPU"
 PACKAGES = ("evosearch", "torch", "torch-pruning", "optuna", "deap")
+COLOURS = {
+    "uniform": "tab:green",
+    "global": "tab:olive",
+    "layerwise": "tab:purple",
+    "genetic": "tab:red",
+    "rates": "tab:blue",
+}
+"""Of evosearch's strategies; dashed where only inner channels may go."""
 HEAD_RATIO = 0.5
 HEAD_METHODS = ("tp-l1filter-uniform", "uniform-inner", "layerwise", "genetic", "rates")
 """What the README shows beside the base network and torch-pruning's best."""
@@ -67,7 +75,10 @@ def write_page(rows: Sequence[Row], path: Path) -> None:
         " images that the weights never saw.",
         "",
         TEXT,
-        f"![accuracy against MACs]({picture.name})",
+        f"![test accuracy against MACs]({picture.name})",
+        "",
+        "Grey: all of torch-pruning's methods; black: the best of them at each ratio; dashed:"
+        " evosearch with the same channels to cut. Bars: one standard deviation over seeds.",
     ]
     for network in networks:
         own = [row for row in rows if row.network == network]
@@ -124,7 +135,8 @@ def spread(values: Sequence[float], digits: int) -> str:
 def plot(rows: Sequence[Row], networks: Sequence[str], path: Path) -> None:
     """Draws mean accuracy against the MACs: without training, and after distillation.
 
-    Grey are all of torch-pruning's methods; the best of them at each ratio are joined.
+    Grey are all of torch-pruning's methods; black joins the best of them at each ratio. Bars are
+    one standard deviation over seeds.
     """
     mpl.use("Agg")
     figure = Figure(figsize=(11, 4.5 * len(networks)), dpi=150, layout="constrained")
@@ -140,8 +152,10 @@ def plot(rows: Sequence[Row], networks: Sequence[str], path: Path) -> None:
             axes.set_xlabel("MACs, % of the base network")
             axes.set_ylabel("test accuracy, %")
             axes.grid(alpha=0.3)
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(loc="lower right", fontsize=8)
+        drawn = [axes.get_legend_handles_labels() for axes in line]
+        named = {name: handle for own in drawn for handle, name in zip(*own, strict=True)}
+        place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "fontsize": 8}
+        line[1].legend(named.values(), named.keys(), **place)
     figure.savefig(path, format="png")
 
 
@@ -153,10 +167,16 @@ def _draw(axes: Axes, rows: Sequence[Row], before: str, after: str) -> None:
         _line(axes, own, color="0.8", linewidth=0.8, marker=".", zorder=1)
     best = {row.ratio: _best(rivals, row.ratio, before) for row in rivals}
     chosen = [row for row in rivals if row.method == best[row.ratio]]
-    _line(axes, chosen, color="tab:orange", marker="s", label="best of torch-pruning, each ratio")
+    _line(axes, chosen, color="black", marker="s", label="torch-pruning, best at each ratio")
     ours = [row for row in rows if row.method in OURS and row.stage == after]
     for label in dict.fromkeys(row.label for row in ours):
-        _line(axes, [row for row in ours if row.label == label], marker="o", label=label)
+        own = [row for row in ours if row.label == label]
+        method = METHODS[own[0].method]
+        style = {
+            "color": COLOURS[str(method.strategy)],
+            "linestyle": "--" if method.inner else "-",
+        }
+        _line(axes, own, marker="o", label=label, **style)
     for row in rows:
         if row.method == BASE:
             axes.axhline(row.test, color="black", linewidth=0.8, linestyle=":", label="uncut")
