@@ -186,8 +186,8 @@ class Bench:
             groups = self._discovery(method).space.groups
             return compact(self._subject.model, groups, mask).eval()
         if stage == "recalibrated" or method in RIVALS:
-            return self._evaluator(inner, seed).plain_network(mask)
-        return self._evaluator(inner, seed).network(mask)
+            return self._evaluator(inner, seed).builder.plain(mask)
+        return self._evaluator(inner, seed).builder.final(mask)
 
     def _finetune(self, network: nn.Module, seed: int, stage: str, progress: Path) -> None:
         """Fine-tunes a network in place: on labels alone, or on the base network's outputs too."""
