@@ -26,7 +26,7 @@ def attention_map(features: Tensor) -> Tensor:
     Returns:
         `(images, height * width)`.
     """
-    return functional.normalize(features.square().sum(1).flatten(1), dim=1)
+    return functional.normalize(features.float().square().sum(1).flatten(1), dim=1)
 
 
 def attention_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

@@ -24,6 +24,7 @@ from evosearch.evaluation.checkpoint import Checkpoint
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.heads import holders_of_heads
 from evosearch.evaluation.models import torch_seeded
+from evosearch.evaluation.precision import Precision, resolve_precision
 from evosearch.evaluation.scoring import device_of, score
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.evaluation.training import EpochRecord, OnEpoch, Training
@@ -44,6 +45,8 @@ class FinetuneConfig(BaseModel):
         temperature: softens both networks' logits.
         alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
             to 0 where the task's output is no logits.
+        precision: what the forward passes compute in: "bfloat16", "float32", or "auto" for the
+            first where the device is faster with it. Weights and their updates stay float32.
         attention: weight of attention transfer; 0 is none.
         attention_layers: patterns of the modules whose attention maps are matched; empty takes
             the last module of each image size.
@@ -57,6 +60,7 @@ class FinetuneConfig(BaseModel):
     weight_decay: float = Field(default=5e-4, ge=0)
     temperature: float = Field(default=4.0, gt=0)
     alpha: float = Field(default=0.9, ge=0, le=1)
+    precision: Precision = "auto"
     attention: float = Field(default=0.0, ge=0)
     attention_layers: tuple[str, ...] = ()
 
@@ -162,6 +166,8 @@ def distil(
         StorageError: the progress cannot be written.
     """
     require_split(search, SearchSplit)
+    precision = resolve_precision(config.precision, str(device_of(student)))
+    config = config.model_copy(update={"precision": precision})
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
     layers: tuple[str, ...] = ()
     if config.attention:
@@ -183,9 +189,9 @@ def distil(
 
         def loss(images: Tensor, labels: Tensor) -> Tensor:
             with torch.no_grad():
-                target = task.outputs(teacher(images))
+                target = task.outputs(teacher(images)).float()
             total = distillation_loss(
-                task.outputs(student(images)),
+                task.outputs(student(images)).float(),
                 target,
                 labels,
                 temperature=config.temperature,
@@ -199,7 +205,9 @@ def distil(
                 )
             return total
 
-        training = Training(student, train, config, loss, rng, evaluating=holders)
+        training = Training(
+            student, train, config, loss, rng, evaluating=holders, precision=precision
+        )
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
             best.record(None)

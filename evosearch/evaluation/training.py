@@ -14,6 +14,7 @@ from torch.nn import functional
 from evosearch.errors import EvaluationError, InputError
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.models import torch_seeded
+from evosearch.evaluation.precision import Precision, computing_in, images_last
 from evosearch.evaluation.scoring import device_of, score
 from evosearch.evaluation.task import CLASSIFICATION, Task, cross_entropy
 from evosearch.scores import Score
@@ -106,9 +107,23 @@ class Training:
         rng: torch.Generator,
         *,
         evaluating: Sequence[nn.Module] = (),
+        precision: Precision = "float32",
     ) -> None:
-        """Takes what is trained and how; see `run_epochs`."""
+        """Takes what is trained and how.
+
+        The order of the images and their augmentation come from `rng` alone.
+
+        Args:
+            model: changed in place.
+            train: drawn from without replacement, epoch by epoch.
+            schedule: how long and how fast.
+            batch_loss: images and labels of a batch, on the model's device -> mean objective.
+            rng: of the CPU.
+            evaluating: modules of the model that stay in evaluation mode; not those inside them.
+            precision: what the forward passes compute in.
+        """
         require_split(train, TrainSplit)
+        self._precision = precision
         self._model, self._train, self._schedule = model, train, schedule
         self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
         self._done = 0
@@ -144,7 +159,8 @@ class Training:
         # Batches of nearly equal size: a last batch of one image would break BatchNorm.
         for positions in order.tensor_split(self._steps):
             images, labels = self._train.batch(positions, self._rng)
-            loss = self._batch_loss(images.to(place), labels.to(place))
+            with computing_in(self._precision, place):
+                loss = self._batch_loss(images_last(images.to(place)), labels.to(place))
             value = loss.item()
             if not math.isfinite(value):
                 raise EvaluationError(
@@ -181,34 +197,6 @@ class Training:
         torch.set_rng_state(state["dropout"])
         if state["cuda"] is not None:
             torch.cuda.set_rng_state(state["cuda"], device_of(self._model))
-
-
-def run_epochs(
-    model: nn.Module,
-    train: TrainSplit,
-    schedule: Schedule,
-    batch_loss: BatchLoss,
-    rng: torch.Generator,
-    *,
-    evaluating: Sequence[nn.Module] = (),
-) -> Iterator[float]:
-    """Trains a model, yielding the mean objective after every epoch; see `Training`.
-
-    The order of the images and their augmentation come from `rng` alone.
-
-    Args:
-        model: changed in place.
-        train: drawn from without replacement, epoch by epoch.
-        schedule: how long and how fast.
-        batch_loss: images and labels of a batch, on the model's device -> mean objective.
-        rng: of the CPU.
-        evaluating: modules of the model that stay in evaluation mode; not those inside them.
-
-    Raises:
-        EvaluationError: the objective is no longer finite.
-    """
-    training = Training(model, train, schedule, batch_loss, rng, evaluating=evaluating)
-    return training.epochs()
 
 
 def train_base(
@@ -257,7 +245,7 @@ def train_base(
 
     history: list[EpochRecord] = []
     with torch_seeded(integer(seed, Stream.BASE_TRAINING, "dropout"), device_of(model)):
-        for train_loss in run_epochs(model, train, config, loss, rng):
+        for train_loss in Training(model, train, config, loss, rng).epochs():
             record = EpochRecord(
                 epoch=len(history) + 1,
                 epochs=config.epochs,

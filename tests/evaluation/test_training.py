@@ -7,7 +7,7 @@ from evosearch.errors import EvaluationError
 from evosearch.evaluation import data
 from evosearch.evaluation.models import ModelConfig, build_model
 from evosearch.evaluation.scoring import score
-from evosearch.evaluation.training import TrainConfig, run_epochs, train_base
+from evosearch.evaluation.training import TrainConfig, Training, train_base
 from evosearch.evaluation.weights import weights_digest
 from tests.evaluation.helpers import split_of
 
@@ -84,7 +84,7 @@ def test_every_epoch_sees_every_image_once_in_batches_of_nearly_one_size(few):
         return functional.cross_entropy(model(images), labels)
 
     config = TrainConfig(epochs=2, batch_size=32)
-    for _ in run_epochs(model, plain, config, loss, rng()):
+    for _ in Training(model, plain, config, loss, rng()).epochs():
         assert [len(batch) for batch in seen] == [22, 22, 21]
         images = torch.cat(seen)
         order = torch.cdist(images.flatten(1), plain.images[:].flatten(1)).argmin(1)
@@ -99,7 +99,9 @@ def test_the_learning_rate_follows_a_cosine_to_zero():
     with torch.no_grad():
         model.weight.fill_(0.0)
     config = TrainConfig(epochs=2, batch_size=2, lr=0.1, weight_decay=0.0)
-    for _ in run_epochs(model, split, config, lambda x, _: model(x.flatten(1)).mean(), rng()):
+    for _ in Training(
+        model, split, config, lambda x, _: model(x.flatten(1)).mean(), rng()
+    ).epochs():
         pass
     velocity, expected = 0.0, 0.0
     for factor in (1.0, 0.8535533905932737, 0.5, 0.14644660940672627):
