@@ -57,8 +57,8 @@ class Builder:
         self._batches, self._build = batches, build
         self._device = batches[0].device
         self.precision = resolve_precision(precision, str(self._device))
-        size = len(batches[0])
-        self._few = torch.cat(list(batches))[:images].tensor_split(-(-images // size))
+        few = _first(batches, images)
+        self._few = few.tensor_split(-(-len(few) // len(batches[0])))
 
     def candidate(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is scored by, its channels last in memory."""
@@ -111,5 +111,17 @@ class Builder:
             layer.outputs * self._model.get_parameter(layer.weight).shape[layer.writes]
             for layer in self._discovery.layers
         )
-        images = torch.cat(list(batches))[: max(2, LARGEST_MAP // elements)]
+        images = _first(batches, max(2, LARGEST_MAP // elements))
         return Compensation(self._model, self._discovery.layers, images, self._seed)
+
+
+def _first(batches: Sequence[Tensor], count: int) -> Tensor:
+    """Returns the first images of batches, `(images, channels, height, width)`."""
+    found: list[Tensor] = []
+    left = count
+    for batch in batches:
+        found.append(batch[:left])
+        left -= len(found[-1])
+        if not left:
+            break
+    return torch.cat(found)

@@ -1,0 +1,61 @@
+"""Measures the peak memory of a search over torchvision's ResNet-50 at 224 px, on noise.
+
+Everything that a search does is in it: tracing and proof, Gram matrices, one criterion, and trials
+that are compensated and scored. Prints the peak resident memory after each stage.
+
+    .venv/bin/python scripts/bench_memory.py [--calibration 512] [--search 256] [--trials 2]
+"""
+
+import argparse
+import resource
+import tempfile
+from pathlib import Path
+
+import torch
+
+from evosearch.cost import BudgetRequest
+from evosearch.evaluation.spacefile import load_space_file
+from evosearch.run import Limits, Run
+from evosearch.runconfig import SearchConfig
+
+SPACE = Path(__file__).parent.parent / "search_spaces" / "resnet50.toml"
+
+
+def peak() -> str:
+    """Returns the most memory that this process has held so far."""
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+
+
+def main() -> None:
+    """Searches, and prints the peak on the way."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calibration", type=int, default=512, help="images")
+    parser.add_argument("--search", type=int, default=256, help="images")
+    parser.add_argument("--trials", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    file = load_space_file(SPACE)
+    images = {"calibration": args.calibration, "search": args.search}
+    file = file.model_copy(update={"data": file.data.model_copy(update=images)})
+    print(f"torch and evosearch loaded: {peak()}")
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.create(
+            Path(folder) / "run",
+            space_file=file,
+            space_folder=SPACE.parent,
+            search=SearchConfig(strategy="uniform", trials=args.trials),
+            request=BudgetRequest(flops="30%..70%"),
+            on_stage=lambda stage: print(f"before {stage}: {peak()}", flush=True),
+        )
+        print(f"before the first trial: {peak()}", flush=True)
+        run.search(
+            Limits(trials=args.trials),
+            on_trial=lambda trial: print(f"after trial {trial.number}: {peak()}", flush=True),
+        )
+        run.prepared.evaluator.builder.final(run.front.best().mask)
+        print(f"after building the best one for keeps: {peak()}")
+        run.close()
+
+
+if __name__ == "__main__":
+    main()
