@@ -15,7 +15,7 @@ from evosearch.errors import EvaluationError
 from evosearch.evaluation.building import Build, Builder
 from evosearch.evaluation.data import CalibrationSplit, SearchSplit
 from evosearch.evaluation.precision import Precision
-from evosearch.evaluation.scoring import device_of, image_scores
+from evosearch.evaluation.scoring import batch_size_on, device_of, image_scores
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import Bits, Mask
@@ -34,7 +34,8 @@ class EvaluatorConfig(BaseModel):
     """How candidates are scored.
 
     Attributes:
-        batch_size: images per forward pass when scoring.
+        batch_size: images per forward pass when scoring; by default 128 on a CPU, and 1024
+            elsewhere.
         calibration_batch: images per forward pass when statistics are measured.
         build: what makes a candidate of a compact network: "compensated" refits its weights and
             BatchNorm statistics, "recalibrated" its statistics alone, which is several times
@@ -48,7 +49,7 @@ class EvaluatorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
     calibration_batch: int = Field(default=128, ge=2)
     build: Build = "compensated"
     build_images: int = Field(default=512, ge=2)
@@ -98,7 +99,7 @@ class MaskEvaluator:
         self.images = len(search)
         shuffled = generator(seed, Stream.EVALUATION, "order").permutation(len(search))
         self._search = search.take(shuffled)
-        self._config = config
+        self._batch_size = config.batch_size or batch_size_on(device_of(model))
         self._built: OrderedDict[Mask, nn.Module] = OrderedDict()
         # Sources list images class by class; a batch of one class has other statistics than all.
         order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
@@ -164,7 +165,7 @@ class MaskEvaluator:
 
     def _scored(self, network: nn.Module, start: int, stop: int) -> ImageScores:
         # Whole batches from the first image on, so that no image's sums depend on the range.
-        size = self._config.batch_size
+        size = self._batch_size
         first = start // size * size
         part = self._search.take(np.arange(first, min(self.images, -(-stop // size) * size)))
         scores = _healthy(
