@@ -9,7 +9,7 @@ the two. Prints a Markdown report.
 
     pip install -e '.[bench]'
     EVOSEARCH_DATA=DIR .venv/bin/python scripts/bench_evaluator.py --search-list FILE \
-        [--rounds 5] [--tune 12]
+        [--run FOLDER] [--rounds 5] [--tune 12]
 """
 
 import argparse
@@ -130,8 +130,9 @@ class Loop:
 
     def difference(self, mask: Mask) -> float:
         """Returns how far an output of evosearch's network is from torch-pruning's, at most."""
+        networks = self.compacted(mask), self.pruned(mask)  # torch-pruning traces gradients
         with torch.inference_mode():
-            ours, theirs = (f(mask)(self._images[:8]) for f in (self.compacted, self.pruned))
+            ours, theirs = (network(self._images[:8]) for network in networks)
         return float((ours - theirs).abs().max())
 
     def compacted(self, mask: Mask) -> nn.Module:
@@ -321,6 +322,7 @@ def main() -> None:
     """Searches, measures both loops and prints the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--search-list", type=Path, required=True)
+    parser.add_argument("--run", type=Path, help="keep the search there, or go on with it")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tune", type=int, default=12, help="candidates to fine-tune; 0: none")
     args = parser.parse_args()
@@ -330,14 +332,18 @@ def main() -> None:
     groups = file.groups.model_copy(update={"exclude": ("conv1",)})
     data = file.data.model_copy(update={"search": str(args.search_list.resolve())})
     file = file.model_copy(update={"groups": groups, "data": data})
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(
-            Path(folder) / "run",
-            space_file=file,
-            space_folder=SPACE.parent,
-            search=SearchConfig(strategy="rates", trials=TRIALS, evaluator=QUICK),
-            request=BudgetRequest(flops="50%"),
-        )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.run or Path(temporary) / "run"
+        if folder.exists():
+            run = Run.resume(folder)
+        else:
+            run = Run.create(
+                folder,
+                space_file=file,
+                space_folder=SPACE.parent,
+                search=SearchConfig(strategy="rates", trials=TRIALS, evaluator=QUICK),
+                request=BudgetRequest(flops="50%"),
+            )
         run.use_workers(2)
         run.search(Limits(trials=TRIALS))
         print("\n".join(report(run, args.rounds, args.tune)))
