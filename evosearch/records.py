@@ -59,8 +59,8 @@ class Header:
 
     @property
     def size_objective(self) -> Objective:
-        """The size minimised beside the loss: params where only they are limited."""
-        return Objective.PARAMS if self.budget.macs is None else Objective.MACS
+        """The size minimised beside the loss."""
+        return Objective(self.budget.size)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the header as JSON."""

@@ -36,6 +36,10 @@ WorkersOption = Annotated[
 ClusterOption = Annotated[
     str | None, typer.Option(help="Dask scheduler (tcp://host:8786) whose workers measure.")
 ]
+RuntimeOption = Annotated[
+    str | None, typer.Option(help="eager, compile, exported or onnxruntime.")
+]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="Images in one run, for latency.")]
 SizeOption = Annotated[str | None, typer.Option("--x", help="Size axis: flops or params.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
