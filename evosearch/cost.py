@@ -6,7 +6,7 @@ FLOPs are twice that, as `torch.utils.flop_counter` counts them.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from evosearch.errors import InputError
@@ -75,6 +75,8 @@ class Budget:
     params: Bound | None = None
     latency: Bound | None = None
     """In picoseconds as the latency model predicts them; aimed at, and then certified."""
+    relative_latency: bool = False
+    """Whether it was asked for as a share of the base network's latency."""
     least_accuracy: float | None = None
     """Accuracy on the search split, in [0, 1], under which a network is not feasible; aimed at
     and then measured, where the others hold by construction."""
@@ -102,7 +104,7 @@ class Budget:
     def at(self, position: float) -> "Budget":
         """Returns the single budget at `position` in [0, 1]: 0 is the smallest network."""
         points = {name: bound.at(position) for name, bound in self.bounds.items()}
-        return Budget.exactly(**points)
+        return replace(Budget.exactly(**points), relative_latency=self.relative_latency)
 
     @classmethod
     def exactly(cls, **amounts: int) -> Self:
@@ -129,18 +131,19 @@ class Budget:
         return excess
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the bounds as `{resource: [low, high]}`, and the least accuracy if there is."""
+        """Returns the bounds as `{resource: [low, high]}`, and what else there is."""
         bounds = {name: [bound.low, bound.high] for name, bound in self.bounds.items()}
-        floor = self.least_accuracy
-        return bounds if floor is None else {**bounds, "least_accuracy": floor}
+        rest = {"least_accuracy": self.least_accuracy, "relative_latency": self.relative_latency}
+        return bounds | {name: value for name, value in rest.items() if value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Reads what `to_json` wrote."""
-        content = dict(data)
-        floor = content.pop("least_accuracy", None)
-        bounds = {name: Bound(low=low, high=high) for name, (low, high) in content.items()}
-        return cls(**bounds, least_accuracy=floor)
+        content: dict[str, Any] = {
+            name: Bound(low=value[0], high=value[1]) if isinstance(value, list) else value
+            for name, value in data.items()
+        }
+        return cls(**content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +163,13 @@ class BudgetRequest:
     latency: str | None = None
     accuracy_drop: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.latency is None:
+            return
+        if self.accuracy_drop is not None:
+            raise InputError("--latency and --accuracy-drop are both aimed at: give one of them")
+        _read_time(self.latency)
+
     def resolve(self, base: Cost, base_accuracy: float | None = None) -> Budget:
         """Returns the budget in numbers.
 
@@ -172,8 +182,6 @@ class BudgetRequest:
         """
         flops = self.flops
         floor = None
-        if self.latency is not None and self.accuracy_drop is not None:
-            raise InputError("--latency and --accuracy-drop are both aimed at: give one of them")
         if self.accuracy_drop is not None:
             if not 0 <= self.accuracy_drop < 100:
                 raise InputError(
@@ -193,6 +201,7 @@ class BudgetRequest:
             if self.params is None
             else _parse_bound(self.params, "--params", base.params),
             latency=None if self.latency is None else _parse_latency(self.latency, base.latency),
+            relative_latency=self.latency is not None and "%" in self.latency,
             least_accuracy=floor,
         )
 
@@ -227,21 +236,29 @@ def _parse_amount(part: str, text: str, option: str, base: int) -> int:
 
 
 def _parse_latency(text: str, base: int) -> Bound:
+    if not base:
+        raise InputError("--latency: this run has no latency profile; begin a new one with it")
+    number, unit = _read_time(text)
+    amount = int(base * number / 100) if unit == "%" else int(number * _SECONDS[unit])
+    amount = max(1, amount)
+    if amount > base:
+        raise InputError(
+            f"--latency {text!r}: more than the base network's {format_time(base)}; nothing to cut"
+        )
+    return Bound(low=amount, high=amount)
+
+
+def _read_time(text: str) -> tuple[float, str]:
     match = _TIME.fullmatch(text.strip())
     if match is None:
         raise InputError(
             f"--latency {text!r}: expected a time with its unit, such as 3.5ms, or a share of the"
             " base network's, such as 60%"
         )
-    number, unit = float(match["number"]), match["unit"].lower()
-    amount = int(base * number / 100) if unit == "%" else int(number * _SECONDS[unit])
-    if amount < 1:
+    number = float(match["number"])
+    if number == 0:
         raise InputError(f"--latency {text!r}: a budget must be positive")
-    if amount > base:
-        raise InputError(
-            f"--latency {text!r}: more than the base network's {format_time(base)}; nothing to cut"
-        )
-    return Bound(low=amount, high=amount)
+    return number, match["unit"].lower()
 
 
 def format_time(picoseconds: float) -> str:

@@ -83,7 +83,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: str
-    budget: dict[str, list[int] | float]
+    budget: dict[str, list[int] | bool | float]
     segments: tuple[dict[str, Any], ...] = ()
     search: SearchConfig
     space: SpaceFile

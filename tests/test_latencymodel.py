@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from evosearch.cost import Budget, BudgetRequest, Cost, format_time
+from evosearch.cost import Bound, Budget, BudgetRequest, Cost, format_time
 from evosearch.costform import LatencyTerm, Monomial
 from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.latencymodel import Conditions, LatencyModel, Timing
@@ -74,7 +74,8 @@ def test_a_budget_finer_than_the_noise_is_refused() -> None:
 )
 def test_a_latency_budget(text: str, picoseconds: int) -> None:
     budget = BudgetRequest(latency=text).resolve(BASE)
-    assert budget == Budget.exactly(latency=picoseconds)
+    assert budget.latency == Bound(low=picoseconds, high=picoseconds)
+    assert budget.relative_latency == ("%" in text)
     assert budget.size == "latency"
     assert Budget.from_json(budget.to_json()) == budget
 

@@ -58,6 +58,7 @@ def fit_latency(
             for row in rows
         ]
     )
+    features[:, 1:] *= np.ptp(features[:, 1:], axis=0) > 0  # what never changes is overhead
     times = np.append(ratios, 1.0) * base_picoseconds
     weights = np.append(np.ones(len(ratios)), np.sqrt(BASE_WEIGHT)) / times
     scale = np.maximum(features.max(axis=0), 1.0)
