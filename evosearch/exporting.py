@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evosearch.artifact import CARD, Artifact
+from evosearch.artifact import Artifact, write_card
 from evosearch.errors import EvosearchError, InputError
 from evosearch.evaluation.models import ModelConfig, build_model
-from evosearch.files import write_json
 from evosearch.machine import environment
 from evosearch.runconfig import read_run_config
 
@@ -90,7 +89,7 @@ def export_network(artifact: Artifact, kind: str, target: Path) -> float:
                 "environment": environment(torch.get_num_threads()),
             },
         }
-        write_json(partial / CARD, card)
+        write_card(partial, card)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

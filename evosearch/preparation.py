@@ -73,10 +73,14 @@ class Prepared:
             InputError: the run has a latency model, and it is not of this device and versions; or
                 the runtime is not there.
         """
-        meter = make_meter(self.config.search, self.config.space, self.subject)
-        if self.latency is not None:
-            self.latency.conditions.require(meter.conditions)
-        return meter
+        return _run_meter(self.config, self.subject, self.latency)
+
+
+def _run_meter(config: RunConfig, subject: Subject, latency: LatencyModel | None) -> Meter:
+    meter = make_meter(config.search, config.space, subject)
+    if latency is not None:
+        latency.conditions.require(meter.conditions)
+    return meter
 
 
 def make_meter(search: SearchConfig, space_file: SpaceFile, subject: Subject) -> Meter:
@@ -221,18 +225,9 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         InputError: the config is not valid, or the space is not what the study is about.
     """
     config = read_run_config(folder)
-    require_unchanged(folder / CONFIG, config, header)
     with torch_threads(config.search.threads):
         on_stage("base network and search space")
-        subject = load_subject(config.space, Path(config.folder), weights=folder / BASE)
-        latency = LatencyModel.load(folder / LATENCY) if header.base_cost.latency else None
-        if latency is not None:
-            subject = _timed(subject, latency)
-        if subject.discovery.space.digest != header.space_digest:
-            raise InputError(
-                f"{folder}: the search space is no longer the one that this run began with"
-                " (model code, group rules or evosearch changed); start a new run"
-            )
+        subject, latency = _reopen_subject(folder, header, config)
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(config.search, subject, config.space.finetune)
         try:
@@ -249,6 +244,33 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         knowledge=knowledge,
         latency=latency,
     )
+
+
+def reopen_meter(folder: Path, header: Header) -> Meter:
+    """Loads again what times the networks of the run in a folder, and nothing else.
+
+    Raises:
+        InputError: as `reopen` and `Prepared.meter` do.
+    """
+    config = read_run_config(folder)
+    return _run_meter(config, *_reopen_subject(folder, header, config))
+
+
+def _reopen_subject(
+    folder: Path, header: Header, config: RunConfig
+) -> tuple[Subject, LatencyModel | None]:
+    require_unchanged(folder / CONFIG, config, header)
+    subject = load_subject(config.space, Path(config.folder), weights=folder / BASE)
+    latency = None
+    if header.base_cost.latency:
+        latency = LatencyModel.load(folder / LATENCY)
+        subject = _timed(subject, latency)
+    if subject.discovery.space.digest != header.space_digest:
+        raise InputError(
+            f"{folder}: the search space is no longer the one that this run began with"
+            " (model code, group rules or evosearch changed); start a new run"
+        )
+    return subject, latency
 
 
 @dataclass(frozen=True)
