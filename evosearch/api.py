@@ -92,6 +92,7 @@ def search(
     *,
     flops: str | None = None,
     params: str | None = None,
+    latency: str | None = None,
     accuracy_drop: float | None = None,
     strategy: str | None = None,
     trials: int | None = None,
@@ -109,6 +110,8 @@ def search(
         space: the space file.
         flops: of one image: "50%" of the base network, "40M", or a range "30%..70%".
         params: likewise; budgets that are given together hold together.
+        latency: of one batch on this device, under the conditions in [search.latency]: "60%" of
+            the base network's, or "3.5ms"; the winner is measured.
         accuracy_drop: points of search accuracy that may be lost; the FLOPs are minimised then.
         strategy: who proposes masks.
         trials: evaluated masks in all.
@@ -130,7 +133,9 @@ def search(
         "device": device,
         "baselines": baselines,
     }
-    request = BudgetRequest(flops=flops, params=params, accuracy_drop=accuracy_drop)
+    request = BudgetRequest(
+        flops=flops, params=params, latency=latency, accuracy_drop=accuracy_drop
+    )
     begun = begin(Path(space), request, settings=settings, out=None if out is None else Path(out))
     return _searched(begun, begun.prepared.config.search.trials, seconds, workers, on_trial)
 
@@ -140,6 +145,7 @@ def resume(
     *,
     flops: str | None = None,
     params: str | None = None,
+    latency: str | None = None,
     accuracy_drop: float | None = None,
     trials: int | None = None,
     seconds: float | None = None,
@@ -150,8 +156,9 @@ def resume(
 
     Args:
         folder: of the run.
-        flops: with `params` or `accuracy_drop`, another budget from the next trial on.
+        flops: with the other three, another budget from the next trial on.
         params: see `flops`.
+        latency: see `flops`.
         accuracy_drop: see `flops`.
         trials: evaluated masks in all, earlier ones included; None is the run's own.
         seconds: wall time of this session; None is no limit.
@@ -163,7 +170,9 @@ def resume(
     """
     from evosearch.run import Run as Search
 
-    request = BudgetRequest(flops=flops, params=params, accuracy_drop=accuracy_drop)
+    request = BudgetRequest(
+        flops=flops, params=params, latency=latency, accuracy_drop=accuracy_drop
+    )
     opened = Search.resume(Path(folder), request=request if _asks(request) else None)
     total = trials or opened.prepared.config.search.trials
     return _searched(opened, total, seconds, workers, on_trial)
@@ -222,10 +231,14 @@ def begin(
 
     if request is None or not _asks(request):
         raise InputError(
-            "a search needs a budget: --flops 50%, --params 0.2M or --accuracy-drop 1.0"
+            "a search needs a budget: --flops 50%, --params 0.2M, --latency 60% or"
+            " --accuracy-drop 1.0"
         )
     file = load_space_file(space)
     given = {name: value for name, value in settings.items() if value is not None}
+    conditions = {name: x for name, x in given.pop("latency", {}).items() if x is not None}
+    if conditions:
+        given["latency"] = {**file.search.get("latency", {}), **conditions}
     return Search.create(
         out or _next_folder(Path("runs"), space.stem),
         space_file=file,
@@ -253,6 +266,7 @@ def _searched(
         outcome = search.search(Limits(trials=trials, seconds=seconds), on_trial=on_trial)
         if outcome is Outcome.TRIALS and search.prepared.config.search.baselines:
             search_baselines(search)
+        search.certify()
     finally:
         search.close()
     return load_run(search.folder)

@@ -10,9 +10,10 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
+from evosearch.card import CARD_TEXT, card_markdown
 from evosearch.errors import InputError
 from evosearch.evaluation.weights import save_weights
-from evosearch.files import write_json, writing
+from evosearch.files import write_json, write_text, writing
 from evosearch.mask import Mask
 from evosearch.surgery import rebuild as rebuild_module
 
@@ -71,7 +72,7 @@ class Artifact:
         with writing(folder):
             partial.mkdir(parents=True)
             write_json(partial / PLAN, plan)
-            write_json(partial / CARD, card)
+            write_card(partial, card)
             save_weights(network, partial / WEIGHTS)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
@@ -127,10 +128,17 @@ class Artifact:
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name in (PLAN, WEIGHTS, CARD):
+        for name in (PLAN, WEIGHTS):
             shutil.copyfile(self.folder / name, partial / name)
+        write_card(partial, self.card)
         shutil.copyfile(rebuild_module.__file__, partial / "load.py")
         partial.rename(target)
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Writes a card into a folder, for programs (JSON) and for people (Markdown)."""
+    write_json(folder / CARD, card)
+    write_text(folder / CARD_TEXT, card_markdown(card))
 
 
 def _require_sizes(path: Path, modules: Any) -> None:

@@ -1,11 +1,16 @@
-"""Which size to try next when the budget is an accuracy: the smallest network that keeps it.
+"""What trials are proposed for where the budget is measured: an accuracy, or a latency.
 
-After the pruning-rate controller of Play and Prune (Singh et al. 2019, arXiv 1905.04446): the
-user gives a tolerated drop, and the step to a smaller network shrinks as the slack goes to zero.
+The smallest network that keeps an accuracy is searched size by size, after the pruning-rate
+controller of Play and Prune (Singh et al. 2019, arXiv 1905.04446): the user gives a tolerated
+drop, and the step to a smaller network shrinks as the slack goes to zero. A latency is predicted
+by a model, which timings of the front correct now and then.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
 
+from evosearch.certificate import Check, interval
 from evosearch.cost import Bound, Budget, Cost
 from evosearch.records import Header, Segment
 from evosearch.trial import Trial
@@ -62,6 +67,35 @@ def next_aim(
         target = size * (low / size) ** fraction
     macs = max(round(target), smallest.macs)
     return Budget(macs=Bound(low=macs, high=macs), params=budget.params)
+
+
+def corrected_aim(budget: Budget, checks: Sequence[Check], base_picoseconds: int) -> Budget:
+    """Returns a latency budget in the model's terms, corrected by what was measured.
+
+    The correction is the median over the checks of the upper end of the measured interval over
+    the prediction, so that what meets the aim can be certified.
+
+    Args:
+        budget: what the user asked for; has a latency.
+        checks: trials that were timed; without any there is nothing to correct by.
+        base_picoseconds: the base network's latency.
+    """
+    assert budget.latency is not None
+    factors = [interval(c.timing, budget, base_picoseconds)[1] / c.predicted for c in checks]
+    amount = max(1, int(budget.latency.high / median(factors or [1.0])))
+    return replace(budget, latency=Bound(low=amount, high=amount))
+
+
+def is_due(segments: Sequence[Segment], trials: int) -> bool:
+    """Returns whether it is time for another aim, if the budget is aimed at and not exact.
+
+    With a latency, parts double in length: every new aim has the strategy begin anew.
+    """
+    open_segment = segments[-1]
+    tried = trials - open_segment.first
+    if open_segment.budget.latency is not None:
+        return tried >= max(SEGMENT_TRIALS, open_segment.first)
+    return open_segment.budget.least_accuracy is not None and tried >= SEGMENT_TRIALS
 
 
 def _largest_in_vain(

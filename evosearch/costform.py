@@ -1,6 +1,6 @@
 """What a module costs, exactly: a polynomial in the widths of its channel groups."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,11 +34,28 @@ class CostTerm:
 
     def evaluate(self, widths: Mapping[str, int]) -> Cost:
         """Returns the module's cost at the given widths."""
-        totals = {}
-        for resource in RESOURCES:
-            monomials: tuple[Monomial, ...] = getattr(self, resource)
-            totals[resource] = sum(
-                m.coefficient * int(np.prod([widths[g] for g in m.groups], dtype=np.int64))
-                for m in monomials
-            )
-        return Cost(**totals)
+        return Cost(**{name: _total(getattr(self, name), widths) for name in RESOURCES})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTerm:
+    """A part of the predicted time of one batch, as a sum of monomials in the widths.
+
+    Attributes:
+        name: what takes the time: a module, or "overhead".
+        picoseconds: each coefficient is rounded up.
+    """
+
+    name: str
+    picoseconds: tuple[Monomial, ...]
+
+    def evaluate(self, widths: Mapping[str, int]) -> int:
+        """Returns the part's picoseconds at the given widths."""
+        return _total(self.picoseconds, widths)
+
+
+def _total(monomials: Iterable[Monomial], widths: Mapping[str, int]) -> int:
+    return sum(
+        m.coefficient * int(np.prod([widths[g] for g in m.groups], dtype=np.int64))
+        for m in monomials
+    )

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evosearch.artifact import CARD, Artifact
+from evosearch.artifact import Artifact, write_card
 from evosearch.errors import EvosearchError, InputError
 from evosearch.evaluation.models import ModelConfig, build_model
-from evosearch.files import write_json
 from evosearch.machine import environment
 from evosearch.runconfig import read_run_config
 
@@ -67,7 +66,7 @@ def export_network(artifact: Artifact, kind: str, target: Path) -> float:
     """
     if target.exists():
         raise InputError(f"{target}: exists already; name a new folder")
-    _require_packages(kind)
+    require_packages(kind)
     config = ModelConfig.model_validate(artifact.plan["model"])
     if not config.input or isinstance(config.input[0], list | tuple):
         raise InputError("export writes networks of one image tensor; this one takes several")
@@ -90,7 +89,7 @@ def export_network(artifact: Artifact, kind: str, target: Path) -> float:
                 "environment": environment(torch.get_num_threads()),
             },
         }
-        write_json(partial / CARD, card)
+        write_card(partial, card)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -113,7 +112,7 @@ def verify(folder: Path) -> tuple[float, float]:
     kind = next((k for k, name in FILES.items() if (folder / name).is_file()), None)
     if kind is None or not (folder / CHECK).is_file():
         raise InputError(f"{folder}: holds no exported network with its checks")
-    _require_packages(kind)
+    require_packages(kind)
     code = _RUN[kind] + _COMPARE % (BATCHES,)
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder / FILES[kind]), str(folder / CHECK)],
@@ -137,18 +136,28 @@ def verify(folder: Path) -> tuple[float, float]:
 
 
 def _write(network: nn.Module, kind: str, shape: tuple[int, ...], path: Path) -> None:
-    images = torch.zeros(2, *shape)
-    batch = torch.export.Dim("batch")
     if kind == "pt2":
+        images, batch = torch.zeros(2, *shape), torch.export.Dim("batch")
         torch.export.save(
             torch.export.export(network, (images,), dynamic_shapes=({0: batch},)), path
         )
         return
+    write_onnx(network, shape, path)
+
+
+def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
+    """Writes a network as an ONNX file that takes batches of any size.
+
+    Args:
+        network: in eval mode, on the CPU.
+        shape: of one image.
+        path: of the file.
+    """
     program: Any = torch.onnx.export(
         network,
-        (images,),
+        (torch.zeros(2, *shape),),
         dynamo=True,
-        dynamic_shapes=({0: batch},),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
         input_names=["images"],
         output_names=["outputs"],
         verbose=False,
@@ -181,7 +190,12 @@ def _space_folder(artifact: Artifact) -> Path:
     return Path(read_run_config(config.parent).folder)
 
 
-def _require_packages(kind: str) -> None:
+def require_packages(kind: str) -> None:
+    """Checks that what a format needs is installed.
+
+    Raises:
+        InputError: something is not; names the pip command.
+    """
     missing = [
         name
         for name in (("onnx", "onnxscript", "onnxruntime") if kind == "onnx" else ())

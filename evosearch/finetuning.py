@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from evosearch.artifact import Artifact
+from evosearch.certificate import Certificate
 from evosearch.cost import Budget, Cost
 from evosearch.evaluation.distillation import Distillation, distil
 from evosearch.evaluation.scoring import score
@@ -25,7 +26,7 @@ from evosearch.planning import (
     pick_plan,
     remember_plan,
 )
-from evosearch.preparation import Prepared, reopen
+from evosearch.preparation import Prepared, make_meter, reopen
 from evosearch.runconfig import read_run_config
 from evosearch.runlog import RunLog
 from evosearch.scores import Score
@@ -189,7 +190,7 @@ def _finetune(
         progress=progress,
     )
 
-    on_stage("test")
+    on_stage("latency and test")
     report = TestReport(
         folder / TEST_LEDGER,
         prepared.config.space.data,
@@ -228,6 +229,7 @@ def _finetune(
             "seed": study.header.seed,
             "space_digest": study.header.space_digest,
             "networks": [_entry(network, space.base_cost) for network in networks],
+            "latency": _latency(folder, prepared, plan),
             "notes": [
                 "search accuracy is optimistic: the search and the best epoch were selected"
                 " on that split",
@@ -247,6 +249,19 @@ def _finetune(
         artifact=artifact,
         test_opened=report.opened,
     )
+
+
+def _latency(folder: Path, prepared: Prepared, plan: Plan) -> Mapping[str, Any]:
+    """Returns what a plan takes here, and what the run certified of it."""
+    search, space_file = prepared.config.search, prepared.config.space
+    meter = make_meter(search, space_file, prepared.subject)
+    certificate = Certificate.load(folder)
+    winner = None if certificate is None else certificate.winner
+    return {
+        "timing": asdict(meter.time(plan.mask)),
+        "conditions": asdict(meter.conditions),
+        "certificate": str(certificate) if winner and winner.trial == plan.trial else None,
+    }
 
 
 def _own_budget(plan: Plan, study: Study) -> Budget:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby, islice
 
-from evosearch.controller import SEGMENT_TRIALS
+from evosearch.certificate import Check
+from evosearch.controller import is_due
 from evosearch.cost import Budget
 from evosearch.errors import EvosearchError, InputError
 from evosearch.front import ParetoFront
@@ -64,6 +65,7 @@ def search(
     executor: Executor,
     store: ScoreStore,
     limits: Limits,
+    measure_front: Callable[[Study], tuple[Check, ...]] = lambda _: (),
     on_trial: Callable[[Trial], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
@@ -80,6 +82,7 @@ def search(
         executor: measures masks.
         store: keeps the scores of images.
         limits: when to stop.
+        measure_front: times candidates where the budget has a latency, now and then.
         on_trial: called after every record.
         should_stop: asked before every evaluation.
 
@@ -121,7 +124,7 @@ def search(
                 checkpoint=checkpoint,
             )
             _search_segment(study, strategy, ladder, checkpoint, record)
-            begin_segment(study, study.budget, space)
+            begin_segment(study, study.requested, space, measure_front(study))
     except _Ended as end:
         return end.outcome
 
@@ -170,8 +173,7 @@ def _search_segment(
             known.setdefault(trial.mask, trial)
         started = []
         generation += 1
-        tried = len(study.trials) - first
-        if study.budget.least_accuracy is not None and tried >= SEGMENT_TRIALS:
+        if is_due(study.segments, len(study.trials)):
             return
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,15 @@ def resolve_device(name: str) -> str:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {name!r}: not available here ({reason})") from error
     return name
+
+
+def device_name(device: str) -> str:
+    """Returns what people call a device of torch's, with what its speed depends on."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    cpu = _cpu()
+    name = cpu.get("model name") or platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} CPUs, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def environment(threads: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
+from evosearch.certificate import Certificate
 from evosearch.cost import Budget, BudgetRequest, Cost
 from evosearch.errors import InputError, unknown_name
 from evosearch.files import write_json, writing
@@ -64,8 +65,8 @@ def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> P
     Args:
         folder: of the run.
         study: its study.
-        pick: "knee", "best" (least loss), "smallest" or a trial's number; None for the knee, or
-            for the smallest where the budget is an accuracy.
+        pick: "knee", "best" (least loss), "smallest" or a trial's number; None for the trial that
+            the run certified, or the smallest where the budget is an accuracy, or else the knee.
         at: a budget such as "flops=37%"; then the best known plan within it is meant.
 
     Raises:
@@ -73,6 +74,9 @@ def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> P
     """
     if at is not None:
         return plan_at(folder, study, parse_at(at, study.header.base_cost))
+    certificate = Certificate.load(folder)
+    if pick is None and certificate is not None and certificate.winner is not None:
+        pick = str(certificate.winner.trial)
     return _plan(_picked_trial(study, pick))
 
 

@@ -3,13 +3,14 @@
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from evosearch.controller import next_aim
-from evosearch.cost import Budget, BudgetRequest
+from evosearch.certificate import Check
+from evosearch.controller import corrected_aim, next_aim
+from evosearch.cost import Bound, Budget, BudgetRequest
 from evosearch.errors import InputError
 from evosearch.evaluation.base import Subject, load_subject
 from evosearch.evaluation.evaluator import MaskEvaluator
@@ -19,6 +20,9 @@ from evosearch.evaluation.training import OnEpoch
 from evosearch.evaluation.weights import save_weights
 from evosearch.files import StorageError, write_json, write_text, writing
 from evosearch.knowledge import Knowledge
+from evosearch.latency.meter import Meter
+from evosearch.latency.profile import profile
+from evosearch.latencymodel import LatencyModel
 from evosearch.machine import ENVIRONMENT, environment, resolve_device, torch_threads
 from evosearch.measuring import OnStage, make_evaluator, measure_knowledge, measure_references
 from evosearch.records import Header
@@ -42,7 +46,7 @@ from evosearch.surgery.criteria import criterion_class
 from evosearch.trial import Evaluation
 
 SPACE, KNOWLEDGE, BASE = "space.toml", "knowledge.npz", "base.safetensors"
-PROOF = "proof.json"
+PROOF, LATENCY = "proof.json", "latency.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +58,47 @@ class Prepared:
         subject: base network, data and proven space.
         evaluator: measures masks.
         knowledge: what the strategies read.
+        latency: the model of it, where the budget has one.
     """
 
     config: RunConfig
     subject: Subject
     evaluator: MaskEvaluator
     knowledge: Knowledge
+    latency: LatencyModel | None = None
+
+    def meter(self) -> Meter:
+        """Returns what times networks of this run.
+
+        Raises:
+            InputError: the run has a latency model, and it is not of this device and versions; or
+                the runtime is not there.
+        """
+        return _run_meter(self.config, self.subject, self.latency)
+
+
+def _run_meter(config: RunConfig, subject: Subject, latency: LatencyModel | None) -> Meter:
+    meter = make_meter(config.search, config.space, subject)
+    if latency is not None:
+        latency.conditions.require(meter.conditions)
+    return meter
+
+
+def make_meter(search: SearchConfig, space_file: SpaceFile, subject: Subject) -> Meter:
+    """Returns what times the compact networks of a subject."""
+    return Meter(
+        model=subject.model.to(search.device),
+        section=space_file.model,
+        discovery=subject.discovery,
+        config=search.latency,
+        device=search.device,
+    )
+
+
+def _timed(subject: Subject, model: LatencyModel) -> Subject:
+    """Returns a subject whose space knows its latency."""
+    space = model.timed(subject.discovery.space)
+    return replace(subject, discovery=replace(subject.discovery, space=space))
 
 
 def prepare(
@@ -96,9 +135,18 @@ def prepare(
     with torch_threads(search.threads):
         on_stage("base network and search space")
         subject = load_subject(space_file, space_folder, on_epoch=on_epoch)
+        base_cost = subject.discovery.space.base_cost
+        latency = None
+        if request.latency is not None:
+            latency = profile(make_meter(search, space_file, subject), on_stage)
+            subject = _timed(subject, latency)
+            base_cost = replace(base_cost, latency=latency.base_picoseconds)
         space = subject.discovery.space
-        # Refuses what cannot be before anything is measured; the accuracy is not known yet.
-        space.require_reachable(request.resolve(space.base_cost, base_accuracy=1.0))
+        # Refuses what cannot be before the run measures; the accuracy is not known yet.
+        budget = request.resolve(base_cost, base_accuracy=1.0)
+        if latency is not None:
+            latency.require_finer(budget)
+        space.require_reachable(budget)
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(search, subject, space_file.finetune)
         knowledge = measure_knowledge(evaluator, space, search, on_stage)
@@ -106,7 +154,7 @@ def prepare(
         began = time.perf_counter()
         base_scores = evaluator.image_scores(space.full_mask(), 0, evaluator.images)
         base = Evaluation.of(base_scores.score, seconds=time.perf_counter() - began)
-        budget = request.resolve(space.base_cost, base.accuracy)
+        budget = request.resolve(base_cost, base.accuracy)
         references = measure_references(evaluator, space, budget, base, knowledge)
     config = RunConfig(
         folder=str(space_folder.resolve()),
@@ -120,13 +168,19 @@ def prepare(
         sizes=space.sizes,
         least_widths=dict(zip(space.sizes, space.least_widths.tolist(), strict=True)),
         budget=budget,
-        base_cost=space.base_cost,
+        base_cost=base_cost,
         strategy=search.strategy,
         seed=search.seed,
         references=references,
         config=settings_of(config),
     )
-    prepared = Prepared(config=config, subject=subject, evaluator=evaluator, knowledge=knowledge)
+    prepared = Prepared(
+        config=config,
+        subject=subject,
+        evaluator=evaluator,
+        knowledge=knowledge,
+        latency=latency,
+    )
     _write_folder(folder, prepared, header, base_scores)
     return prepared
 
@@ -156,6 +210,8 @@ def _write_folder(
         }
         write_json(partial / PROOF, proofs)
         prepared.knowledge.save(partial / KNOWLEDGE)
+        if prepared.latency is not None:
+            prepared.latency.save(partial / LATENCY)
         ScoreStore(partial / SCORES).put(header.references[0].mask, base_scores)
         save_weights(prepared.subject.model, partial / BASE)
         write_json(partial / ENVIRONMENT, environment(prepared.config.search.threads))
@@ -178,15 +234,9 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         InputError: the config is not valid, or the space is not what the study is about.
     """
     config = read_run_config(folder)
-    require_unchanged(folder / CONFIG, config, header)
     with torch_threads(config.search.threads):
         on_stage("base network and search space")
-        subject = load_subject(config.space, Path(config.folder), weights=folder / BASE)
-        if subject.discovery.space.digest != header.space_digest:
-            raise InputError(
-                f"{folder}: the search space is no longer the one that this run began with"
-                " (model code, group rules or evosearch changed); start a new run"
-            )
+        subject, latency = _reopen_subject(folder, header, config)
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(config.search, subject, config.space.finetune)
         try:
@@ -196,7 +246,40 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
             knowledge = measure_knowledge(evaluator, space, config.search, on_stage)
             with writing(folder / KNOWLEDGE):
                 knowledge.save(folder / KNOWLEDGE)
-    return Prepared(config=config, subject=subject, evaluator=evaluator, knowledge=knowledge)
+    return Prepared(
+        config=config,
+        subject=subject,
+        evaluator=evaluator,
+        knowledge=knowledge,
+        latency=latency,
+    )
+
+
+def reopen_meter(folder: Path, header: Header) -> Meter:
+    """Loads again what times the networks of the run in a folder, and nothing else.
+
+    Raises:
+        InputError: as `reopen` and `Prepared.meter` do.
+    """
+    config = read_run_config(folder)
+    return _run_meter(config, *_reopen_subject(folder, header, config))
+
+
+def _reopen_subject(
+    folder: Path, header: Header, config: RunConfig
+) -> tuple[Subject, LatencyModel | None]:
+    require_unchanged(folder / CONFIG, config, header)
+    subject = load_subject(config.space, Path(config.folder), weights=folder / BASE)
+    latency = None
+    if header.base_cost.latency:
+        latency = LatencyModel.load(folder / LATENCY)
+        subject = _timed(subject, latency)
+    if subject.discovery.space.digest != header.space_digest:
+        raise InputError(
+            f"{folder}: the search space is no longer the one that this run began with"
+            " (model code, group rules or evosearch changed); start a new run"
+        )
+    return subject, latency
 
 
 @dataclass(frozen=True)
@@ -221,11 +304,13 @@ def change_budget(folder: Path, study: Study, request: BudgetRequest) -> None:
     Raises:
         InputError: the budget is at fault or out of reach.
     """
-    base = study.header.references[0]
-    budget = request.resolve(base.cost, base.evaluation.accuracy)
+    accuracy = study.header.references[0].evaluation.accuracy
+    budget = request.resolve(study.header.base_cost, accuracy)
     space = load_space(folder / SPACE)
     space.require_reachable(budget)
-    if budget != study.budget:
+    if budget.latency is not None:
+        LatencyModel.load(folder / LATENCY).require_finer(budget)
+    if budget != study.requested:
         begin_segment(study, budget, space)
     config = read_run_config(folder)
     segments = tuple(segment.to_json() for segment in study.segments)
@@ -234,9 +319,18 @@ def change_budget(folder: Path, study: Study, request: BudgetRequest) -> None:
         write_text(folder / CONFIG, text)
 
 
-def begin_segment(study: Study, budget: Budget, space: SearchSpace) -> None:
+def begin_segment(
+    study: Study, budget: Budget, space: SearchSpace, checks: tuple[Check, ...] = ()
+) -> None:
     """Begins the part of a study that serves a budget, at the size to try first."""
     aim = budget
+    checks = checks or study.segments[-1].checks
+    if budget.latency is not None:
+        aim = corrected_aim(budget, checks, study.header.base_cost.latency)
+        assert aim.latency is not None
+        least = space.smallest_cost.latency
+        if aim.latency.high < least:
+            aim = replace(aim, latency=Bound(low=least, high=least))
     if budget.least_accuracy is not None:
         aim = next_aim(study.trials, study.segments, budget, study.header, space.smallest_cost)
-    study.begin_segment(budget, aim)
+    study.begin_segment(budget, aim, checks)

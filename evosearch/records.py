@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from evosearch.certificate import Check
 from evosearch.cost import Budget, Cost
 from evosearch.errors import InputError
 from evosearch.mask import Mask
@@ -59,8 +60,8 @@ class Header:
 
     @property
     def size_objective(self) -> Objective:
-        """The size minimised beside the loss: params where only they are limited."""
-        return Objective.PARAMS if self.budget.macs is None else Objective.MACS
+        """The size minimised beside the loss."""
+        return Objective(self.budget.size)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the header as JSON."""
@@ -117,13 +118,21 @@ class Segment:
     Attributes:
         first: number of its first trial.
         budget: what is feasible from here on.
-        aim: what trials are proposed for: the budget itself, or a size that the search for the
-            smallest network of some accuracy tries.
+        aim: what trials are proposed for: the budget itself; a size that the search for the
+            smallest network of some accuracy tries; or, with a latency, the budget over the
+            correction that the checks call for.
+        checks: trials that were timed before it began.
     """
 
     first: int
     budget: Budget
     aim: Budget
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def feasible(self) -> Budget:
+        """What a trial must meet: of latency, what the corrected model allows."""
+        return self.budget if self.budget.latency is None else self.aim
 
     def to_json(self) -> dict[str, Any]:
         """Returns the segment as JSON."""
@@ -131,6 +140,7 @@ class Segment:
             "first": self.first,
             "budget": self.budget.to_json(),
             "aim": self.aim.to_json(),
+            **({"checks": [asdict(check) for check in self.checks]} if self.checks else {}),
         }
 
     @classmethod
@@ -140,6 +150,7 @@ class Segment:
             first=data["first"],
             budget=Budget.from_json(data["budget"]),
             aim=Budget.from_json(data["aim"]),
+            checks=tuple(Check.from_json(item) for item in data.get("checks", ())),
         )
 
 

@@ -2,15 +2,19 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import final
 
+from evosearch.certificate import Certificate, Check
 from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import EvosearchError
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
 from evosearch.front import ParetoFront
+from evosearch.latency.certifying import certify, check_front
+from evosearch.latency.meter import Meter
 from evosearch.loop import EXHAUSTED, Limits, Outcome, search
 from evosearch.machine import torch_threads, warn_of_changes
 from evosearch.measuring import OnStage
@@ -95,6 +99,8 @@ class Run:
             if request is not None:
                 change_budget(folder, study, request)
             prepared = reopen(folder, study.header, on_stage)
+            if study.requested.latency is not None:
+                prepared.meter()  # refuses another device before anything is searched
             changes = warn_of_changes(folder, prepared.config.search.threads)
             run = cls(folder, prepared, study, lock)
             run._log.event("resume", trials=len(study.trials))
@@ -183,6 +189,7 @@ class Run:
                     executor=self._executor,
                     store=ScoreStore(self.folder / SCORES),
                     limits=limits,
+                    measure_front=self._measure_front,
                     on_trial=recorded,
                     should_stop=should_stop,
                 )
@@ -191,6 +198,30 @@ class Run:
             raise
         self._log.event("end", trials=len(study.trials), outcome=outcome.value)
         return outcome
+
+    def _measure_front(self, study: Study) -> tuple[Check, ...]:
+        if study.requested.latency is None:
+            return ()
+        checks = check_front(study, self._meter)
+        for check in checks:
+            self._log.event("latency", trial=check.trial, timing=str(check.timing))
+        return checks
+
+    @cached_property
+    def _meter(self) -> Meter:
+        return self.prepared.meter()
+
+    def certify(self) -> Certificate | None:
+        """Times the winner against the base network, where the budget has a latency.
+
+        Returns:
+            What came of it; None where there is nothing to certify.
+        """
+        if self.prepared.latency is None or self.study.requested.latency is None:
+            return None
+        certificate = certify(self.folder, self.study, self._meter, self.prepared.latency)
+        self._log.event("certificate", certified=certificate.certified, text=str(certificate))
+        return certificate
 
     def close(self) -> None:
         """Frees the run for other processes."""

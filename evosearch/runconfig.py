@@ -13,6 +13,7 @@ from evosearch.config import read_toml, validated
 from evosearch.errors import InputError
 from evosearch.evaluation.evaluator import EvaluatorConfig
 from evosearch.evaluation.spacefile import SpaceFile
+from evosearch.latencymodel import LatencyConfig
 from evosearch.records import Header
 from evosearch.strategies import strategy_class
 from evosearch.strategies.genetic import NsgaConfig
@@ -38,6 +39,7 @@ class SearchConfig(BaseModel):
         baselines: whether random, uniform and global plans are searched beside, at as many full
             evaluations.
         evaluator: how candidates are scored.
+        latency: under which conditions latency is measured.
         genetic, layerwise, rates: settings of those strategies.
     """
 
@@ -53,6 +55,7 @@ class SearchConfig(BaseModel):
     criterion: str = "two_step"
     baselines: bool = False
     evaluator: EvaluatorConfig = EvaluatorConfig()
+    latency: LatencyConfig = LatencyConfig()
     genetic: NsgaConfig = NsgaConfig()
     layerwise: LayerwiseConfig = LayerwiseConfig()
     rates: RatesConfig = RatesConfig()
@@ -80,7 +83,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: str
-    budget: dict[str, list[int] | float]
+    budget: dict[str, list[int] | bool | float]
     segments: tuple[dict[str, Any], ...] = ()
     search: SearchConfig
     space: SpaceFile

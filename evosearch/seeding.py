@@ -17,6 +17,7 @@ class Stream(IntEnum):
     GENETIC = 6
     EVALUATION = 7
     FINETUNING = 8
+    LATENCY = 9
 
 
 def _words(key: int | str) -> list[int]:

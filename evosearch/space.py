@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evosearch.cost import RESOURCES, Budget, Cost, format_count
-from evosearch.costform import CostTerm
+from evosearch.cost import RESOURCES, Budget, Cost, format_count, format_time
+from evosearch.costform import CostTerm, LatencyTerm, Monomial
 from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.mask import Bits, ChannelGroup, Mask
 
@@ -34,12 +34,14 @@ class SearchSpace:
         groups: the prunable groups in network order; an array of widths follows this order.
         terms: the cost of every module; their sum is the network's.
         frozen: what stays, with reasons.
+        latency: the predicted time of one batch on one device, as a sum; empty without a model.
         reference: the sections of the space file that say which model and data this is.
     """
 
     groups: tuple[ChannelGroup, ...]
     terms: tuple[CostTerm, ...]
     frozen: tuple[FrozenGroup, ...] = ()
+    latency: tuple[LatencyTerm, ...] = ()
     reference: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -50,25 +52,31 @@ class SearchSpace:
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that change with the groups or the costs."""
-        return sha256(repr((self.groups, self.terms)).encode()).hexdigest()[:16]
+        parts = (self.groups, self.terms, *([self.latency] if self.latency else []))
+        return sha256(repr(parts).encode()).hexdigest()[:16]
 
     # Cost
 
     @cached_property
-    def _forms(self) -> tuple[tuple[Widths, Widths, Widths], ...]:
+    def _forms(self) -> dict[str, tuple[Widths, Widths, Widths]]:
         """Per resource: coefficients and the two columns that each multiplies (0 is the 1)."""
         column = {group.name: i + 1 for i, group in enumerate(self.groups)}
-        forms = []
-        for resource in RESOURCES:
+        parts: dict[str, list[Monomial]] = {
+            resource: [m for term in self.terms for m in getattr(term, resource)]
+            for resource in RESOURCES
+        }
+        parts["latency"] = [m for term in self.latency for m in term.picoseconds]
+        forms = {}
+        for resource, monomials in parts.items():
             totals: dict[tuple[int, int], int] = {}
-            for term in self.terms:
-                for monomial in getattr(term, resource):
-                    columns = sorted(column[name] for name in monomial.groups)
-                    left, right = [0] * (2 - len(columns)) + columns
-                    totals[left, right] = totals.get((left, right), 0) + monomial.coefficient
+            for monomial in monomials:
+                columns = sorted(column[name] for name in monomial.groups)
+                left, right = [0] * (2 - len(columns)) + columns
+                totals[left, right] = totals.get((left, right), 0) + monomial.coefficient
             keys = np.array(list(totals), dtype=np.int64).reshape(-1, 2)
-            forms.append((np.array(list(totals.values()), dtype=np.int64), keys[:, 0], keys[:, 1]))
-        return tuple(forms)
+            coefficients = np.array(list(totals.values()), dtype=np.int64)
+            forms[resource] = coefficients, keys[:, 0], keys[:, 1]
+        return forms
 
     def costs(self, widths: Widths) -> dict[str, Widths]:
         """Returns the exact costs of many plans at once.
@@ -77,13 +85,13 @@ class SearchSpace:
             widths: `(plans, groups)`.
 
         Returns:
-            For each of "macs", "params" and "activations" an array `(plans,)`.
+            For each of "macs", "params", "activations" and "latency" an array `(plans,)`.
         """
         padded = np.ones((len(widths), len(self.groups) + 1), dtype=np.int64)
         padded[:, 1:] = widths
         return {
             resource: (padded[:, left] * padded[:, right]) @ coefficients
-            for resource, (coefficients, left, right) in zip(RESOURCES, self._forms, strict=True)
+            for resource, (coefficients, left, right) in self._forms.items()
         }
 
     def cost_of_widths(self, widths: Widths) -> Cost:
@@ -148,17 +156,17 @@ class SearchSpace:
             if smallest <= bound.low:
                 continue
             least = dict(zip(self.sizes, self.least_widths.tolist(), strict=True))
-            rest = sorted(
-                ((getattr(term.evaluate(least), name), term.name) for term in self.terms),
-                reverse=True,
+            amounts = (
+                {term.name: term.evaluate(least) for term in self.latency}
+                if name == "latency"
+                else {term.name: getattr(term.evaluate(least), name) for term in self.terms}
             )
-            scale, unit = (2, "FLOPs") if name == "macs" else (1, name)
-            holders = ", ".join(f"{n} {format_count(scale * c)}" for c, n in rest[:3] if c)
+            rest = sorted(amounts.items(), key=lambda item: (-item[1], item[0]))
+            holders = ", ".join(f"{part} {_shown(name, c)}" for part, c in rest[:3] if c)
             raise InfeasibleBudget(
-                f"budget of {format_count(scale * bound.low)} {unit} ({bound.low / base:.1%} of"
-                f" the base) is out of reach: the smallest reachable network has"
-                f" {format_count(scale * smallest)} {unit} ({smallest / base:.1%}),"
-                f" held up by {holders}"
+                f"budget of {_amount(name, bound.low)} ({bound.low / base:.1%} of the base) is out"
+                f" of reach: the smallest reachable network has {_amount(name, smallest)}"
+                f" ({smallest / base:.1%}), held up by {holders}"
             )
 
     # Legality
@@ -263,6 +271,17 @@ class SearchSpace:
         # Kept channels score in [1, 2), dropped ones in [0, 1): kept ones go first, at random.
         scores = {name: bits + rng.random(bits.size) for name, bits in mask.items()}
         return self.top_channels(widths, scores)
+
+
+def _shown(resource: str, amount: int) -> str:
+    if resource == "latency":
+        return format_time(amount)
+    return format_count(2 * amount if resource == "macs" else amount)
+
+
+def _amount(resource: str, amount: int) -> str:
+    unit = {"macs": " FLOPs", "latency": " predicted latency"}.get(resource, f" {resource}")
+    return _shown(resource, amount) + unit
 
 
 def _summary(widths: Sequence[int]) -> str:

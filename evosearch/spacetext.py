@@ -8,7 +8,7 @@ from typing import Any
 import tomli_w
 
 from evosearch.cost import RESOURCES
-from evosearch.costform import CostTerm, Monomial
+from evosearch.costform import CostTerm, LatencyTerm, Monomial
 from evosearch.errors import InputError
 from evosearch.mask import ChannelGroup, Member
 from evosearch.space import FrozenGroup, SearchSpace
@@ -22,6 +22,8 @@ def space_to_toml(space: SearchSpace) -> str:
         "frozen": [vars(part) for part in space.frozen],
         "term": [_term_to_json(term) for term in space.terms],
     }
+    if space.latency:
+        traced["latency"] = [latency_to_json(term) for term in space.latency]
     return tomli_w.dumps({**space.reference, "traced": traced})
 
 
@@ -39,6 +41,7 @@ def load_space(path: Path) -> SearchSpace:
             groups=tuple(_group_from_json(group) for group in traced["group"]),
             terms=tuple(_term_from_json(term) for term in traced["term"]),
             frozen=tuple(FrozenGroup(**part) for part in traced["frozen"]),
+            latency=tuple(latency_from_json(part) for part in traced.get("latency", ())),
             reference=data,
         )
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
@@ -67,19 +70,31 @@ def _group_from_json(data: dict[str, Any]) -> ChannelGroup:
 
 
 def _term_to_json(term: CostTerm) -> dict[str, Any]:
-    forms = {
-        resource: [[m.coefficient, *m.groups] for m in getattr(term, resource)]
-        for resource in RESOURCES
-    }
+    forms = {resource: _monomials_to_json(getattr(term, resource)) for resource in RESOURCES}
     return {"name": term.name, **forms}
 
 
 def _term_from_json(data: dict[str, Any]) -> CostTerm:
-    forms = {
-        resource: tuple(Monomial(c, tuple(groups)) for c, *groups in data[resource])
-        for resource in RESOURCES
-    }
+    forms = {resource: _monomials_from_json(data[resource]) for resource in RESOURCES}
     return CostTerm(name=data["name"], **forms)
+
+
+def latency_to_json(term: LatencyTerm) -> dict[str, Any]:
+    """Returns a part of the predicted latency as JSON."""
+    return {"name": term.name, "picoseconds": _monomials_to_json(term.picoseconds)}
+
+
+def latency_from_json(data: dict[str, Any]) -> LatencyTerm:
+    """Reads what `latency_to_json` wrote."""
+    return LatencyTerm(name=data["name"], picoseconds=_monomials_from_json(data["picoseconds"]))
+
+
+def _monomials_to_json(monomials: Iterable[Monomial]) -> list[list[Any]]:
+    return [[m.coefficient, *m.groups] for m in monomials]
+
+
+def _monomials_from_json(data: Iterable[list[Any]]) -> tuple[Monomial, ...]:
+    return tuple(Monomial(c, tuple(groups)) for c, *groups in data)
 
 
 def _encode_ranges(positions: Iterable[int]) -> str:

@@ -12,6 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import create_trial
 
+from evosearch.certificate import Check
 from evosearch.cost import Budget
 from evosearch.errors import InputError
 from evosearch.files import writing
@@ -60,9 +61,14 @@ class Study:
     @property
     def budget(self) -> Budget:
         """What is feasible now."""
+        return self._segments[-1].feasible
+
+    @property
+    def requested(self) -> Budget:
+        """What the user asks for now."""
         return self._segments[-1].budget
 
-    def begin_segment(self, budget: Budget, aim: Budget) -> None:
+    def begin_segment(self, budget: Budget, aim: Budget, checks: tuple[Check, ...] = ()) -> None:
         """Has the trials from here on proposed for another budget.
 
         Raises:
@@ -70,7 +76,8 @@ class Study:
         """
         if self._segments[-1].first == len(self._trials):
             self._segments.pop()
-        self._segments.append(Segment(first=len(self._trials), budget=budget, aim=aim))
+        segment = Segment(first=len(self._trials), budget=budget, aim=aim, checks=checks)
+        self._segments.append(segment)
         with writing(self._path):
             self._study.set_user_attr(_SEGMENTS, [s.to_json() for s in self._segments])
 

@@ -139,6 +139,7 @@ class Objective(Enum):
     LOSS = "loss"
     MACS = "macs"
     PARAMS = "params"
+    LATENCY = "latency"
 
     def of(self, trial: Trial) -> float:
         """Returns the trial's value.

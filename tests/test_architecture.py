@@ -13,11 +13,13 @@ ROOT = Path(evosearch.__file__).parent
 LEVELS = {
     "errors": 0, "seeding": 0, "mask": 0, "cost": 0, "costform": 0, "space": 0, "trial": 0,
     "front": 0, "knowledge": 0, "config": 0, "files": 0, "spacetext": 0, "scores": 0, "records": 0,
-    "scorestore": 0, "runlog": 0, "trust": 0,
+    "scorestore": 0, "runlog": 0, "trust": 0, "latencymodel": 0, "certificate": 0,
+    "card": 0,
     "strategies": 1, "surgery": 1, "evaluation": 1,
     "study": 2, "parallel": 2, "controller": 2, "artifact": 2,
     "run": 3, "runconfig": 3, "machine": 3, "preparation": 3, "ladder": 3, "planning": 3,
     "loop": 3, "measuring": 3, "rivals": 3, "baselining": 3, "finetuning": 3, "exporting": 3,
+    "latency": 3, "timedfront": 3,
     "cli": 4, "report": 4, "api": 4,
 }  # fmt: skip
 SIDEWAYS = {("evaluation", "surgery")}

@@ -1,10 +1,14 @@
 """Which size is tried next when the budget is an accuracy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from evosearch.controller import next_aim
+from evosearch.certificate import Check
+from evosearch.controller import corrected_aim, is_due, next_aim
 from evosearch.cost import Bound, Budget, Cost
+from evosearch.latencymodel import Timing
 from evosearch.mask import Mask
 from evosearch.records import Header, Reference, Segment
 from evosearch.trial import Evaluation, Trial, TrialState
@@ -95,3 +99,38 @@ def test_infeasible_everywhere_starts_from_the_largest_allowed() -> None:
 @pytest.mark.parametrize("accuracy", [0.1, 0.899])
 def test_what_fails_moves_the_next_aim_up(accuracy: float) -> None:
     assert 500 < aims((500, 500, accuracy)) < 1000
+
+
+def check(predicted: int, ratio_high: float, high: float) -> Check:
+    timing = Timing(
+        seconds=high, low=high, high=high, ratio=ratio_high, ratio_low=ratio_high,
+        ratio_high=ratio_high, base_seconds=1.0, rounds=15,
+    )  # fmt: skip
+    return Check(trial=0, predicted=predicted, timing=timing)
+
+
+def test_a_latency_is_corrected_by_what_was_measured() -> None:
+    budget = replace(Budget.exactly(latency=600), relative_latency=True)
+    # Of a base of 1000 the three take 660, 600 and 720 where 600 was predicted each.
+    checks = [check(600, share, 1.0) for share in (0.66, 0.6, 0.72)]
+    aim = corrected_aim(budget, checks, 1000)
+    assert aim == replace(Budget.exactly(latency=545), relative_latency=True)
+    assert corrected_aim(budget, [], 1000) == budget
+
+
+def test_a_latency_in_time_is_corrected_by_times() -> None:
+    aim = corrected_aim(Budget.exactly(latency=600), [check(600, 0.1, 1.2e-9)], 1000)
+    assert aim == Budget.exactly(latency=300)
+
+
+def test_parts_with_a_latency_double() -> None:
+    budget = Budget.exactly(latency=600)
+
+    def due(first: int, trials: int) -> bool:
+        return is_due([Segment(first=first, budget=budget, aim=budget)], trials)
+
+    assert [due(0, 11), due(0, 12), due(12, 23), due(12, 24), due(24, 47), due(24, 48)] == [
+        False, True, False, True, False, True,
+    ]  # fmt: skip
+    exact = Budget.exactly(macs=5)
+    assert not is_due([Segment(first=0, budget=exact, aim=exact)], 1000)

@@ -76,7 +76,7 @@ def test_refuses_params_by_their_own_name() -> None:
 
 
 def test_needs_a_limit() -> None:
-    with pytest.raises(InputError, match="at least one of FLOPs and params"):
+    with pytest.raises(InputError, match="at least one of FLOPs, params and latency"):
         Budget()
 
 

@@ -48,7 +48,7 @@ def test_an_export_is_checked_and_its_card_says_how_far_outputs_differ(
         pytest.importorskip("onnxscript", reason="ONNX is not installed")
     difference = export_network(artifact(tmp_path, DIGITS), kind, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {FILES[kind], CHECK, "card.json"}
+    assert names == {FILES[kind], CHECK, "card.json", "card.md"}
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["name"] == "a test"
     assert card["export"]["largest_difference"] == difference

@@ -27,6 +27,9 @@ TrialsOption = Annotated[int | None, typer.Option(min=1, help="Trials in all, pa
 SecondsOption = Annotated[float | None, typer.Option(min=0, help="Wall time of this session.")]
 FlopsOption = Annotated[str | None, typer.Option(help="50%, 30%..70% or 40M.")]
 ParamsOption = Annotated[str | None, typer.Option(help="50%, 30%..70% or 0.2M.")]
+LatencyOption = Annotated[
+    str | None, typer.Option(help="60% or 3.5ms of one batch, measured on this device.")
+]
 DropOption = Annotated[
     float | None, typer.Option(help="Points of search accuracy that may be lost: fewest FLOPs.")
 ]
@@ -36,6 +39,10 @@ WorkersOption = Annotated[
 ClusterOption = Annotated[
     str | None, typer.Option(help="Dask scheduler (tcp://host:8786) whose workers measure.")
 ]
+RuntimeOption = Annotated[
+    str | None, typer.Option(help="eager, compile, exported or onnxruntime.")
+]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="Images in one run, for latency.")]
 SizeOption = Annotated[str | None, typer.Option("--x", help="Size axis: flops or params.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -51,9 +58,10 @@ def options(
 
 
 def budget_request(
-    flops: str | None, params: str | None, accuracy_drop: float | None
+    flops: str | None, params: str | None, latency: str | None, accuracy_drop: float | None
 ) -> BudgetRequest | None:
     """Returns the budget that the options ask for; None where they ask for none."""
-    if flops is None and params is None and accuracy_drop is None:
-        return None
-    return BudgetRequest(flops=flops, params=params, accuracy_drop=accuracy_drop)
+    request = BudgetRequest(
+        flops=flops, params=params, latency=latency, accuracy_drop=accuracy_drop
+    )
+    return None if request == BudgetRequest() else request

@@ -1,4 +1,4 @@
-"""Commands that show what a run found; none of them imports torch, but to measure a plan."""
+"""Commands that show what a run found; none of them imports torch, but to measure."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,9 @@ from evosearch.trial import Objective
 @app.command()
 def pareto(
     run: RunArgument,
-    x: SizeOption = None,
+    x: Annotated[
+        str | None, typer.Option("--x", help="flops, params, or latency, which is measured.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG).")] = None,
     at: Annotated[
         str | None, typer.Option(help="The best plan for any budget: flops=37%.")
@@ -36,6 +38,9 @@ def pareto(
         raise InputError("--evaluate measures the plan of a budget: give --at flops=37% with it")
     if follow and as_json:
         raise InputError("--follow shows a table that refreshes: leave --json out")
+    if x == "latency":
+        _show_latency(run, plot, follow, as_json)
+        return
     size = _size(x)
     if follow:
         from evosearch.report.follow import follow as follow_run
@@ -110,6 +115,24 @@ def _show_plan(run: Path, at: str, evaluate: bool, as_json: bool) -> None:
     output.print(plan_table(study, plan))
     if plan.evaluation is None:
         output.print("predicted from the trials; --evaluate measures it")
+
+
+def _show_latency(run: Path, plot: Path | None, follow: bool, as_json: bool) -> None:
+    from evosearch.report.latency import plot_timed_front, timed_front_json, timed_front_table
+    from evosearch.timedfront import timed_front
+
+    if follow:
+        raise InputError("--x latency times networks, which a running search would disturb")
+    with stages(messages) as on_stage:
+        timed = timed_front(run, on_stage)
+    if plot is not None:
+        plot_timed_front(timed, plot)
+    if as_json:
+        typer.echo(json.dumps(timed_front_json(timed), indent=2))
+        return
+    output.print(timed_front_table(timed))
+    if plot is not None:
+        output.print(f"picture: {plot}", soft_wrap=True)
 
 
 def _size(x: str | None) -> Objective | None:

@@ -7,11 +7,14 @@ import typer
 
 from evosearch.api import begin
 from evosearch.cli.app import (
+    BatchOption,
     ClusterOption,
     DropOption,
     FlopsOption,
+    LatencyOption,
     ParamsOption,
     RunArgument,
+    RuntimeOption,
     SecondsOption,
     SpaceArgument,
     TrialsOption,
@@ -29,6 +32,7 @@ def search(
     space: SpaceArgument,
     flops: FlopsOption = None,
     params: ParamsOption = None,
+    latency: LatencyOption = None,
     accuracy_drop: DropOption = None,
     strategy: Annotated[str | None, typer.Option(help="rates, genetic, layerwise, ...")] = None,
     criterion: Annotated[
@@ -38,6 +42,8 @@ def search(
     seconds: SecondsOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything that is drawn.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda.")] = None,
+    runtime: RuntimeOption = None,
+    batch: BatchOption = None,
     baselines: Annotated[
         bool | None, typer.Option("--baselines", help="Search random, uniform, global beside.")
     ] = None,
@@ -52,7 +58,7 @@ def search(
     ):
         run = begin(
             space,
-            budget_request(flops, params, accuracy_drop),
+            budget_request(flops, params, latency, accuracy_drop),
             settings={
                 "strategy": strategy,
                 "criterion": criterion,
@@ -60,6 +66,7 @@ def search(
                 "seed": seed,
                 "device": device,
                 "baselines": baselines,
+                "latency": {"runtime": runtime, "batch": batch},
             },
             out=out,
             on_stage=on_stage,
@@ -74,6 +81,7 @@ def resume(
     run: RunArgument,
     flops: FlopsOption = None,
     params: ParamsOption = None,
+    latency: LatencyOption = None,
     accuracy_drop: DropOption = None,
     trials: TrialsOption = None,
     seconds: SecondsOption = None,
@@ -83,7 +91,7 @@ def resume(
     """Go on with a search that was stopped or killed, or with another budget."""
     from evosearch.run import Run
 
-    request = budget_request(flops, params, accuracy_drop)
+    request = budget_request(flops, params, latency, accuracy_drop)
     with stages(messages) as on_stage:
         opened = Run.resume(run, request=request, on_stage=on_stage)
     total = trials or opened.prepared.config.search.trials

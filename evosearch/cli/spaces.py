@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from evosearch.cli.app import JsonOption, SpaceArgument, app, messages, output
+from evosearch.cli.app import (
+    BatchOption,
+    JsonOption,
+    RuntimeOption,
+    SpaceArgument,
+    app,
+    messages,
+    output,
+)
 from evosearch.errors import InputError
 from evosearch.report.progress import epoch_lines, stages
 
@@ -33,6 +41,32 @@ def inspect(space: SpaceArgument, as_json: JsonOption = False) -> None:
         print_discovery(discovery, output)
     if file.traced is not None and file.traced.get("digest") != discovery.space.digest:
         raise InputError(f"{space}: [traced] no longer holds: the model has the groups above now")
+
+
+@app.command()
+def profile(
+    space: SpaceArgument,
+    runtime: RuntimeOption = None,
+    batch: BatchOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what latency depends on here, and how well it can be predicted; cached."""
+    from evosearch.latency.profile import profile_space
+    from evosearch.report.latency import profile_summary
+
+    settings = {"runtime": runtime, "batch": batch, "threads": threads}
+    try:
+        with stages(messages) as on_stage:
+            model, timed = profile_space(space, settings, device, on_stage)
+    except KeyboardInterrupt:
+        output.print("stopped: the same command goes on from the last timing")
+        raise
+    if as_json:
+        typer.echo(json.dumps(model.to_json(), indent=2))
+    else:
+        output.print(profile_summary(model, timed))
 
 
 @spaces.command("new")

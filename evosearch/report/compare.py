@@ -145,7 +145,9 @@ class Comparison:
         return table
 
     def _reference_line(self) -> str:
-        name = "FLOPs" if self.base_size is Objective.MACS else "params"
+        name = {"macs": "FLOPs", "latency": "predicted latency"}.get(
+            self.base_size.value, "params"
+        )
         return (
             f"hypervolume: share of the box from 0 to the base network's {name} and a loss of"
             f" {self.reference[1]:.3f}; a network is named by its run and trial"

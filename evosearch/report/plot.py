@@ -15,6 +15,7 @@ from evosearch.trial import Evaluation, Objective, Trial
 _LABELS = {
     Objective.MACS: "FLOPs, % of the base network",
     Objective.PARAMS: "params, % of the base network",
+    Objective.LATENCY: "predicted latency, % of the base network",
 }
 
 
@@ -131,6 +132,15 @@ def _finish(figure: Figure, axes: Axes, size: Objective, path: Path) -> None:
     axes.set_ylabel("accuracy on the search split, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as a PNG file, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         figure.savefig(temporary, format="png")

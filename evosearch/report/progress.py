@@ -92,12 +92,18 @@ def search_with_progress(
                     on_trial=lambda _: progress.advance(task),
                     should_stop=lambda: stopping,
                 )
+        certificate = None
+        if outcome is not Outcome.STOPPED and run.study.requested.latency is not None:
+            with messages.status("latency of the winner, against the base network"):
+                certificate = run.certify()
     finally:
         signal.signal(signal.SIGINT, before)
         run.close()
     output.print(f"{len(run.study.trials)} trials: {outcome.value}; {_summary(run)}")
     if pace.trials:
         output.print(spent)
+    if certificate is not None:
+        output.print(str(certificate))
     output.print(f"run: {run.folder} (evosearch pareto shows its front)", soft_wrap=True)
     if outcome is Outcome.STOPPED:
         output.print(f"go on with: evosearch resume {run.folder}", soft_wrap=True)

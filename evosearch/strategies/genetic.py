@@ -88,7 +88,7 @@ class Genetic:
         """
         space.require_reachable(budget)
         self._space, self._budget, self._config, self._seed = space, budget, config, seed
-        self._resource = "params" if budget.macs is None else "macs"
+        self._resource = budget.size
         self._served = served_range(space, budget)
         self._model = LossModel(space, knowledge)
         self._initial = InitialPlans(

@@ -1,0 +1,86 @@
+"""Times networks of a space against its base network, under stated conditions."""
+
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from evosearch.errors import InputError
+from evosearch.evaluation.models import ModelConfig
+from evosearch.latency.runtimes import RUNTIMES, require_runtime, runtime_versions
+from evosearch.latency.timing import Runner, Stopwatch, compare, torch_stopwatch
+from evosearch.latencymodel import Conditions, LatencyConfig, Timing
+from evosearch.machine import device_name
+from evosearch.mask import Mask
+from evosearch.seeding import Stream, integer
+from evosearch.surgery.compaction import compact
+from evosearch.surgery.discovery import Discovery
+
+SECONDS = 1.5
+"""That a network and the base network are timed in turn, about."""
+
+
+@final
+class Meter:
+    """Times the compact networks of one base network."""
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        section: ModelConfig,
+        discovery: Discovery,
+        config: LatencyConfig,
+        device: str,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
+        """Prepares to measure.
+
+        Args:
+            model: the base network, in eval mode, on the device.
+            section: of the space file; has the shape of an image.
+            discovery: its groups and layers.
+            config: runtime, batch and threads.
+            device: torch's name of it.
+            stopwatch: the clock; None is torch's.
+
+        Raises:
+            InputError: the runtime does not exist or is not installed, or the model takes several
+                inputs.
+        """
+        require_runtime(config.runtime, device)
+        if len(section.input_shapes) != 1:
+            raise InputError("latency is measured of networks of one image tensor")
+        self.model, self.discovery, self.config = model, discovery, config
+        self.conditions = Conditions(
+            device=device_name(device),
+            runtime=config.runtime,
+            batch=config.batch,
+            threads=config.threads,
+            versions=runtime_versions(config.runtime),
+        )
+        self.stopwatch = stopwatch or torch_stopwatch(config.threads)
+        rng = torch.Generator().manual_seed(integer(0, Stream.LATENCY, "images"))
+        shape = section.input_shapes[0]
+        self.images = torch.randn(config.batch, *shape, generator=rng).to(device)
+
+    def runner(self, module: nn.Module, images: Tensor) -> Runner:
+        """Returns what runs a module once in the runtime."""
+        return RUNTIMES[self.config.runtime](module, images, self.config.threads)
+
+    @cached_property
+    def _base(self) -> Runner:
+        return self.runner(self.model, self.images)
+
+    def compact(self, mask: Mask) -> nn.Module:
+        """Returns the network that a mask leaves; its weights do not matter here."""
+        return compact(self.model, self.discovery.space.groups, mask, share=True)
+
+    def time_network(self, network: nn.Module, seconds: float = SECONDS) -> Timing:
+        """Times a network, in eval mode on the device, against the base network."""
+        return compare(self.runner(network, self.images), self._base, self.stopwatch, seconds)
+
+    def time(self, mask: Mask, seconds: float = SECONDS) -> Timing:
+        """Times the network that a mask leaves against the base network."""
+        return self.time_network(self.compact(mask), seconds)

@@ -1,0 +1,165 @@
+"""The latency model of a space on this device: measured, fitted, checked, and cached."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from evosearch.config import validated
+from evosearch.evaluation.base import discover_space
+from evosearch.evaluation.models import build_model
+from evosearch.evaluation.paths import cache_folder
+from evosearch.evaluation.spacefile import load_space_file
+from evosearch.files import writing
+from evosearch.latency.fitting import fit_latency, predict
+from evosearch.latency.journal import Journal
+from evosearch.latency.meter import Meter
+from evosearch.latency.runtimes import require_runtime
+from evosearch.latency.steps import find_steps
+from evosearch.latencymodel import LatencyConfig, LatencyModel, Timing, stepped
+from evosearch.machine import resolve_device, torch_threads
+from evosearch.measuring import OnStage
+from evosearch.runconfig import SearchConfig
+from evosearch.seeding import Stream, generator
+from evosearch.space import SearchSpace, Widths
+from evosearch.surgery.discovery import Discovery
+
+FITTED, VALIDATED = 40, 20
+"""Random compact networks that the model is fitted on, and others that it is checked on."""
+SMALLEST, SPREAD = 0.1, 0.5
+"""A random network keeps a share of all channels from this to 1; its groups' shares differ by
+so many standard deviations of the logarithm."""
+
+
+def profile(meter: Meter, on_stage: OnStage = lambda _: None) -> LatencyModel:
+    """Returns the latency model of a space under the meter's conditions, measured once.
+
+    What is measured is kept at once: an interrupted profile goes on where it stopped, and a
+    finished one is read back.
+
+    Args:
+        meter: times networks.
+        on_stage: told what is being done.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    path = _cached(meter)
+    if path.is_file():
+        return LatencyModel.load(path)
+    journal = Journal(path.with_suffix(".jsonl"))
+    on_stage("latency: steps at which it falls")
+    steps = find_steps(meter, journal)
+    space = stepped(meter.discovery.space, steps)
+    rng = generator(0, Stream.LATENCY, "networks")
+    widths = np.stack([random_widths(space, rng) for _ in range(FITTED + VALIDATED)])
+    timings = []
+    for number, row in enumerate(widths):
+        on_stage(f"latency: network {number + 1} of {len(widths)}")
+        timings.append(_timed(meter, journal, space, row))
+    base = int(1e12 * np.median([timing.base_seconds for timing in timings]))
+    ratios = np.array([timing.ratio for timing in timings])
+    kinds = layer_kinds(meter.model, meter.discovery)
+    terms = fit_latency(space, kinds, widths[:FITTED], ratios[:FITTED], base)
+    errors = np.abs(predict(terms, space, widths[FITTED:]) / base / ratios[FITTED:] - 1)
+    model = LatencyModel(
+        space_digest=meter.discovery.space.digest,
+        conditions=meter.conditions,
+        base_picoseconds=base,
+        terms=terms,
+        steps=steps,
+        fitted=FITTED,
+        validated=VALIDATED,
+        median_error=float(np.median(errors)),
+        worst_error=float(errors.max()),
+        noise=float(np.median([timing.spread for timing in timings])),
+    )
+    with writing(path):
+        model.save(path)
+    journal.delete()
+    return model
+
+
+def profile_space(
+    path: Path, settings: Mapping[str, Any], device: str | None, on_stage: OnStage = lambda _: None
+) -> tuple[LatencyModel, SearchSpace]:
+    """Profiles the model of a space file; its weights and data do not matter.
+
+    Args:
+        path: of the space file.
+        settings: take the place of its [search.latency], where they are not None.
+        device: takes the place of its [search] device, where it is not None.
+        on_stage: told what is being done.
+
+    Returns:
+        The latency model, and the space with it.
+
+    Raises:
+        InputError: something that was given is at fault.
+    """
+    file = load_space_file(path)
+    search = validated(SearchConfig, file.search, f"{path}: [search]")
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = validated(LatencyConfig, {**search.latency.model_dump(), **given}, "latency")
+    device = resolve_device(device or search.device)
+    require_runtime(config.runtime, device)
+    on_stage("base network and search space")
+    model = build_model(file.model.model_copy(update={"weights": None}), path.parent, seed=0)
+    discovery = discover_space(file, model)
+    with torch_threads(config.threads):
+        meter = Meter(
+            model=model.to(device).eval(),
+            section=file.model,
+            discovery=discovery,
+            config=config,
+            device=device,
+        )
+        found = profile(meter, on_stage)
+    return found, found.timed(discovery.space)
+
+
+def layer_kinds(model: nn.Module, discovery: Discovery) -> dict[str, str]:
+    """Returns the kind of every layer: of one kernel, on maps of one size, grouped or not."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return {
+        layer.module: "{} kernel, {} positions{}".format(
+            "x".join(map(str, shapes[layer.weight][2:])) or "no",
+            layer.positions,
+            ", grouped" if layer.groups > 1 else "",
+        )
+        for layer in discovery.layers
+    }
+
+
+def random_widths(space: SearchSpace, rng: np.random.Generator) -> Widths:
+    """Returns legal widths of a random network, from small to nearly whole, `(groups,)`."""
+    share = rng.uniform(SMALLEST, 1.0)
+    widths = []
+    for group in space.groups:
+        legal = np.array(group.legal_widths())
+        wanted = group.size * min(1.0, share * float(np.exp(rng.normal(scale=SPREAD))))
+        widths.append(legal[np.abs(legal - wanted).argmin()])
+    return np.array(widths, dtype=np.int64)
+
+
+def _timed(meter: Meter, journal: Journal, space: SearchSpace, widths: Widths) -> Timing:
+    key = f"network {widths.tolist()}"
+    stored = journal.get(key)
+    if stored is None:
+        scores = {group.name: -np.arange(group.size) for group in space.groups}
+        stored = asdict(meter.time(space.top_channels(widths, scores)))
+        journal.put(key, stored)
+    return Timing(**stored)
+
+
+def _cached(meter: Meter) -> Path:
+    """Returns where a profile is kept: by conditions, space and model."""
+    space = meter.discovery.space
+    parts = [asdict(meter.conditions), space.digest, space.reference.get("model")]
+    digest = sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_folder() / "latency" / f"{digest}.json"

@@ -1,0 +1,116 @@
+"""Channels that save time only together: the steps at which a runtime's latency really falls.
+
+Runtimes pad widths to the blocks that they work in, so a single removal can save nothing. HALP
+(Shen et al. 2022, arXiv 2210.06659, section 3.3) reads the size of a block off a latency table
+and removes whole blocks; this does, group by group.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from evosearch.latency.journal import Journal
+from evosearch.latency.meter import Meter
+from evosearch.latency.timing import compare
+from evosearch.latencymodel import Timing
+from evosearch.mask import ChannelGroup, Mask
+
+STEPS = (32, 16, 8, 4, 2)
+"""Sizes of blocks that are looked for, largest first."""
+PROBES = 3
+"""Blocks at which each is looked for, from the last of a group down."""
+FREE = 0.25
+"""Half a block is free where it saves less than this share of what the whole block saves; it is
+half of that where latency falls evenly, and nothing on a staircase."""
+VISIBLE = 0.02
+"""A block that saves less than this share of its layers' time is not seen."""
+SECONDS = 0.05
+"""That a layer is timed at two widths in turn, about."""
+
+_Parts = dict[str, tuple[nn.Module, Tensor]]
+
+
+def find_steps(meter: Meter, journal: Journal) -> dict[str, int]:
+    """Returns the step of every group whose channels save time only together.
+
+    A group has a step where cutting half a block of so many channels saves its layers next to
+    nothing of what cutting the whole block saves, the other widths being full.
+
+    Args:
+        meter: times layers in the runtime.
+        journal: keeps what was timed.
+    """
+    return {
+        group.name: step
+        for group in meter.discovery.space.groups
+        for step in [_step(meter, journal, group)]
+        if step > 1
+    }
+
+
+def _step(meter: Meter, journal: Journal, group: ChannelGroup) -> int:
+    """Returns the largest step of a group, 1 where there is none."""
+    for step in STEPS:
+        ends = range(2 * step, group.size + 1, step)[-PROBES:]
+        if not ends or step % group.multiple_of:
+            continue
+        half = sum(_saved(meter, journal, group, end - step // 2, end) for end in ends)
+        whole = sum(_saved(meter, journal, group, end - step, end) for end in ends)
+        if whole > VISIBLE * len(ends) and half < FREE * whole:
+            return step
+    return 1
+
+
+def _saved(meter: Meter, journal: Journal, group: ChannelGroup, width: int, whole: int) -> float:
+    """Returns the share of its layers' time that cutting a group to a width saves."""
+    cut, kept = _layers(meter, group, width), _layers(meter, group, whole)
+    before = after = 0.0
+    for name, part in kept.items():
+        timing = _compared(meter, journal, cut[name], part)
+        before += timing.base_seconds
+        after += timing.ratio * timing.base_seconds
+    return 1 - after / before
+
+
+def _compared(
+    meter: Meter, journal: Journal, cut: tuple[nn.Module, Tensor], kept: tuple[nn.Module, Tensor]
+) -> Timing:
+    """Times one layer at two widths in turn; a pair of shapes is timed once for all groups."""
+    key = f"layer {_signature(*cut)} / {_signature(*kept)}"
+    stored = journal.get(key)
+    if stored is None:
+        runs = [meter.runner(*part) for part in (cut, kept)]
+        stored = asdict(compare(runs[0], runs[1], meter.stopwatch, SECONDS))
+        journal.put(key, stored)
+    return Timing(**stored)
+
+
+def _signature(module: nn.Module, images: Tensor) -> str:
+    return f"{module!r} {tuple(images.shape)}"
+
+
+def _layers(meter: Meter, group: ChannelGroup, width: int) -> _Parts:
+    """Returns the layers that a group's channels pass, cut to a width, and what each reads."""
+    space = meter.discovery.space
+    full = space.full_mask()
+    mask = Mask({**full, group.name: torch.arange(group.size).numpy() < width})
+    network = meter.compact(mask)
+    tensors = {member.tensor for member in group.members}
+    modules = {layer.module for layer in meter.discovery.layers if layer.weight in tensors}
+    read: _Parts = {}
+
+    def keep(name: str, module: nn.Module, images: Tensor) -> None:
+        read.setdefault(name, (module, images))
+
+    named: Mapping[str, nn.Module] = dict(network.named_modules())
+    with ExitStack() as hooks, torch.inference_mode():
+        for name in modules:
+            handle = named[name].register_forward_pre_hook(
+                lambda module, inputs, name=name: keep(name, module, inputs[0])
+            )
+            hooks.callback(handle.remove)
+        network(meter.images)
+    return read

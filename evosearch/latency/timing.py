@@ -1,0 +1,94 @@
+"""Timing networks fairly on a busy machine: short blocks, the base network in turn with them."""
+
+from collections.abc import Callable
+from math import ceil
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+from torch.utils.benchmark import Timer
+
+from evosearch.latencymodel import Timing
+
+Runner = Callable[[], object]
+"""Runs a network once."""
+
+BLOCK = 1e-3
+"""Seconds that a network runs in a row, at least, before it is the other's turn: less than what
+a busy system gives one process at a time, so that most blocks are whole."""
+FEWEST, MOST = 15, 101
+"""Rounds of a comparison."""
+
+
+class Stopwatch(Protocol):
+    """Measures how long something takes."""
+
+    def __call__(self, run: Runner, number: int) -> float:
+        """Returns the mean seconds of one of `number` runs in a row."""
+        ...
+
+
+def torch_stopwatch(threads: int) -> Stopwatch:
+    """Returns the clock of `torch.utils.benchmark`, which waits for accelerators.
+
+    Args:
+        threads: of torch on the CPU while it measures.
+    """
+
+    def measure(run: Runner, number: int) -> float:
+        timer = Timer("run()", globals={"run": run}, num_threads=threads)
+        return float(timer.timeit(number).mean)
+
+    return measure
+
+
+def compare(network: Runner, base: Runner, stopwatch: Stopwatch, seconds: float) -> Timing:
+    """Times a network against the base network, a short block of each in turn.
+
+    What else runs on the machine hits both, so their ratio is steadier than either time. Which
+    one goes first changes every round.
+
+    Args:
+        network: the one to measure.
+        base: the one to compare with.
+        stopwatch: the clock.
+        seconds: to spend, as far as the least and most rounds allow.
+    """
+    single = [_single(run, stopwatch) for run in (network, base)]
+    blocks = [ceil(BLOCK / time) for time in single]
+    round_time = sum(block * time for block, time in zip(blocks, single, strict=True))
+    rounds = min(MOST, max(FEWEST, round(seconds / round_time)))
+    times = np.empty((rounds, 2))
+    for number, row in enumerate(times):
+        for column in (0, 1) if number % 2 else (1, 0):
+            row[column] = stopwatch((network, base)[column], blocks[column])
+    seconds, low, high = median_interval(times[:, 0])
+    ratio, ratio_low, ratio_high = median_interval(times[:, 0] / times[:, 1])
+    return Timing(
+        seconds=seconds,
+        low=low,
+        high=high,
+        ratio=ratio,
+        ratio_low=ratio_low,
+        ratio_high=ratio_high,
+        base_seconds=float(np.median(times[:, 1])),
+        rounds=rounds,
+    )
+
+
+def median_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Returns the median and its 95 % interval by order statistics, `(count,)` with count >= 6.
+
+    The interval needs no assumption on the distribution: how many values lie below the true
+    median is binomial (Conover 1999, section 3.2).
+    """
+    ordered, count = np.sort(values), len(values)
+    lower = int(binom.ppf(0.025, count, 0.5)) - 1
+    return float(np.median(ordered)), float(ordered[lower]), float(ordered[count - 1 - lower])
+
+
+def _single(run: Runner, stopwatch: Stopwatch) -> float:
+    """Returns about what one run takes, in seconds; the run before it warms caches up."""
+    stopwatch(run, 1)
+    return max(1e-7, min(stopwatch(run, 1) for _ in range(3)))

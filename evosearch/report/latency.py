@@ -1,0 +1,126 @@
+"""A latency profile, and a front by its measured latency, as people read them."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from evosearch.cost import format_time
+from evosearch.latencymodel import LatencyModel
+from evosearch.report.plot import save_figure
+from evosearch.report.table import percent, plain_table, size_cell
+from evosearch.space import SearchSpace
+
+if TYPE_CHECKING:
+    from evosearch.timedfront import TimedFront
+
+
+def profile_summary(model: LatencyModel, space: SearchSpace) -> RenderableType:
+    """Returns where the base network's time goes, the steps, the noise and the errors."""
+    steps = [f"{name} {step}" for name, step in model.steps.items()]
+    return Group(
+        str(model.conditions),
+        _layers(model, space),
+        f"base network: {format_time(model.base_picoseconds)} a batch, measured",
+        "steps (channels that save time only together): "
+        + (", ".join(steps) or "none; every channel that goes saves time"),
+        f"noise: ±{model.noise:.1%} (median over networks of half the 95 % interval of a timing)",
+        f"fitted on {model.fitted} random compact networks; predictions for {model.validated}"
+        f" others are off by {model.median_error:.1%} in the median, {model.worst_error:.1%} at"
+        " worst",
+    )
+
+
+def _layers(model: LatencyModel, space: SearchSpace) -> Table:
+    table = plain_table("layer", "predicted", "share")
+    total = sum(term.evaluate(space.sizes) for term in model.terms)
+    for term in model.terms:
+        time = term.evaluate(space.sizes)
+        table.add_row(term.name, format_time(time), f"{time / total:.1%}")
+    return table
+
+
+def timed_front_table(timed: "TimedFront") -> RenderableType:
+    """Returns accuracy against measured latency, fastest first."""
+    table = plain_table(
+        "network",
+        "latency of a batch\n(95 % interval)",
+        "of the base network's, %\n(95 % interval)",
+        "FLOPs",
+        "search loss",
+        "search\naccuracy, %",
+    )
+    base = max(network.cost.macs for network in timed.networks)
+    for network in timed.networks:
+        timing, evaluation = network.timing, network.evaluation
+        low, high = (format_time(1e12 * x) for x in (timing.low, timing.high))
+        table.add_row(
+            network.name,
+            f"{format_time(1e12 * timing.seconds)} ({low} to {high})",
+            f"{100 * timing.ratio:.1f} ({100 * timing.ratio_low:.1f} to"
+            f" {100 * timing.ratio_high:.1f})",
+            size_cell(network.cost.flops, network.cost.macs / base),
+            f"{evaluation.loss:.3f} ±{evaluation.loss_se:.3f}",
+            percent(evaluation.accuracy, evaluation.accuracy_se),
+        )
+    return Group(table, f"measured in turn with the base network; {timed.conditions}")
+
+
+def timed_front_json(timed: "TimedFront") -> dict[str, Any]:
+    """Returns the same as JSON."""
+    return {
+        "conditions": asdict(timed.conditions),
+        "networks": [
+            {
+                "name": network.name,
+                "trial": network.trial,
+                "flops": network.cost.flops,
+                "params": network.cost.params,
+                "latency": asdict(network.timing),
+                "loss": network.evaluation.loss,
+                "loss_se": network.evaluation.loss_se,
+                "accuracy": network.evaluation.accuracy,
+                "accuracy_se": network.evaluation.accuracy_se,
+            }
+            for network in timed.networks
+        ],
+    }
+
+
+def plot_timed_front(timed: "TimedFront", path: Path) -> None:
+    """Writes accuracy against measured latency as a PNG file, with both error bars.
+
+    Bars are one standard error of accuracy, and the 95 % interval of the median ratio.
+    """
+    mpl.use("Agg")
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    groups = {"front": True, "beside the search": False}
+    for label, searched in groups.items():
+        chosen = [n for n in timed.networks if (n.trial is not None) == searched]
+        ratios = [100 * n.timing.ratio for n in chosen]
+        bars = [
+            [100 * (n.timing.ratio - n.timing.ratio_low) for n in chosen],
+            [100 * (n.timing.ratio_high - n.timing.ratio) for n in chosen],
+        ]
+        if chosen:
+            axes.errorbar(
+                ratios,
+                [100 * n.evaluation.accuracy for n in chosen],
+                xerr=bars,
+                yerr=[100 * n.evaluation.accuracy_se for n in chosen],
+                fmt="o-" if searched else "s",
+                capsize=2,
+                elinewidth=0.8,
+                label=label,
+            )
+    axes.set_title(str(timed.conditions), fontsize=9)
+    axes.set_xlabel("measured latency of a batch, % of the base network's (95 % interval)")
+    axes.set_ylabel("accuracy on the search split, %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    save_figure(figure, path)

@@ -1,0 +1,111 @@
+"""A search under a latency budget, from the command line, on a device that is arithmetic."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evosearch.certificate import Certificate
+from evosearch.latency.runtimes import RUNTIMES
+from evosearch.study import Study
+from tests.latency.fakes import FakeRun, FakeStopwatch
+from tests.test_cli import QUICK, InProcess
+from tests.toys import comparable
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("latency")
+    (folder / "quick.toml").write_text(QUICK + "[search.latency]\nbatch = 4\n")
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> InProcess:
+    monkeypatch.setitem(RUNTIMES, "eager", lambda module, images, threads: FakeRun(module, images))
+    monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: FakeStopwatch())
+    return InProcess(monkeypatch, capfd)
+
+
+def test_a_search_is_certified_and_resumes_equal(run: InProcess, place: Path) -> None:
+    asked = ("search", "quick.toml", "--latency", "70%", "--trials")
+    done = run(*asked, "30", "--out", "whole", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "latency budget of 70.0% of the base network's certified" in done.stdout
+    certificate = Certificate.load(place / "whole")
+    assert certificate is not None
+    assert certificate.winner is not None
+    assert certificate.winner.timing.ratio_high <= 0.7
+    study = Study.open(place / "whole")
+    assert [segment.first for segment in study.segments] == [0, 12, 24]
+    assert all(len(segment.checks) == 3 for segment in study.segments[1:])
+    assert all(t.cost.latency <= 0.7 * study.header.base_cost.latency * 1.01 for t in study.trials)
+    assert run(*asked, "17", "--out", "parts", cwd=place).returncode == 0
+    assert run("resume", "parts", "--trials", "30", cwd=place).returncode == 0
+    assert comparable(Study.open(place / "parts").trials) == comparable(study.trials)
+
+
+def test_another_latency_on_resume(run: InProcess, place: Path) -> None:
+    before = Study.open(place / "whole").requested
+    done = run("resume", "whole", "--latency", "50%", "--trials", "36", cwd=place)
+    assert done.returncode == 0, done.stderr
+    study = Study.open(place / "whole")
+    assert before.latency is not None
+    assert study.requested.latency is not None
+    assert study.requested.latency.high < before.latency.high
+    assert "budget of 50.0%" in done.stdout
+
+
+def test_a_device_that_changed_is_refused(
+    run: InProcess, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evosearch.latency.meter.device_name", lambda _: "slide rule")
+    done = run("resume", "whole", "--trials", "60", cwd=place)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "on slide rule" in done.stderr
+    assert json.loads((place / "whole/latency.json").read_text())["conditions"]["device"] in (
+        done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("search", "quick.toml", "--latency", "3.5"), "a time with its unit"),
+        (("search", "quick.toml", "--latency=-3ms"), "a time with its unit"),
+        (("search", "quick.toml", "--latency", "1e"), "a time with its unit"),
+        (("search", "quick.toml", "--latency", "100%"), "finer than the noise"),
+        (("search", "quick.toml", "--latency", "0.01%"), "held up by overhead"),
+        (("search", "quick.toml", "--latency", "60%", "--accuracy-drop", "1"), "one of them"),
+        (("search", "quick.toml", "--latency", "60%", "--runtime", "eagre"), "'eager'?"),
+        (("profile", "quick.toml", "--runtime", "tensorrt"), "expected one of compile, eager"),
+        (("profile", "quick.toml", "--device", "abacus"), "not available here"),
+        (("profile", "missing.toml"), "missing.toml"),
+    ],
+)
+def test_bad_input_is_one_line(
+    run: InProcess, place: Path, arguments: tuple[str, ...], why: str
+) -> None:
+    done = run(*arguments, cwd=place)
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert why in done.stderr
+
+
+def test_a_missing_package_names_the_command(
+    run: InProcess, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evosearch.exporting.find_spec", lambda name: None)
+    done = run("profile", "quick.toml", "--runtime", "onnxruntime", cwd=place)
+    assert done.returncode == 2
+    assert "pip install 'evosearch[onnx]'" in done.stderr
+
+
+def test_the_profile_is_printed(run: InProcess, place: Path) -> None:
+    done = run("profile", "quick.toml", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "predictions for 20 others are off by 0.0% in the median" in done.stdout
+    assert "eager, batch 4, 1 thread" in done.stdout
+    done = run("profile", "quick.toml", "--json", cwd=place)
+    assert json.loads(done.stdout)["validated"] == 20

@@ -1,0 +1,35 @@
+"""The front by its measured latency, from the command line, on a device that is arithmetic."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evosearch.latency.runtimes import RUNTIMES
+from tests.latency.fakes import FakeRun, FakeStopwatch
+from tests.test_cli import InProcess, place, run  # noqa: F401  (fixtures)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> FakeStopwatch:
+    stopwatch = FakeStopwatch(noise=0.05)
+    monkeypatch.setitem(RUNTIMES, "eager", lambda module, images, threads: FakeRun(module, images))
+    monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: stopwatch)
+    return stopwatch
+
+
+def test_pareto_by_latency(run: InProcess, place: Path, watch: FakeStopwatch) -> None:  # noqa: F811
+    done = run("pareto", "run", "--x", "latency", "--plot", "latency.png", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "of the base network's, %" in done.stdout
+    assert (place / "latency.png").read_bytes().startswith(b"\x89PNG")
+    asked = watch.asked
+    data = json.loads(run("pareto", "run", "--x", "latency", "--json", cwd=place).stdout)
+    assert watch.asked == asked  # what was timed is read back
+    ratios = [network["latency"]["ratio"] for network in data["networks"]]
+    assert ratios == sorted(ratios)
+    base = next(network for network in data["networks"] if network["name"] == "base")
+    assert base["latency"]["ratio_low"] <= 1 <= base["latency"]["ratio_high"]
+    assert all(n["latency"]["ratio_high"] > n["latency"]["ratio_low"] for n in data["networks"])
+    done = run("pareto", "run", "--x", "latency", "--follow", cwd=place)
+    assert done.returncode == 2
