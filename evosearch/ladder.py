@@ -6,7 +6,7 @@ as EvoPress selects in steps (Sieberling et al. 2025, arXiv 2410.14649). Only wh
 whole split can enter the front.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from evosearch.cost import Cost
 from evosearch.mask import Mask
-from evosearch.parallel import Executor, Measured, Task
+from evosearch.measurements import Measurements
+from evosearch.parallel import Measured
 from evosearch.scores import ImageScores
-from evosearch.scorestore import ScoreStore
 from evosearch.space import SearchSpace
 from evosearch.strategies.base import RungPlan
 from evosearch.strategies.selection import nsga2
@@ -81,9 +81,7 @@ class Ladder:
         space: SearchSpace,
         plans: Sequence[RungPlan],
         size: Objective,
-        executor: Executor,
-        store: ScoreStore,
-        checkpoint: Callable[[], None] = lambda: None,
+        measurements: Measurements,
     ) -> None:
         """Takes what the rungs are and who measures.
 
@@ -91,12 +89,10 @@ class Ladder:
             space: what is searched.
             plans: the rungs between the strategy's own and the last, in order.
             size: what candidates are compared in beside the loss.
-            executor: carries out measurements.
-            store: remembers scores of images, and is asked first.
-            checkpoint: called before every measurement; what it raises ends the climb.
+            measurements: what is measured above the strategy's own rungs.
         """
         self._space, self._plans, self._size = space, plans, size
-        self._executor, self._store, self._checkpoint = executor, store, checkpoint
+        self._measurements = measurements
 
     def climb(
         self,
@@ -135,7 +131,7 @@ class Ladder:
         settled = {trial.mask: trial for trial in reversed(started)}
         climbing = [c for c in climbing if c.proposal.mask not in settled]
         top = {c.proposal.mask for c in climbing}
-        evaluations = self._measured(climbing, self._executor.images)
+        evaluations = self._measured(climbing, self._measurements.images)
         for number, proposal in enumerate(proposals[len(started) :], first + len(started)):
             mask = proposal.mask
             earlier = known.get(mask) or settled.get(mask)
@@ -165,7 +161,7 @@ class Ladder:
         partial = plan.rung is Rung.PARTIAL
         if len(climbing) <= plan.survivors and not partial:
             return climbing
-        images = max(2, round(plan.share * self._executor.images)) if partial else 0
+        images = max(2, round(plan.share * self._measurements.images)) if partial else 0
         for candidate, measured in zip(climbing, self._measured(climbing, images), strict=True):
             candidate.record(plan.rung, measured)
         left = [c for c in climbing if c.failure is None]
@@ -181,38 +177,14 @@ class Ladder:
         rivals = [trial for trial in front if self._size.of(trial) <= candidate.size]
         if not rivals or candidate.scores is None:
             return False
-        rival = next(self._measured_masks([rivals[-1].mask], images))
+        rival = next(self._measurements.of([rivals[-1].mask], images))
         if rival.scores is None:
             return False
         above = candidate.scores.loss_above(rival.scores)
         return above.mean > CLEARLY * above.error
 
     def _measured(self, candidates: Sequence[_Candidate], images: int) -> Iterator[Measured]:
-        return self._measured_masks([c.proposal.mask for c in candidates], images)
-
-    def _measured_masks(self, masks: Sequence[Mask], images: int) -> Iterator[Measured]:
-        """Yields each mask's scores on the first images, or its compensated error for none.
-
-        What the store has is not measured again.
-        """
-        have = [self._store.get(mask) if images else None for mask in masks]
-        missing = [
-            Task(mask=mask, start=0 if old is None else len(old.losses), stop=images)
-            for mask, old in zip(masks, have, strict=True)
-            if old is None or len(old.losses) < images
-        ]
-        results = self._executor.measure(missing)
-        for mask, old in zip(masks, have, strict=True):
-            if old is not None and len(old.losses) >= images:
-                yield Measured(scores=old.between(0, images), seconds=0.0)
-                continue
-            self._checkpoint()
-            result = next(results)
-            if result.scores is not None:
-                scores = result.scores if old is None else old.then(result.scores)
-                self._store.put(mask, scores)
-                result = Measured(scores=scores, seconds=result.seconds)
-            yield result
+        return self._measurements.of([c.proposal.mask for c in candidates], images)
 
 
 def _repeated(earlier: Trial, proposal: Proposal, number: int, generation: int) -> Trial:

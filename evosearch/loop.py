@@ -13,6 +13,7 @@ from evosearch.errors import EvosearchError, InputError
 from evosearch.front import ParetoFront
 from evosearch.ladder import Ladder
 from evosearch.mask import Mask
+from evosearch.measurements import Measurements
 from evosearch.parallel import Executor
 from evosearch.preparation import begin_segment
 from evosearch.scorestore import ScoreStore
@@ -61,7 +62,7 @@ def search(
     *,
     study: Study,
     space: SearchSpace,
-    build: Callable[[Budget, Sequence[Trial]], Strategy],
+    build: Callable[[Budget, Sequence[Trial], Measurements], Strategy],
     executor: Executor,
     store: ScoreStore,
     limits: Limits,
@@ -78,7 +79,8 @@ def search(
     Args:
         study: gets one record per trial, in the order of the proposals.
         space: what is searched.
-        build: gives a fresh strategy for a budget, and the trials proposed for other ones.
+        build: gives a fresh strategy for a budget, and the trials proposed for other ones; it may
+            measure what the strategy needs to know.
         executor: measures masks.
         store: keeps the scores of images.
         limits: when to stop.
@@ -111,17 +113,16 @@ def search(
             raise _Ended(Outcome.EXHAUSTED)
         _require_hope(study.trials)
 
+    measurements = Measurements(executor, store, checkpoint)
     try:
         while True:
             segment = study.segments[-1]
-            strategy = build(segment.aim, study.trials[: segment.first])
+            strategy = build(segment.aim, study.trials[: segment.first], measurements)
             ladder = Ladder(
                 space=space,
                 plans=strategy.ladder,
                 size=study.header.size_objective,
-                executor=executor,
-                store=store,
-                checkpoint=checkpoint,
+                measurements=measurements,
             )
             _search_segment(study, strategy, ladder, checkpoint, record)
             begin_segment(study, study.requested, space, measure_front(study))

@@ -1,20 +1,23 @@
 """What a run measures on its base network before the first trial, and who measures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 from torch import nn
 
 from evosearch.cost import Bound, Budget
+from evosearch.errors import EvosearchError
 from evosearch.evaluation.base import Subject
 from evosearch.evaluation.distillation import FinetuneConfig, distil
 from evosearch.evaluation.evaluator import MaskEvaluator
-from evosearch.knowledge import Knowledge
+from evosearch.knowledge import Knowledge, SensitivityCurve
+from evosearch.mask import Mask
+from evosearch.measurements import Measurements
 from evosearch.records import Reference
 from evosearch.runconfig import SearchConfig
 from evosearch.seeding import Stream, generator
 from evosearch.space import SearchSpace
-from evosearch.strategies import strategy_class
 from evosearch.strategies.baselines import uniform_mask
 from evosearch.strategies.two_step import TwoStep
 from evosearch.trial import Evaluation
@@ -41,6 +44,11 @@ def make_evaluator(
     )
 
 
+def criteria_of(config: SearchConfig) -> list[str]:
+    """Returns the importance criteria that a run reads."""
+    return sorted({"l1", config.criterion})
+
+
 def _recovery(
     config: SearchConfig, subject: Subject, finetune: FinetuneConfig
 ) -> Callable[[nn.Module], None] | None:
@@ -59,17 +67,53 @@ def _recovery(
     return recover
 
 
-def measure_knowledge(
-    evaluator: MaskEvaluator, space: SearchSpace, search: SearchConfig, on_stage: OnStage
+def measure_sensitivity(
+    space: SearchSpace,
+    knowledge: Knowledge,
+    keep_ratios: Sequence[float],
+    measurements: Measurements,
+    on_stage: OnStage,
 ) -> Knowledge:
-    """Measures on the base network what the run's strategy reads."""
-    knowledge = evaluator.knowledge(sorted({"l1", search.criterion}))
-    if strategy_class(search.strategy).needs_sensitivity:
-        on_stage("sensitivity of each group")
-        subset = TwoStep(space, knowledge.gram).subset
-        curves = evaluator.sensitivity(subset, search.keep_ratios)
-        knowledge = replace(knowledge, sensitivity=curves)
-    return knowledge
+    """Measures how the search loss rises when one group alone is cut.
+
+    Not the calibration loss: the weights that stay are refitted on those images.
+
+    Args:
+        space: what is searched.
+        knowledge: whose Gram matrices choose the channels that stay.
+        keep_ratios: shares of each group's channels to probe.
+        measurements: of masks on the search split.
+        on_stage: told how far it is.
+
+    Returns:
+        The knowledge, and the curves.
+
+    Raises:
+        EvosearchError: a probe failed.
+    """
+    subset, full = TwoStep(space, knowledge.gram).subset, space.full_mask()
+    widths = {}
+    for group in space.groups:
+        legal = np.array(group.legal_widths())
+        wanted = {int(legal[np.abs(legal - r * group.size).argmin()]) for r in keep_ratios}
+        widths[group.name] = np.array([*sorted(wanted - {group.size}), group.size], dtype=np.int64)
+    probes = [(name, int(width)) for name, own in widths.items() for width in own[:-1]]
+    masks = [full, *(Mask({**full, name: subset(name, width)}) for name, width in probes)]
+    losses = []
+    for number, measured in enumerate(measurements.of(masks, measurements.images)):
+        if measured.scores is None:
+            name, width = probes[number - 1] if number else ("none", 0)
+            raise EvosearchError(
+                f"sensitivity of {name!r} at {width} channels: {measured.failure}"
+            )
+        losses.append(measured.scores.score.loss)
+        on_stage(f"sensitivity of each group: {number} of {len(probes)} probes")
+    base, rest = losses[0], iter(losses[1:])
+    curves = {}
+    for name, own in widths.items():
+        found = [next(rest) for _ in own[:-1]]
+        curves[name] = SensitivityCurve(widths=own, loss_increase=np.array([*found, base]) - base)
+    return replace(knowledge, sensitivity=curves)
 
 
 def measure_references(

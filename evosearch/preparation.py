@@ -24,7 +24,7 @@ from evosearch.latency.meter import Meter
 from evosearch.latency.profile import profile
 from evosearch.latencymodel import LatencyModel
 from evosearch.machine import ENVIRONMENT, environment, resolve_device, torch_threads
-from evosearch.measuring import OnStage, make_evaluator, measure_knowledge, measure_references
+from evosearch.measuring import OnStage, criteria_of, make_evaluator, measure_references
 from evosearch.records import Header
 from evosearch.runconfig import (
     CONFIG,
@@ -149,7 +149,7 @@ def prepare(
         space.require_reachable(budget)
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(search, subject, space_file.finetune)
-        knowledge = measure_knowledge(evaluator, space, search, on_stage)
+        knowledge = evaluator.knowledge(criteria_of(search))
         on_stage("base network and baselines")
         began = time.perf_counter()
         base_scores = evaluator.image_scores(space.full_mask(), 0, evaluator.images)
@@ -242,8 +242,7 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         try:
             knowledge = Knowledge.load(folder / KNOWLEDGE)
         except InputError:  # it is derived: what is measured again is the same
-            space = subject.discovery.space
-            knowledge = measure_knowledge(evaluator, space, config.search, on_stage)
+            knowledge = evaluator.knowledge(criteria_of(config.search))
             with writing(folder / KNOWLEDGE):
                 knowledge.save(folder / KNOWLEDGE)
     return Prepared(

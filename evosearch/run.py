@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import final
@@ -11,15 +12,16 @@ from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import EvosearchError
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
-from evosearch.files import RunLock
+from evosearch.files import RunLock, writing
 from evosearch.front import ParetoFront
 from evosearch.latency.certifying import certify, check_front
 from evosearch.latency.meter import Meter
 from evosearch.loop import EXHAUSTED, Limits, Outcome, search
 from evosearch.machine import torch_threads, warn_of_changes
-from evosearch.measuring import OnStage
+from evosearch.measurements import Measurements
+from evosearch.measuring import OnStage, measure_sensitivity
 from evosearch.parallel import Executor, OneByOne, Workers
-from evosearch.preparation import Prepared, RunEvaluator, change_budget, prepare, reopen
+from evosearch.preparation import KNOWLEDGE, Prepared, RunEvaluator, change_budget, prepare, reopen
 from evosearch.runconfig import SearchConfig
 from evosearch.runlog import RunLog
 from evosearch.scorestore import SCORES, ScoreStore
@@ -141,14 +143,23 @@ class Run:
         limits: Limits,
         *,
         on_trial: Callable[[Trial], None] = lambda _: None,
+        on_stage: OnStage = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Outcome:
-        """Searches until a limit is reached; see `search`."""
+        """Searches until a limit is reached; see `search`.
+
+        Args:
+            limits: when to stop.
+            on_trial: called after every record.
+            on_stage: told what is being done before the first trial.
+            should_stop: asked before every evaluation.
+        """
         return self.search_with(
             self.prepared.config.search.strategy,
             self.study,
             limits,
             on_trial=on_trial,
+            on_stage=on_stage,
             should_stop=should_stop,
         )
 
@@ -159,14 +170,18 @@ class Run:
         limits: Limits,
         *,
         on_trial: Callable[[Trial], None] = lambda _: None,
+        on_stage: OnStage = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Outcome:
         """Searches with any strategy, recording in any study of the same space."""
         config = self.prepared.config.search
         space = self.prepared.subject.discovery.space
 
-        def build(aim: Budget, earlier: Sequence[Trial]) -> Strategy:
-            return strategy_class(strategy)(
+        def build(aim: Budget, earlier: Sequence[Trial], measurements: Measurements) -> Strategy:
+            kind = strategy_class(strategy)
+            if kind.needs_sensitivity:
+                self._measure_sensitivity(measurements, on_stage)
+            return kind(
                 space=space,
                 budget=aim,
                 knowledge=self.prepared.knowledge,
@@ -198,6 +213,22 @@ class Run:
             raise
         self._log.event("end", trials=len(study.trials), outcome=outcome.value)
         return outcome
+
+    def _measure_sensitivity(self, measurements: Measurements, on_stage: OnStage) -> None:
+        """Measures and keeps what the strategy reads, where that is not known yet.
+
+        Cut short, it goes on from the probes whose scores are stored.
+        """
+        knowledge = self.prepared.knowledge
+        if knowledge.sensitivity:
+            return
+        space, config = self.prepared.subject.discovery.space, self.prepared.config.search
+        knowledge = measure_sensitivity(
+            space, knowledge, config.keep_ratios, measurements, on_stage
+        )
+        self.prepared = replace(self.prepared, knowledge=knowledge)
+        with writing(self.folder / KNOWLEDGE):
+            knowledge.save(self.folder / KNOWLEDGE)
 
     def _measure_front(self, study: Study) -> tuple[Check, ...]:
         if study.requested.latency is None:

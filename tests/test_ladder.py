@@ -10,6 +10,7 @@ import pytest
 from evosearch.errors import EvaluationError
 from evosearch.ladder import Ladder
 from evosearch.mask import Mask
+from evosearch.measurements import Measurements
 from evosearch.parallel import Measured, OneByOne, Task
 from evosearch.scores import ImageScores
 from evosearch.scorestore import ScoreStore
@@ -63,8 +64,7 @@ def climb(
         space=SPACE,
         plans=plans,
         size=Objective.MACS,
-        executor=OneByOne(table),
-        store=ScoreStore(folder),
+        measurements=Measurements(OneByOne(table), ScoreStore(folder)),
     )
     return list(
         ladder.climb(
@@ -212,9 +212,7 @@ def test_a_checkpoint_can_end_a_climb_before_any_measurement(tmp_path: Path) -> 
         space=SPACE,
         plans=(),
         size=Objective.MACS,
-        executor=OneByOne(table),
-        store=ScoreStore(tmp_path),
-        checkpoint=checkpoint,
+        measurements=Measurements(OneByOne(table), ScoreStore(tmp_path), checkpoint),
     )
     found: list[Trial] = []
 

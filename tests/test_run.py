@@ -10,6 +10,7 @@ import pytest
 from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import InputError
 from evosearch.mask import Mask
+from evosearch.measurements import Measurements
 from evosearch.parallel import OneByOne
 from evosearch.records import Header
 from evosearch.run import EXHAUSTED, Limits, Outcome, search
@@ -40,10 +41,12 @@ def header(strategy: str, seed: int = 0) -> Header:
     )
 
 
-def builder(strategy: str, seed: int = 0) -> Callable[[Budget, Sequence[Trial]], Strategy]:
+def builder(
+    strategy: str, seed: int = 0
+) -> Callable[[Budget, Sequence[Trial], Measurements], Strategy]:
     kind = STRATEGIES[strategy]
 
-    def build(aim: Budget, earlier: Sequence[Trial]) -> Strategy:
+    def build(aim: Budget, earlier: Sequence[Trial], _: Measurements) -> Strategy:
         return kind(
             space=SPACE,
             budget=aim,
@@ -175,7 +178,7 @@ def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
     outcome = search(
         study=study,
         space=SPACE,
-        build=lambda aim, earlier: Stubborn(),
+        build=lambda *_: Stubborn(),
         executor=OneByOne(ToyEvaluator(failing=False)),
         store=ScoreStore(tmp_path / "scores"),
         limits=Limits(trials=10 * EXHAUSTED),

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TypeVar, final
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
@@ -17,8 +16,8 @@ from evosearch.evaluation.data import CalibrationSplit, SearchSplit
 from evosearch.evaluation.precision import Precision
 from evosearch.evaluation.scoring import batch_size_on, device_of, image_scores
 from evosearch.evaluation.task import CLASSIFICATION, Task
-from evosearch.knowledge import Knowledge, SensitivityCurve
-from evosearch.mask import Bits, Mask
+from evosearch.knowledge import Knowledge
+from evosearch.mask import Mask
 from evosearch.scores import ImageScores
 from evosearch.seeding import Stream, generator
 from evosearch.surgery.compensated import CompensatedErrors
@@ -179,9 +178,6 @@ class MaskEvaluator:
         )
         return scores.between(start - first, stop - first)
 
-    def _loss(self, network: nn.Module) -> float:
-        return self._scored(network, 0, self.images).score.loss
-
     def knowledge(self, criteria: Collection[str] = ("l1",)) -> Knowledge:
         """Returns the Gram matrices and importance scores of the base network.
 
@@ -210,37 +206,6 @@ class MaskEvaluator:
                 for name, found in scores.items()
             },
         )
-
-    def sensitivity(
-        self,
-        subset: Callable[[str, int], Bits],
-        keep_ratios: tuple[float, ...],
-    ) -> dict[str, SensitivityCurve]:
-        """Measures how the search loss rises when one group alone is cut.
-
-        Not the calibration loss: the weights that stay are refitted on those images.
-
-        Args:
-            subset: gives the channels to keep of a group at a width.
-            keep_ratios: shares of each group's channels to probe.
-        """
-        space = self._discovery.space
-        full = space.full_mask()
-        base = self._loss(self._candidate(full))
-        curves = {}
-        for group in space.groups:
-            legal = np.array(group.legal_widths())
-            wanted = {int(legal[np.abs(legal - r * group.size).argmin()]) for r in keep_ratios}
-            widths = np.array([*sorted(wanted - {group.size}), group.size], dtype=np.int64)
-            losses = [
-                self._loss(
-                    self._candidate(Mask({**full, group.name: subset(group.name, int(width))}))
-                )
-                for width in widths[:-1]
-            ]
-            increases: NDArray[np.float64] = np.array([*losses, base]) - base
-            curves[group.name] = SensitivityCurve(widths=widths, loss_increase=increases)
-        return curves
 
 
 def _healthy(attempt: Callable[[], T]) -> T:

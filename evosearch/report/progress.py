@@ -78,9 +78,13 @@ def search_with_progress(
                 progress.update(task, completed=trial.number + 1)
                 status.plain = f"{_summary(run)}, {pace.rate}\n{pace.shares}"
 
+            def on_stage(stage: str) -> None:
+                status.plain = stage
+
             outcome = run.search(
                 Limits(trials=trials, seconds=seconds),
                 on_trial=on_trial,
+                on_stage=on_stage,
                 should_stop=lambda: stopping,
             )
             spent = f"{pace.rate}; {pace.shares}"

@@ -126,21 +126,6 @@ def test_a_network_that_overflows_is_an_evaluation_error(
         make(broken, data, discovery).evaluate_plain(half(discovery, 0))
 
 
-def test_sensitivity_rises_as_a_group_narrows(
-    model: nn.Module, data: SearchData, discovery: Discovery
-) -> None:
-    def subset(group: str, width: int) -> np.ndarray:
-        return np.arange(discovery.space.sizes[group]) < width
-
-    curves = make(model, data, discovery).sensitivity(subset, (0.1, 0.5))
-    assert set(curves) == set(discovery.space.sizes)
-    for name, curve in curves.items():
-        assert curve.widths[-1] == discovery.space.sizes[name]
-        assert curve.loss_increase[-1] == 0
-        assert len(curve.widths) == 3
-    assert sum(curve.loss_increase[0] > curve.loss_increase[1] for curve in curves.values()) >= 4
-
-
 def test_recalibration_takes_the_statistics_of_the_batch_and_touches_nothing_else() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5))
