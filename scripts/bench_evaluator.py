@@ -58,7 +58,7 @@ from evosearch.surgery.compaction import compact
 from evosearch.surgery.folding import fold_batchnorms
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "cifar10_resnet20.toml"
-SEARCHED, DRAWN, TRIALS = 30, 30, 80
+SEARCHED, DRAWN, WIDE, TRIALS = 30, 30, 30, 80
 NEAR = 0.005
 """How far the candidates' MACs ratios may be from a half."""
 FIRST, FINALISTS, SECOND = 256, 10, 1024
@@ -281,7 +281,7 @@ def report(run: Run, rounds: int, tune: int) -> list[str]:
     ratios = [float(np.median(theirs[i : i + share])) for i in range(0, len(theirs), share)]
     gains = [their / our for their, our in zip(ratios, ours, strict=True)]
     place = int(np.flatnonzero(np.argsort(found) == truth.argmin())[0]) + 1
-    wide = drawn_masks(run, np.linspace(0.3, 0.7, 30))
+    wide = drawn_masks(run, np.linspace(0.3, 0.7, WIDE))
     torch.set_num_threads(2)
     wide_truth = np.array([loop.losses(mask, naive).mean() for mask in wide])
     wide_found = np.array(quick.losses(wide, FIRST))
