@@ -7,9 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
-from torch.utils.benchmark import Timer
+from torch.utils.benchmark.utils.timer import timer
 
 from evosearch.latencymodel import Timing
+from evosearch.machine import torch_threads
 
 Runner = Callable[[], object]
 """Runs a network once."""
@@ -32,13 +33,21 @@ class Stopwatch(Protocol):
 def torch_stopwatch(threads: int) -> Stopwatch:
     """Returns the clock of `torch.utils.benchmark`, which waits for accelerators.
 
+    Its `Timer` runs everything twice more than it counts; here one run comes first where a block
+    has several, since it finds the caches full of the other network's data.
+
     Args:
         threads: of torch on the CPU while it measures.
     """
 
     def measure(run: Runner, number: int) -> float:
-        timer = Timer("run()", globals={"run": run}, num_threads=threads)
-        return float(timer.timeit(number).mean)
+        with torch_threads(threads):
+            if number > 1:
+                run()
+            began = timer()
+            for _ in range(number):
+                run()
+            return (timer() - began) / number
 
     return measure
 
