@@ -1,12 +1,16 @@
 """A search under a latency budget, from the command line, on a device that is arithmetic."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from evosearch.certificate import Certificate
 from evosearch.latency.runtimes import RUNTIMES
+from evosearch.latencymodel import Conditions, Timing
+from evosearch.mask import Mask
+from evosearch.preparation import reopen_meter
 from evosearch.study import Study
 from tests.latency.fakes import FakeRun, FakeStopwatch
 from tests.test_cli import QUICK, InProcess
@@ -24,7 +28,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> InProcess:
     monkeypatch.setitem(RUNTIMES, "eager", lambda module, images, threads: FakeRun(module, images))
     monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: FakeStopwatch())
+    monkeypatch.setattr("evosearch.run.time_fresh", time_here)
     return InProcess(monkeypatch, capfd)
+
+
+def time_here(
+    folder: Path, masks: Sequence[Mask], seconds: float
+) -> tuple[Conditions, list[Timing]]:
+    """Does what a fresh process would, in this one, which has the fake clock."""
+    meter = reopen_meter(folder, Study.open(folder).header)
+    return meter.conditions, [meter.time(mask, seconds) for mask in masks]
 
 
 def test_a_search_is_certified_and_resumes_equal(run: InProcess, place: Path) -> None:
