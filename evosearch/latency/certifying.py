@@ -13,6 +13,8 @@ CHECKED = 3
 """Candidates that are timed to correct the model."""
 ATTEMPTS = 8
 """Most trials that are timed to certify one."""
+PROCESSES = 3
+"""Times that a trial is timed to be certified."""
 SECONDS = 8.0
 """That one of either is timed in turn with the base network, about."""
 
@@ -32,8 +34,9 @@ def check_front(study: Study, time: TimeMasks) -> tuple[Check, ...]:
 def certify(folder: Path, study: Study, time: TimeMasks, model: LatencyModel) -> Certificate:
     """Times the best trial against the base network, then smaller ones, until one is certified.
 
-    A trial keeps the budget where the upper end of its interval does. What came of it is kept in
-    the run's folder.
+    A trial keeps the budget where the upper end of its interval does in each of a few processes:
+    they differ by more than a process can see by itself. Of each trial the slowest counts. What
+    came of it is kept in the run's folder.
 
     Args:
         folder: of the run.
@@ -49,8 +52,13 @@ def certify(folder: Path, study: Study, time: TimeMasks, model: LatencyModel) ->
     attempts: tuple[Check, ...] = ()
     certified = False
     for trial in list(reversed(study.front(Objective.LATENCY).members))[:ATTEMPTS]:
-        attempts += _checked([trial], time)
-        certified = interval(attempts[-1].timing, budget, base)[1] <= budget.latency.high
+        checks: tuple[Check, ...] = ()
+        for _ in range(PROCESSES):
+            checks += _checked([trial], time)
+            certified = interval(checks[-1].timing, budget, base)[1] <= budget.latency.high
+            if not certified:
+                break
+        attempts += (max(checks, key=lambda c: interval(c.timing, budget, base)[1]),)
         if certified:
             break
     certificate = Certificate(
