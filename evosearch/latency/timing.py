@@ -33,8 +33,7 @@ class Stopwatch(Protocol):
 def torch_stopwatch(threads: int) -> Stopwatch:
     """Returns the clock of `torch.utils.benchmark`, which waits for accelerators.
 
-    Its `Timer` runs everything twice more than it counts; here one run comes first where a block
-    has several, since it finds the caches full of the other network's data.
+    One run comes before those that count: it finds the caches full of another network's data.
 
     Args:
         threads: of torch on the CPU while it measures.
@@ -42,8 +41,7 @@ def torch_stopwatch(threads: int) -> Stopwatch:
 
     def measure(run: Runner, number: int) -> float:
         with torch_threads(threads):
-            if number > 1:
-                run()
+            run()
             began = timer()
             for _ in range(number):
                 run()
@@ -66,7 +64,7 @@ def compare(network: Runner, base: Runner, stopwatch: Stopwatch, seconds: float)
     """
     single = [_single(run, stopwatch) for run in (network, base)]
     blocks = [ceil(BLOCK / time) for time in single]
-    round_time = sum(block * time for block, time in zip(blocks, single, strict=True))
+    round_time = sum((block + 1) * time for block, time in zip(blocks, single, strict=True))
     rounds = min(MOST, max(FEWEST, round(seconds / round_time)))
     times = np.empty((rounds, 2))
     for number, row in enumerate(times):
