@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from math import ceil
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
-from torch.utils.benchmark.utils.timer import timer
 
 from evosearch.latencymodel import Timing
 from evosearch.machine import torch_threads
@@ -31,8 +32,9 @@ class Stopwatch(Protocol):
 
 
 def torch_stopwatch(threads: int) -> Stopwatch:
-    """Returns the clock of `torch.utils.benchmark`, which waits for accelerators.
+    """Returns a clock that waits for accelerators, as that of `torch.utils.benchmark` does.
 
+    (Its own `Timer` cannot take turns cheaply, and importing it looks for compilers, aloud.)
     One run comes before those that count: it finds the caches full of another network's data.
 
     Args:
@@ -42,12 +44,18 @@ def torch_stopwatch(threads: int) -> Stopwatch:
     def measure(run: Runner, number: int) -> float:
         with torch_threads(threads):
             run()
-            began = timer()
+            began = _now()
             for _ in range(number):
                 run()
-            return (timer() - began) / number
+            return (_now() - began) / number
 
     return measure
+
+
+def _now() -> float:
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return perf_counter()
 
 
 def compare(network: Runner, base: Runner, stopwatch: Stopwatch, seconds: float) -> Timing:
