@@ -93,6 +93,7 @@ def search(
     flops: str | None = None,
     params: str | None = None,
     latency: str | None = None,
+    conditions: Mapping[str, Any] | None = None,
     accuracy_drop: float | None = None,
     strategy: str | None = None,
     trials: int | None = None,
@@ -110,8 +111,9 @@ def search(
         space: the space file.
         flops: of one image: "50%" of the base network, "40M", or a range "30%..70%".
         params: likewise; budgets that are given together hold together.
-        latency: of one batch on this device, under the conditions in [search.latency]: "60%" of
-            the base network's, or "3.5ms"; the winner is measured.
+        latency: of one batch on this device: "60%" of the base network's, or "3.5ms"; the winner
+            is measured.
+        conditions: of that: `runtime`, `batch` and `threads`, in place of [search.latency].
         accuracy_drop: points of search accuracy that may be lost; the FLOPs are minimised then.
         strategy: who proposes masks.
         trials: evaluated masks in all.
@@ -132,6 +134,7 @@ def search(
         "seed": seed,
         "device": device,
         "baselines": baselines,
+        "latency": conditions or {},
     }
     request = BudgetRequest(
         flops=flops, params=params, latency=latency, accuracy_drop=accuracy_drop

@@ -54,8 +54,8 @@ class Certificate:
         relative: whether it was asked for as a share of the base network's latency.
         base_picoseconds: the base network's, which shares refer to.
         conditions: under which it was measured.
-        attempts: the trials that were timed, in order; where the budget is certified, the last
-            one keeps it.
+        attempts: the trials that were timed, in order, each in its slowest process; where the
+            budget is certified, the last one keeps it.
         certified: whether the upper end of the last one's interval is under the budget.
     """
 
@@ -77,8 +77,8 @@ class Certificate:
         if self.winner is not None:
             failed = f", after {len(self.attempts) - 1} that did not" if self.attempts[1:] else ""
             return (
-                f"latency budget of {budget} certified: trial {self.winner.trial} takes"
-                f" {self.winner.timing}{failed}"
+                f"latency budget of {budget} certified: trial {self.winner.trial} takes at"
+                f" most, in the slowest of several processes, {self.winner.timing}{failed}"
             )
         if not self.attempts:
             return f"latency budget of {budget} not certified: no trial is predicted to keep it"

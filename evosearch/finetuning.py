@@ -16,6 +16,8 @@ from evosearch.evaluation.scoring import score
 from evosearch.evaluation.testing import TestReport
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
+from evosearch.freshtiming import time_fresh
+from evosearch.latency.meter import SECONDS
 from evosearch.machine import environment, torch_threads, warn_of_changes
 from evosearch.measuring import OnStage
 from evosearch.planning import (
@@ -26,7 +28,7 @@ from evosearch.planning import (
     pick_plan,
     remember_plan,
 )
-from evosearch.preparation import Prepared, make_meter, reopen
+from evosearch.preparation import Prepared, reopen
 from evosearch.runconfig import read_run_config
 from evosearch.runlog import RunLog
 from evosearch.scores import Score
@@ -175,6 +177,8 @@ def _finetune(
         config = config.model_copy(update={"epochs": epochs})
     searched = evaluator.builder.final(plan.mask)
     distilled = evaluator.builder.final(plan.mask)
+    on_stage("latency")
+    latency = _latency(folder, plan)
     on_stage("distillation")
     seed = prepared.config.search.seed
     progress = folder / f"{plan.name.replace(' ', '-')}.progress"
@@ -190,7 +194,7 @@ def _finetune(
         progress=progress,
     )
 
-    on_stage("latency and test")
+    on_stage("test")
     report = TestReport(
         folder / TEST_LEDGER,
         prepared.config.space.data,
@@ -229,7 +233,7 @@ def _finetune(
             "seed": study.header.seed,
             "space_digest": study.header.space_digest,
             "networks": [_entry(network, space.base_cost) for network in networks],
-            "latency": _latency(folder, prepared, plan),
+            "latency": latency,
             "notes": [
                 "search accuracy is optimistic: the search and the best epoch were selected"
                 " on that split",
@@ -251,15 +255,14 @@ def _finetune(
     )
 
 
-def _latency(folder: Path, prepared: Prepared, plan: Plan) -> Mapping[str, Any]:
+def _latency(folder: Path, plan: Plan) -> Mapping[str, Any]:
     """Returns what a plan takes here, and what the run certified of it."""
-    search, space_file = prepared.config.search, prepared.config.space
-    meter = make_meter(search, space_file, prepared.subject)
+    conditions, (timing,) = time_fresh(folder, [plan.mask], SECONDS)
     certificate = Certificate.load(folder)
     winner = None if certificate is None else certificate.winner
     return {
-        "timing": asdict(meter.time(plan.mask)),
-        "conditions": asdict(meter.conditions),
+        "timing": asdict(timing),
+        "conditions": asdict(conditions),
         "certificate": str(certificate) if winner and winner.trial == plan.trial else None,
     }
 

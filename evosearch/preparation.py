@@ -67,21 +67,15 @@ class Prepared:
     knowledge: Knowledge
     latency: LatencyModel | None = None
 
-    def meter(self) -> Meter:
-        """Returns what times networks of this run.
+    def require_device(self) -> None:
+        """Checks that the latency model is of this device and these versions.
 
         Raises:
-            InputError: the run has a latency model, and it is not of this device and versions; or
-                the runtime is not there.
+            InputError: it is not; names both.
         """
-        return _run_meter(self.config, self.subject, self.latency)
-
-
-def _run_meter(config: RunConfig, subject: Subject, latency: LatencyModel | None) -> Meter:
-    meter = make_meter(config.search, config.space, subject)
-    if latency is not None:
-        latency.conditions.require(meter.conditions)
-    return meter
+        if self.latency is not None:
+            meter = make_meter(self.config.search, self.config.space, self.subject)
+            self.latency.conditions.require(meter.conditions)
 
 
 def make_meter(search: SearchConfig, space_file: SpaceFile, subject: Subject) -> Meter:
@@ -258,10 +252,11 @@ def reopen_meter(folder: Path, header: Header) -> Meter:
     """Loads again what times the networks of the run in a folder, and nothing else.
 
     Raises:
-        InputError: as `reopen` and `Prepared.meter` do.
+        InputError: as `reopen`, or the runtime is not there.
     """
     config = read_run_config(folder)
-    return _run_meter(config, *_reopen_subject(folder, header, config))
+    subject, _ = _reopen_subject(folder, header, config)
+    return make_meter(config.search, config.space, subject)
 
 
 def _reopen_subject(

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -13,11 +12,13 @@ from evosearch.errors import EvosearchError
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock, writing
+from evosearch.freshtiming import time_fresh
 from evosearch.front import ParetoFront
-from evosearch.latency.certifying import certify, check_front
-from evosearch.latency.meter import Meter
+from evosearch.latency.certifying import SECONDS, certify, check_front
+from evosearch.latencymodel import Timing
 from evosearch.loop import EXHAUSTED, Limits, Outcome, search
 from evosearch.machine import torch_threads, warn_of_changes
+from evosearch.mask import Mask
 from evosearch.measurements import Measurements
 from evosearch.measuring import OnStage, measure_sensitivity
 from evosearch.parallel import Executor, OneByOne, Workers
@@ -102,7 +103,7 @@ class Run:
                 change_budget(folder, study, request)
             prepared = reopen(folder, study.header, on_stage)
             if study.requested.latency is not None:
-                prepared.meter()  # refuses another device before anything is searched
+                prepared.require_device()  # refuses another device before anything is searched
             changes = warn_of_changes(folder, prepared.config.search.threads)
             run = cls(folder, prepared, study, lock)
             run._log.event("resume", trials=len(study.trials))
@@ -233,14 +234,13 @@ class Run:
     def _measure_front(self, study: Study) -> tuple[Check, ...]:
         if study.requested.latency is None:
             return ()
-        checks = check_front(study, self._meter)
+        checks = check_front(study, self._time)
         for check in checks:
             self._log.event("latency", trial=check.trial, timing=str(check.timing))
         return checks
 
-    @cached_property
-    def _meter(self) -> Meter:
-        return self.prepared.meter()
+    def _time(self, masks: Sequence[Mask]) -> list[Timing]:
+        return time_fresh(self.folder, masks, SECONDS)[1]
 
     def certify(self) -> Certificate | None:
         """Times the winner against the base network, where the budget has a latency.
@@ -250,7 +250,7 @@ class Run:
         """
         if self.prepared.latency is None or self.study.requested.latency is None:
             return None
-        certificate = certify(self.folder, self.study, self._meter, self.prepared.latency)
+        certificate = certify(self.folder, self.study, self._time, self.prepared.latency)
         self._log.event("certificate", certified=certificate.certified, text=str(certificate))
         return certificate
 

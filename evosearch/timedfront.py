@@ -53,8 +53,7 @@ def timed_front(folder: Path, on_stage: OnStage = lambda _: None) -> TimedFront:
         on_stage: told what is being done.
 
     Raises:
-        InputError: the folder holds no run, another process has it, or the device is not the one
-            that its latency model is of.
+        InputError: the folder holds no run, or another process has it.
     """
     study = Study.open(folder)
     lock = RunLock(folder)

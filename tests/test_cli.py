@@ -97,6 +97,8 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
     card = json.loads((artifact / "card.json").read_text())
     assert len(card["networks"]) == 4
     assert card["networks"][3]["ratios"]["macs"] <= 0.6
+    assert card["latency"]["timing"]["ratio_high"] >= card["latency"]["timing"]["ratio_low"] > 0
+    assert "- Latency of a batch: " in (artifact / "card.md").read_text()
     assert json.loads((place / "run" / "test.json").read_text())["opened"] == 4
 
     shown = json.loads(evosearch("pareto", "run", "--json", cwd=place).stdout)
@@ -109,6 +111,7 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
         "plan.json",
         "weights.safetensors",
         "card.json",
+        "card.md",
         "load.py",
     }
 
@@ -307,7 +310,7 @@ def test_bad_arguments_of_search_are_one_clear_line(
         (["finetune", "run", "--pick", "kne"], "did you mean 'knee'"),
         (["finetune", "run", "--at", "50%"], "expected NAME=AMOUNT"),
         (["finetune", "run", "--at", "flops=1%"], "smallest reachable network"),
-        (["pareto", "run", "--x", "latency"], "unknown --x"),
+        (["pareto", "run", "--x", "latencies"], "unknown --x"),
         (["pareto", "run", "--at", "flops:37%"], "expected NAME=AMOUNT"),
         (["pareto", "run", "--at", "flop=37%"], "did you mean 'flops'"),
         (["pareto", "run", "--at", "flops=1%"], "smallest reachable network"),

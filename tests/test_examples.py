@@ -73,3 +73,11 @@ def test_own_model(example: Example, tmp_path: Path) -> None:
     out = example("own_model.py", "--trials", "4", "--out", tmp_path / "run")
     assert "stem.0: keeps" in out
     assert "test accuracy" in out
+
+
+def test_search_latency(example: Example, tmp_path: Path) -> None:
+    out = example(
+        "search_latency.py", "--latency", "90%", "--batch", "8", "--trials", "4",
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert "latency budget of 90.0% of the base network's" in out

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from evosearch.errors import InputError
+from evosearch.freshtiming import time_fresh
 from evosearch.latency.runtimes import RUNTIMES
+from evosearch.study import Study
 from tests.latency.fakes import FakeRun, FakeStopwatch
 from tests.test_cli import InProcess, place, run  # noqa: F401  (fixtures)
 
@@ -21,7 +24,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> FakeStopwatch:
 def test_pareto_by_latency(run: InProcess, place: Path, watch: FakeStopwatch) -> None:  # noqa: F811
     done = run("pareto", "run", "--x", "latency", "--plot", "latency.png", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "of the base network's, %" in done.stdout
+    assert "measured in turn with the base network" in " ".join(done.stdout.split())
     assert (place / "latency.png").read_bytes().startswith(b"\x89PNG")
     asked = watch.asked
     data = json.loads(run("pareto", "run", "--x", "latency", "--json", cwd=place).stdout)
@@ -33,3 +36,14 @@ def test_pareto_by_latency(run: InProcess, place: Path, watch: FakeStopwatch) ->
     assert all(n["latency"]["ratio_high"] > n["latency"]["ratio_low"] for n in data["networks"])
     done = run("pareto", "run", "--x", "latency", "--follow", cwd=place)
     assert done.returncode == 2
+
+
+def test_a_fresh_process_times_really(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setenv("EVOSEARCH_CACHE", str(place / "cache"))
+    study = Study.open(place / "run")
+    conditions, timings = time_fresh(place / "run", [study.trials[0].mask], seconds=0.1)
+    assert conditions.runtime == "eager"
+    assert len(timings) == 1
+    assert 0 < timings[0].ratio_low <= timings[0].ratio <= timings[0].ratio_high
+    with pytest.raises(InputError, match=r"latency cannot be measured: .*not a run"):
+        time_fresh(place / "missing", [], seconds=0.1)

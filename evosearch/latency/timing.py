@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from math import ceil
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
-from torch.utils.benchmark import Timer
 
 from evosearch.latencymodel import Timing
+from evosearch.machine import torch_threads
 
 Runner = Callable[[], object]
 """Runs a network once."""
@@ -30,17 +32,30 @@ class Stopwatch(Protocol):
 
 
 def torch_stopwatch(threads: int) -> Stopwatch:
-    """Returns the clock of `torch.utils.benchmark`, which waits for accelerators.
+    """Returns a clock that waits for accelerators, as that of `torch.utils.benchmark` does.
+
+    (Its own `Timer` cannot take turns cheaply, and importing it looks for compilers, aloud.)
+    One run comes before those that count: it finds the caches full of another network's data.
 
     Args:
         threads: of torch on the CPU while it measures.
     """
 
     def measure(run: Runner, number: int) -> float:
-        timer = Timer("run()", globals={"run": run}, num_threads=threads)
-        return float(timer.timeit(number).mean)
+        with torch_threads(threads):
+            run()
+            began = _now()
+            for _ in range(number):
+                run()
+            return (_now() - began) / number
 
     return measure
+
+
+def _now() -> float:
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return perf_counter()
 
 
 def compare(network: Runner, base: Runner, stopwatch: Stopwatch, seconds: float) -> Timing:
@@ -57,7 +72,7 @@ def compare(network: Runner, base: Runner, stopwatch: Stopwatch, seconds: float)
     """
     single = [_single(run, stopwatch) for run in (network, base)]
     blocks = [ceil(BLOCK / time) for time in single]
-    round_time = sum(block * time for block, time in zip(blocks, single, strict=True))
+    round_time = sum((block + 1) * time for block, time in zip(blocks, single, strict=True))
     rounds = min(MOST, max(FEWEST, round(seconds / round_time)))
     times = np.empty((rounds, 2))
     for number, row in enumerate(times):

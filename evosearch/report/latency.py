@@ -15,6 +15,9 @@ from evosearch.report.plot import save_figure
 from evosearch.report.table import percent, plain_table, size_cell
 from evosearch.space import SearchSpace
 
+LOUD = 0.1
+"""Noise over which a profile says little."""
+
 if TYPE_CHECKING:
     from evosearch.timedfront import TimedFront
 
@@ -28,7 +31,8 @@ def profile_summary(model: LatencyModel, space: SearchSpace) -> RenderableType:
         f"base network: {format_time(model.base_picoseconds)} a batch, measured",
         "steps (channels that save time only together): "
         + (", ".join(steps) or "none; every channel that goes saves time"),
-        f"noise: ±{model.noise:.1%} (median over networks of half the 95 % interval of a timing)",
+        f"noise: ±{model.noise:.1%} (median over networks of half the 95 % interval of a timing)"
+        + ("; profile again on a quieter machine" if model.noise > LOUD else ""),
         f"fitted on {model.fitted} random compact networks; predictions for {model.validated}"
         f" others are off by {model.median_error:.1%} in the median, {model.worst_error:.1%} at"
         " worst",

@@ -116,7 +116,7 @@ def test_an_artifact_names_no_path(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has a module"):
         Artifact.open(artifact.folder).load(lambda: digits_resnet(width=8))
     Artifact.open(artifact.folder).export(tmp_path / "out")
-    files = {"plan.json", "weights.safetensors", "card.json", "load.py"}
+    files = {"plan.json", "weights.safetensors", "card.json", "card.md", "load.py"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
     assert not (tmp_path / "outside").exists()
 

@@ -6,7 +6,7 @@ import pytest
 
 from evosearch.certificate import Certificate
 from evosearch.cost import Bound, Budget
-from evosearch.latency.certifying import certify, check_front
+from evosearch.latency.certifying import TimeMasks, certify, check_front
 from evosearch.latency.meter import Meter
 from evosearch.latency.profile import profile
 from evosearch.latencymodel import LatencyModel
@@ -20,6 +20,10 @@ from tests.latency.fakes import FakeStopwatch, fake_meter
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVOSEARCH_CACHE", str(tmp_path / "cache"))
+
+
+def timer(meter: Meter) -> TimeMasks:
+    return lambda masks: [meter.time(mask) for mask in masks]
 
 
 def study_of(folder: Path, meter: Meter, model: LatencyModel, share: float) -> Study:
@@ -75,7 +79,7 @@ def test_the_best_trial_that_fits_is_certified(
     meter = fake_meter(monkeypatch, FakeStopwatch())
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 12) + 1e-3)
-    certificate = certify(tmp_path, study, meter, model)
+    certificate = certify(tmp_path, study, timer(meter), model)
     assert certificate.certified
     assert certificate.winner is not None
     assert certificate.winner.trial == 3
@@ -91,7 +95,7 @@ def test_what_is_slower_than_predicted_is_not_certified_and_a_smaller_one_is(
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 12) + 1e-3)
     stopwatch.base, stopwatch.factor = 0.99e-12 * model.base_picoseconds, 1.06
-    certificate = certify(tmp_path, study, meter, model)
+    certificate = certify(tmp_path, study, timer(meter), model)
     assert [check.trial for check in certificate.attempts] == [3, 2]
     assert certificate.certified
     assert "after 1 that did not" in str(certificate)
@@ -103,7 +107,7 @@ def test_noise_over_the_budget_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 6) + 1e-3)
     stopwatch.noise = 0.5
-    certificate = certify(tmp_path, study, meter, model)
+    certificate = certify(tmp_path, study, timer(meter), model)
     assert not certificate.certified
     assert "the budget is finer than the noise" in str(certificate)
 
@@ -114,13 +118,13 @@ def test_too_slow_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 6) + 1e-3)
     stopwatch.base, stopwatch.factor = 0.99e-12 * model.base_picoseconds, 1.2
-    assert "the upper end of every interval" in str(certify(tmp_path, study, meter, model))
+    assert "the upper end of every interval" in str(certify(tmp_path, study, timer(meter), model))
 
 
 def test_nothing_to_certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = fake_meter(monkeypatch, FakeStopwatch())
     model = profile(meter)
-    certificate = certify(tmp_path, study_of(tmp_path, meter, model, 1e-6), meter, model)
+    certificate = certify(tmp_path, study_of(tmp_path, meter, model, 1e-6), timer(meter), model)
     assert "no trial is predicted to keep it" in str(certificate)
 
 
@@ -133,7 +137,7 @@ def test_an_absolute_budget_is_judged_on_the_time(
     limit = int(share_of(model, meter, 12) * model.base_picoseconds * 1.001)
     budget = Budget(latency=Bound(low=limit, high=limit))
     study.begin_segment(budget, budget)
-    certificate = certify(tmp_path, study, meter, model)
+    certificate = certify(tmp_path, study, timer(meter), model)
     assert certificate.winner is not None
     assert certificate.winner.timing.high <= 1e-12 * limit
     assert " us certified: trial 3" in str(certificate)
@@ -145,7 +149,7 @@ def test_checks_are_of_the_best_and_are_replayed(
     meter = fake_meter(monkeypatch, FakeStopwatch())
     model = profile(meter)
     study = study_of(tmp_path, meter, model, 0.99)
-    checks = check_front(study, meter)
+    checks = check_front(study, timer(meter))
     assert [check.trial for check in checks] == [1, 3, 2]
     study.begin_segment(study.requested, study.requested, checks)
     assert Study.open(tmp_path).segments[-1].checks == checks

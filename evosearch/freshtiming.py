@@ -1,0 +1,79 @@
+"""Times networks of a run in a process of their own, as they will be deployed.
+
+What a process has allocated before decides how fast it gets memory: after a search, where large
+blocks are at hand, a ResNet-20 cut to 49 % of its base network's latency was at 55 %.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from evosearch.errors import EvosearchError, InputError
+from evosearch.files import write_json
+from evosearch.latencymodel import Conditions, Timing
+from evosearch.mask import Mask
+from evosearch.preparation import reopen_meter
+from evosearch.study import Study
+
+REQUEST, ANSWER = "request.json", "answer.json"
+
+
+def time_fresh(
+    folder: Path, masks: Sequence[Mask], seconds: float
+) -> tuple[Conditions, list[Timing]]:
+    """Times the networks that masks leave against the base network, in a fresh process.
+
+    Args:
+        folder: of the run.
+        masks: of its space.
+        seconds: to spend on each, about.
+
+    Returns:
+        The conditions, and a timing for each.
+
+    Raises:
+        InputError: the run cannot be opened, or its runtime is not there.
+        EvosearchError: the process ended without timings.
+    """
+    with TemporaryDirectory() as exchange:
+        request = {"masks": [mask.to_json() for mask in masks], "seconds": seconds}
+        write_json(Path(exchange, REQUEST), request)
+        done = subprocess.run(
+            [sys.executable, "-m", "evosearch.freshtiming", str(folder.resolve()), exchange],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise EvosearchError(f"{folder}: latency cannot be measured: {reason}")
+        answer = json.loads(Path(exchange, ANSWER).read_text(encoding="utf-8"))
+    if "error" in answer:
+        raise InputError(f"{folder}: latency cannot be measured: {answer['error']}")
+    timings = [Timing(**timing) for timing in answer["timings"]]
+    return Conditions(**answer["conditions"]), timings
+
+
+def main() -> None:
+    """Answers a request: the other end of `time_fresh`."""
+    folder, exchange = Path(sys.argv[1]), Path(sys.argv[2])
+    request = json.loads((exchange / REQUEST).read_text(encoding="utf-8"))
+    answer: dict[str, Any]
+    try:
+        header = Study.open(folder).header
+        meter = reopen_meter(folder, header)
+        masks = [Mask.from_json(mask, header.sizes) for mask in request["masks"]]
+        timings = [asdict(meter.time(mask, request["seconds"])) for mask in masks]
+        answer = {"conditions": asdict(meter.conditions), "timings": timings}
+    except InputError as error:
+        answer = {"error": str(error)}
+    write_json(exchange / ANSWER, answer)
+
+
+if __name__ == "__main__":
+    main()
