@@ -48,7 +48,7 @@ from evosearch.evaluation.recalibration import recalibrate
 from evosearch.evaluation.scoring import score
 from evosearch.evaluation.spacefile import load_space_file
 from evosearch.mask import Mask
-from evosearch.parallel import Task, Workers
+from evosearch.parallel import OneByOne, Task, Workers
 from evosearch.preparation import RunEvaluator, reopen
 from evosearch.run import Limits, Run
 from evosearch.runconfig import SearchConfig
@@ -58,10 +58,10 @@ from evosearch.surgery.compaction import compact
 from evosearch.surgery.folding import fold_batchnorms
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "cifar10_resnet20.toml"
-SEARCHED, DRAWN, WIDE, TRIALS = 30, 30, 30, 80
+SEARCHED, DRAWN, WIDE, WORKED, TRIALS = 30, 30, 30, 24, 80
 NEAR = 0.005
 """How far the candidates' MACs ratios may be from a half."""
-FIRST, FINALISTS, SECOND = 256, 10, 1024
+FIRST, FINALISTS, SECOND = 192, 10, 1024
 """All candidates are scored on the first so many images, the finalists on the second many."""
 QUICK = EvaluatorConfig(build="recalibrated", build_images=128)
 
@@ -258,6 +258,21 @@ def measured_steps(loop: Loop, masks: Sequence[Mask], rounds: int) -> list[str]:
     return lines
 
 
+def measured_workers(run: Run, quick: Quick, masks: Sequence[Mask], rounds: int) -> str:
+    """Returns how much faster two workers are than one process, one thread each."""
+    alone = OneByOne(run.prepared.evaluator)
+    tasks = [Task(mask=mask, stop=SECOND) for mask in masks[:WORKED]]
+    torch.set_num_threads(1)
+    gains = []
+    for _ in range(rounds):
+        one = seconds_of(lambda: list(alone.measure(tasks)))
+        gains.append(one / seconds_of(lambda: quick.losses(masks[:WORKED], SECOND)))
+    return (
+        f"- two workers: {spread(gains)} times the candidates per second of one process"
+        f" ({WORKED} candidates on {SECOND} images each, one thread a process)"
+    )
+
+
 def report(run: Run, rounds: int, tune: int) -> list[str]:
     """Returns the lines of the report."""
     loop, quick = Loop(run.prepared.subject), Quick(run)
@@ -300,6 +315,7 @@ def report(run: Run, rounds: int, tune: int) -> list[str]:
         f" half alone {tau(found[:searched], truth[:searched]):.3f}); plans from 0.3 to 0.7:"
         f" {tau(wide_found, wide_truth):.3f}",
         f"- the true best of the {len(masks)} has place {place} of ours",
+        measured_workers(run, quick, masks, rounds),
         "",
         *measured_steps(loop, masks, rounds),
     ]

@@ -75,6 +75,7 @@ def test_own_model(example: Example, tmp_path: Path) -> None:
     assert "test accuracy" in out
 
 
+@pytest.mark.slow
 def test_search_latency(example: Example, tmp_path: Path) -> None:
     out = example(
         "search_latency.py", "--latency", "90%", "--batch", "8", "--trials", "4",
