@@ -28,7 +28,8 @@ from evosearch.planning import (
     pick_plan,
     remember_plan,
 )
-from evosearch.preparation import Prepared, reopen
+from evosearch.preparation import Prepared
+from evosearch.reopening import reopen
 from evosearch.runconfig import read_run_config
 from evosearch.runlog import RunLog
 from evosearch.scores import Score

@@ -17,7 +17,7 @@ from evosearch.errors import EvosearchError, InputError
 from evosearch.files import write_json
 from evosearch.latencymodel import Conditions, Timing
 from evosearch.mask import Mask
-from evosearch.preparation import reopen_meter
+from evosearch.reopening import reopen_meter
 from evosearch.study import Study
 
 REQUEST, ANSWER = "request.json", "answer.json"

@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from evosearch.certificate import Check
 from evosearch.controller import corrected_aim, next_aim
 from evosearch.cost import Bound, Budget, BudgetRequest
@@ -31,7 +29,6 @@ from evosearch.runconfig import (
     RunConfig,
     SearchConfig,
     read_run_config,
-    require_unchanged,
     run_config_digest,
     run_config_to_toml,
     settings_of,
@@ -89,7 +86,7 @@ def make_meter(search: SearchConfig, space_file: SpaceFile, subject: Subject) ->
     )
 
 
-def _timed(subject: Subject, model: LatencyModel) -> Subject:
+def timed(subject: Subject, model: LatencyModel) -> Subject:
     """Returns a subject whose space knows its latency."""
     space = model.timed(subject.discovery.space)
     return replace(subject, discovery=replace(subject.discovery, space=space))
@@ -133,7 +130,7 @@ def prepare(
         latency = None
         if request.latency is not None:
             latency = profile(make_meter(search, space_file, subject), on_stage)
-            subject = _timed(subject, latency)
+            subject = timed(subject, latency)
             base_cost = replace(base_cost, latency=latency.base_picoseconds)
         space = subject.discovery.space
         # Refuses what cannot be before the run measures; the accuracy is not known yet.
@@ -219,75 +216,6 @@ def _write_folder(
         raise InputError(f"{folder}: cannot be written ({reason})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
-    """Loads again what the run in a folder works with.
-
-    Raises:
-        InputError: the config is not valid, or the space is not what the study is about.
-    """
-    config = read_run_config(folder)
-    with torch_threads(config.search.threads):
-        on_stage("base network and search space")
-        subject, latency = _reopen_subject(folder, header, config)
-        on_stage("statistics of layer inputs")
-        evaluator = make_evaluator(config.search, subject, config.space.finetune)
-        try:
-            knowledge = Knowledge.load(folder / KNOWLEDGE)
-        except InputError:  # it is derived: what is measured again is the same
-            knowledge = evaluator.knowledge(criteria_of(config.search))
-            with writing(folder / KNOWLEDGE):
-                knowledge.save(folder / KNOWLEDGE)
-    return Prepared(
-        config=config,
-        subject=subject,
-        evaluator=evaluator,
-        knowledge=knowledge,
-        latency=latency,
-    )
-
-
-def reopen_meter(folder: Path, header: Header) -> Meter:
-    """Loads again what times the networks of the run in a folder, and nothing else.
-
-    Raises:
-        InputError: as `reopen`, or the runtime is not there.
-    """
-    config = read_run_config(folder)
-    subject, _ = _reopen_subject(folder, header, config)
-    return make_meter(config.search, config.space, subject)
-
-
-def _reopen_subject(
-    folder: Path, header: Header, config: RunConfig
-) -> tuple[Subject, LatencyModel | None]:
-    require_unchanged(folder / CONFIG, config, header)
-    subject = load_subject(config.space, Path(config.folder), weights=folder / BASE)
-    latency = None
-    if header.base_cost.latency:
-        latency = LatencyModel.load(folder / LATENCY)
-        subject = _timed(subject, latency)
-    if subject.discovery.space.digest != header.space_digest:
-        raise InputError(
-            f"{folder}: the search space is no longer the one that this run began with"
-            " (model code, group rules or evosearch changed); start a new run"
-        )
-    return subject, latency
-
-
-@dataclass(frozen=True)
-class RunEvaluator:
-    """Gives a worker process the evaluator of a run, from the run's folder."""
-
-    folder: str
-
-    def __call__(self) -> MaskEvaluator:
-        """Loads the run as a resumed search would, with its number of threads."""
-        folder = Path(self.folder)
-        prepared = reopen(folder, Study.open(folder).header, lambda _: None)
-        torch.set_num_threads(prepared.config.search.threads)
-        return prepared.evaluator
 
 
 def change_budget(folder: Path, study: Study, request: BudgetRequest) -> None:

@@ -22,7 +22,8 @@ from evosearch.mask import Mask
 from evosearch.measurements import Measurements
 from evosearch.measuring import OnStage, measure_sensitivity
 from evosearch.parallel import Executor, OneByOne, Workers
-from evosearch.preparation import KNOWLEDGE, Prepared, RunEvaluator, change_budget, prepare, reopen
+from evosearch.preparation import KNOWLEDGE, Prepared, change_budget, prepare
+from evosearch.reopening import RunEvaluator, reopen
 from evosearch.runconfig import SearchConfig
 from evosearch.runlog import RunLog
 from evosearch.scorestore import SCORES, ScoreStore

@@ -11,7 +11,7 @@ from evosearch.latency.meter import Meter
 from evosearch.latencymodel import Conditions, Timing
 from evosearch.mask import Mask
 from evosearch.measuring import OnStage
-from evosearch.preparation import reopen_meter
+from evosearch.reopening import reopen_meter
 from evosearch.study import Study
 from evosearch.trial import Evaluation
 

@@ -49,7 +49,7 @@ from evosearch.evaluation.scoring import score
 from evosearch.evaluation.spacefile import load_space_file
 from evosearch.mask import Mask
 from evosearch.parallel import OneByOne, Task, Workers
-from evosearch.preparation import RunEvaluator, reopen
+from evosearch.reopening import RunEvaluator, reopen
 from evosearch.run import Limits, Run
 from evosearch.runconfig import SearchConfig
 from evosearch.strategies.baselines import random_mask

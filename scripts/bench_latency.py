@@ -21,7 +21,7 @@ from evosearch.latency.meter import Meter
 from evosearch.latency.profile import profile_space
 from evosearch.latency.timing import compare
 from evosearch.latencymodel import Timing
-from evosearch.preparation import reopen_meter
+from evosearch.reopening import reopen_meter
 from evosearch.study import Study
 from evosearch.timedfront import timed_front
 from evosearch.trial import Trial

@@ -20,6 +20,7 @@ LEVELS = {
     "run": 3, "runconfig": 3, "machine": 3, "preparation": 3, "ladder": 3, "planning": 3,
     "loop": 3, "measuring": 3, "rivals": 3, "baselining": 3, "finetuning": 3, "exporting": 3,
     "latency": 3, "timedfront": 3, "freshtiming": 3, "measurements": 3,
+    "reopening": 3,
     "cli": 4, "report": 4, "api": 4,
 }  # fmt: skip
 SIDEWAYS = {("evaluation", "surgery")}

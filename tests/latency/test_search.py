@@ -10,7 +10,7 @@ from evosearch.certificate import Certificate
 from evosearch.latency.runtimes import RUNTIMES
 from evosearch.latencymodel import Conditions, Timing
 from evosearch.mask import Mask
-from evosearch.preparation import reopen_meter
+from evosearch.reopening import reopen_meter
 from evosearch.study import Study
 from tests.latency.fakes import FakeRun, FakeStopwatch
 from tests.test_cli import QUICK, InProcess

@@ -1,0 +1,89 @@
+"""Loading again what a run works with, from its folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evosearch.errors import InputError
+from evosearch.evaluation.base import Subject, load_subject
+from evosearch.evaluation.evaluator import MaskEvaluator
+from evosearch.files import writing
+from evosearch.knowledge import Knowledge
+from evosearch.latency.meter import Meter
+from evosearch.latencymodel import LatencyModel
+from evosearch.machine import torch_threads
+from evosearch.measuring import OnStage, criteria_of, make_evaluator
+from evosearch.preparation import BASE, KNOWLEDGE, LATENCY, Prepared, make_meter, timed
+from evosearch.records import Header
+from evosearch.runconfig import CONFIG, RunConfig, read_run_config, require_unchanged
+from evosearch.study import Study
+
+
+def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
+    """Loads again what the run in a folder works with.
+
+    Raises:
+        InputError: the config is not valid, or the space is not what the study is about.
+    """
+    config = read_run_config(folder)
+    with torch_threads(config.search.threads):
+        on_stage("base network and search space")
+        subject, latency = _reopen_subject(folder, header, config)
+        on_stage("statistics of layer inputs")
+        evaluator = make_evaluator(config.search, subject, config.space.finetune)
+        try:
+            knowledge = Knowledge.load(folder / KNOWLEDGE)
+        except InputError:  # it is derived: what is measured again is the same
+            knowledge = evaluator.knowledge(criteria_of(config.search))
+            with writing(folder / KNOWLEDGE):
+                knowledge.save(folder / KNOWLEDGE)
+    return Prepared(
+        config=config,
+        subject=subject,
+        evaluator=evaluator,
+        knowledge=knowledge,
+        latency=latency,
+    )
+
+
+def reopen_meter(folder: Path, header: Header) -> Meter:
+    """Loads again what times the networks of the run in a folder, and nothing else.
+
+    Raises:
+        InputError: as `reopen`, or the runtime is not there.
+    """
+    config = read_run_config(folder)
+    subject, _ = _reopen_subject(folder, header, config)
+    return make_meter(config.search, config.space, subject)
+
+
+def _reopen_subject(
+    folder: Path, header: Header, config: RunConfig
+) -> tuple[Subject, LatencyModel | None]:
+    require_unchanged(folder / CONFIG, config, header)
+    subject = load_subject(config.space, Path(config.folder), weights=folder / BASE)
+    latency = None
+    if header.base_cost.latency:
+        latency = LatencyModel.load(folder / LATENCY)
+        subject = timed(subject, latency)
+    if subject.discovery.space.digest != header.space_digest:
+        raise InputError(
+            f"{folder}: the search space is no longer the one that this run began with"
+            " (model code, group rules or evosearch changed); start a new run"
+        )
+    return subject, latency
+
+
+@dataclass(frozen=True)
+class RunEvaluator:
+    """Gives a worker process the evaluator of a run, from the run's folder."""
+
+    folder: str
+
+    def __call__(self) -> MaskEvaluator:
+        """Loads the run as a resumed search would, with its number of threads."""
+        folder = Path(self.folder)
+        prepared = reopen(folder, Study.open(folder).header, lambda _: None)
+        torch.set_num_threads(prepared.config.search.threads)
+        return prepared.evaluator
