@@ -33,7 +33,7 @@ class EvaluatorConfig(BaseModel):
     """How candidates are scored.
 
     Attributes:
-        batch_size: images per forward pass when scoring; by default 128 on a CPU, and 1024
+        batch_size: images per forward pass when scoring; by default 64 on a CPU, and 1024
             elsewhere.
         calibration_batch: images per forward pass when statistics are measured.
         build: what makes a candidate of a compact network: "compensated" refits its weights and

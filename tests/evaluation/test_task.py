@@ -135,7 +135,7 @@ def test_masks_are_scored_by_the_task(few):
     task = Task(loss=loss, metric=lambda output, target: target / 10)
     evaluator = MaskEvaluator(
         model=model, discovery=discovery, calibration=calibration, search=search,
-        config=EvaluatorConfig(), seed=0, task=task,
+        config=EvaluatorConfig(precision="float32"), seed=0, task=task,
     )  # fmt: skip
     found = evaluator.evaluate(discovery.space.full_mask())
     with torch.no_grad():
