@@ -35,7 +35,7 @@ Test accuracy in percent, mean ± standard deviation (n seeds); one figure's sta
 nothing. Cells that were not measured are empty. Test accuracy chose nothing.
 
 - **raw**: the base network without the channels. **recalibrated**: BatchNorm statistics measured
-  again on the 1,000 calibration images. **compensated**: the kept weights refitted on those
+  again on the calibration images. **compensated**: the kept weights refitted on those
   images too, which torch-pruning has no counterpart of.
 - **labels**, **distill**: the same 3 epochs of fine-tuning for all, at the learning rate, batch
   size and, for `distill`, temperature and weight of the space file; on labels alone, or on the
