@@ -1,7 +1,7 @@
 """The latency of a run's front, timed for real and kept beside the study."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from evosearch.cost import Cost
@@ -93,9 +93,4 @@ def timed_front(folder: Path, on_stage: OnStage = lambda _: None) -> TimedFront:
 
 
 def _timed(meter: Meter, journal: Journal, mask: Mask) -> Timing:
-    key = f"{mask.key}: {meter.conditions}"
-    stored = journal.get(key)
-    if stored is None:
-        stored = asdict(meter.time(mask))
-        journal.put(key, stored)
-    return Timing(**stored)
+    return journal.timing(f"{mask.key}: {meter.conditions}", lambda: meter.time(mask))

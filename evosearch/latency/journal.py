@@ -1,15 +1,18 @@
-"""Measurements kept one by one, so that an interrupted profile goes on where it stopped."""
+"""Timings kept one by one, so that an interrupted profile goes on where it stopped."""
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
 from evosearch.files import writing
+from evosearch.latencymodel import Timing
 
 
 @final
 class Journal:
-    """A file of lines, each a key and what was measured under it."""
+    """A file of lines, each a key and what was timed under it."""
 
     def __init__(self, path: Path) -> None:
         """Reads what is there; a line that a kill cut short is not."""
@@ -25,19 +28,20 @@ class Journal:
             key, value = json.loads(line)
             self._entries[key] = value
 
-    def get(self, key: str) -> Any | None:
-        """Returns what was measured, or None."""
-        return self._entries.get(key)
+    def timing(self, key: str, measure: Callable[[], Timing]) -> Timing:
+        """Returns what was timed under a key; measures it where that is nothing yet.
 
-    def put(self, key: str, value: Any) -> None:
-        """Keeps a measurement; it is on disk when this returns.
+        What is measured is on disk when this returns.
 
         Raises:
             StorageError: it cannot be written.
         """
-        self._entries[key] = value
-        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([key, value]) + "\n")
+        if key not in self._entries:
+            value = asdict(measure())
+            self._entries[key] = value
+            with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, value]) + "\n")
+        return Timing(**self._entries[key])
 
     def delete(self) -> None:
         """Removes the file: what it was for is done."""

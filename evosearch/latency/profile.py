@@ -148,13 +148,9 @@ def random_widths(space: SearchSpace, rng: np.random.Generator) -> Widths:
 
 
 def _timed(meter: Meter, journal: Journal, space: SearchSpace, widths: Widths) -> Timing:
-    key = f"network {widths.tolist()}"
-    stored = journal.get(key)
-    if stored is None:
-        scores = {group.name: -np.arange(group.size) for group in space.groups}
-        stored = asdict(meter.time(space.top_channels(widths, scores)))
-        journal.put(key, stored)
-    return Timing(**stored)
+    scores = {group.name: -np.arange(group.size) for group in space.groups}
+    mask = space.top_channels(widths, scores)
+    return journal.timing(f"network {widths.tolist()}", lambda: meter.time(mask))
 
 
 def _cached(meter: Meter) -> Path:

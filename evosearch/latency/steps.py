@@ -7,7 +7,6 @@ and removes whole blocks; this does, group by group.
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -80,12 +79,11 @@ def _compared(
 ) -> Timing:
     """Times one layer at two widths in turn; a pair of shapes is timed once for all groups."""
     key = f"layer {_signature(*cut)} / {_signature(*kept)}"
-    stored = journal.get(key)
-    if stored is None:
-        runs = [meter.runner(*part) for part in (cut, kept)]
-        stored = asdict(compare(runs[0], runs[1], meter.stopwatch, SECONDS))
-        journal.put(key, stored)
-    return Timing(**stored)
+
+    def measure() -> Timing:
+        return compare(meter.runner(*cut), meter.runner(*kept), meter.stopwatch, SECONDS)
+
+    return journal.timing(key, measure)
 
 
 def _signature(module: nn.Module, images: Tensor) -> str:
