@@ -1,5 +1,6 @@
 """From a finished search to a deployable network: pick a trial, distil it, measure it on test."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -177,7 +178,7 @@ def _finetune(
     if epochs is not None:
         config = config.model_copy(update={"epochs": epochs})
     searched = evaluator.builder.final(plan.mask)
-    distilled = evaluator.builder.final(plan.mask)
+    distilled = copy.deepcopy(searched)
     on_stage("latency")
     latency = _latency(folder, plan)
     on_stage("distillation")

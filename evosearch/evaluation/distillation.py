@@ -1,12 +1,9 @@
 """Fine-tuning a compact network on the outputs and attention maps of the network it came from."""
 
-import math
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,16 +17,16 @@ from evosearch.evaluation.attention import (
     attention_map,
     module_outputs,
 )
+from evosearch.evaluation.bestepoch import BestEpoch
 from evosearch.evaluation.checkpoint import Checkpoint
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.heads import holders_of_heads
 from evosearch.evaluation.models import torch_seeded
 from evosearch.evaluation.precision import Precision, resolve_precision
-from evosearch.evaluation.scoring import device_of, score
+from evosearch.evaluation.scoring import device_of
 from evosearch.evaluation.task import CLASSIFICATION, Task
 from evosearch.evaluation.training import EpochRecord, OnEpoch, Training
 from evosearch.evaluation.weights import weights_digest
-from evosearch.scores import Score
 from evosearch.seeding import Stream, integer
 from evosearch.surgery.modes import evaluating
 
@@ -178,7 +175,7 @@ def distil(
     if progress is not None:
         about = _about(teacher, student, train, search, config, seed)
         checkpoint = Checkpoint(progress, about)
-    best = _BestEpoch(student, search, config.epochs, on_epoch, task)
+    best = BestEpoch(student, search, config.epochs, on_epoch, task)
     seeded = torch_seeded(integer(seed, Stream.FINETUNING, "dropout"), device_of(student))
     with (
         seeded,
@@ -238,64 +235,3 @@ def _about(
     for split in (train, search):
         digest.update(split.indices.numpy().tobytes())
     return digest.hexdigest()
-
-
-@final
-class _BestEpoch:
-    """Scores a network epoch by epoch and remembers the weights of its best."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        search: SearchSplit,
-        epochs: int,
-        on_epoch: OnEpoch | None,
-        task: Task,
-    ) -> None:
-        self._model, self._search, self._epochs = model, search, epochs
-        self._on_epoch, self._task = on_epoch, task
-        self._began = time.perf_counter()
-        self._loss = math.inf
-        self._state: dict[str, Tensor] = {}
-        self.epoch = 0
-        self.history: list[EpochRecord] = []
-
-    def record(self, train_loss: float | None) -> None:
-        result = score(self._model, self._search, task=self._task)
-        if result.loss < self._loss:
-            self._loss, self.epoch = result.loss, len(self.history)
-            state = self._model.state_dict()
-            self._state = {name: tensor.detach().clone() for name, tensor in state.items()}
-        self.history.append(
-            EpochRecord(
-                epoch=len(self.history),
-                epochs=self._epochs,
-                train_loss=train_loss,
-                search=result,
-                seconds=time.perf_counter() - self._began,
-            )
-        )
-        if self._on_epoch is not None:
-            self._on_epoch(self.history[-1])
-
-    def state(self) -> dict[str, Any]:
-        """Returns the epochs so far and the best weights, as tensors and plain values."""
-        return {
-            "loss": self._loss,
-            "epoch": self.epoch,
-            "weights": self._state,
-            "history": [asdict(record) for record in self.history],
-        }
-
-    def resume(self, state: Mapping[str, Any]) -> None:
-        """Goes back to what `state` gave."""
-        self._loss, self.epoch, self._state = state["loss"], state["epoch"], state["weights"]
-        self.history = [
-            EpochRecord(**{**record, "search": Score(**record["search"])})
-            for record in state["history"]
-        ]
-        self._began -= self.history[-1].seconds
-
-    def restore(self) -> None:
-        self._model.load_state_dict(self._state)
-        self._model.eval()

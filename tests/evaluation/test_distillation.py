@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from evosearch.errors import InputError
-from evosearch.evaluation import distillation
+from evosearch.evaluation import bestepoch
 from evosearch.evaluation.attention import attention_loss, attention_map
 from evosearch.evaluation.distillation import FinetuneConfig, distil, distillation_loss
 from evosearch.evaluation.models import digits_resnet
@@ -116,7 +116,7 @@ def test_the_history_begins_before_the_first_step(teacher, student, few):
 
 def test_the_student_ends_with_the_weights_of_its_best_epoch(teacher, student, few, monkeypatch):
     """The search split is made to like the middle epoch best."""
-    digests, real = [], distillation.score
+    digests, real = [], bestepoch.score
 
     def scored(model, split, task):
         digests.append(weights_digest(model))
@@ -124,7 +124,7 @@ def test_the_student_ends_with_the_weights_of_its_best_epoch(teacher, student, f
         loss = [0.5, 0.3, 0.4, 0.3][len(digests) - 1]
         return outcome.__class__(**{**vars(outcome), "loss": loss})
 
-    monkeypatch.setattr(distillation, "score", scored)
+    monkeypatch.setattr(bestepoch, "score", scored)
     outcome = distil(teacher, student, *few, QUICK.model_copy(update={"epochs": 3}), 0)
     assert outcome.best_epoch == 1
     assert outcome.best.search.loss == 0.3

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evosearch.mask import ChannelGroup
 from evosearch.surgery.criteria.base import DataFreeByGroup, Normaliser
-from evosearch.surgery.criteria.network import Array, BatchNorm, Network, array, owner
+from evosearch.surgery.criteria.network import Array, BatchNorm, Network, array
 
 
 class Coreset(DataFreeByGroup):
@@ -42,7 +42,6 @@ def _folded(network: Network, group: ChannelGroup) -> Iterator[Tensor]:
 
     A BatchNorm belongs to the writer before it, where that goes into BatchNorm alone.
     """
-    tensors = [member.tensor for member in group.members]
     for place in network.writers[group.name]:
         layer = place.layers[0]
         weight = network.weight(place).movedim(place.dim, 0)
@@ -50,10 +49,8 @@ def _folded(network: Network, group: ChannelGroup) -> Iterator[Tensor]:
         bias = torch.zeros(size, dtype=weight.dtype, device=weight.device)
         if layer.bias is not None and network.model.get_parameter(layer.bias).numel() == size:
             bias = network.model.get_parameter(layer.bias).detach().double()
-        behind = group.members[tensors.index(place.weight) :]
-        modules = (network.model.get_submodule(owner(member)) for member in behind)
-        norm = next((module for module in modules if isinstance(module, BatchNorm)), None)
-        if layer.norm is not None and norm is not None and norm.num_features == size:
+        norm = None if layer.norm is None else network.model.get_submodule(layer.norm)
+        if isinstance(norm, BatchNorm) and norm.num_features == size:
             scale, shift = scale_and_shift(norm)
             bias = bias * scale.to(bias) + shift.to(bias)
             weight = weight * scale.to(weight).reshape(-1, *[1] * (weight.ndim - 1))
