@@ -1,7 +1,8 @@
 """Measures the peak memory of a search over torchvision's ResNet-50 at 224 px, on noise.
 
 Everything that a search does is in it: tracing and proof, Gram matrices, one criterion, and trials
-that are compensated and scored. Prints the peak resident memory after each stage.
+that are compensated and scored. The network comes with weights, as a user's does: training it here
+would take the memory of its batches. Prints the peak resident memory after each stage.
 
     .venv/bin/python scripts/bench_memory.py [--calibration 512] [--search 256] [--trials 2]
 """
@@ -12,9 +13,12 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torchvision.models import resnet50
 
 from evosearch.cost import BudgetRequest
-from evosearch.evaluation.spacefile import load_space_file
+from evosearch.evaluation.models import torch_seeded
+from evosearch.evaluation.spacefile import SpaceFile, load_space_file
+from evosearch.evaluation.weights import save_weights
 from evosearch.run import Limits, Run
 from evosearch.runconfig import SearchConfig
 
@@ -26,6 +30,24 @@ def peak() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
 
 
+def space_with_weights(images: dict[str, int], folder: Path) -> SpaceFile:
+    """Returns the space with so many images and with random weights, kept in a folder."""
+    with torch_seeded(0):
+        model = resnet50().train()
+        with torch.no_grad():
+            for _ in range(4):  # so that BatchNorm knows the spread of what comes in
+                model(torch.randn(8, 3, 224, 224))
+    save_weights(model, folder / "resnet50.safetensors")
+    file = load_space_file(SPACE)
+    weights = {"weights": str(folder / "resnet50.safetensors")}
+    return file.model_copy(
+        update={
+            "data": file.data.model_copy(update=images),
+            "model": file.model.model_copy(update=weights),
+        }
+    )
+
+
 def main() -> None:
     """Searches, and prints the peak on the way."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -34,11 +56,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    file = load_space_file(SPACE)
     images = {"calibration": args.calibration, "search": args.search}
-    file = file.model_copy(update={"data": file.data.model_copy(update=images)})
-    print(f"torch and evosearch loaded: {peak()}")
     with tempfile.TemporaryDirectory() as folder:
+        file = space_with_weights(images, Path(folder))
+        print(f"torch, evosearch and the weights loaded: {peak()}", flush=True)
         run = Run.create(
             Path(folder) / "run",
             space_file=file,

@@ -19,12 +19,15 @@ from evosearch.mask import Mask
 from evosearch.surgery.compaction import compact, dropped_positions
 from evosearch.surgery.compensation import Compensation
 from evosearch.surgery.discovery import Discovery
+from evosearch.surgery.walk import Layer
 
 Build = Literal["compensated", "recalibrated"]
 
 LARGEST_MAP = 2**27
-"""Elements of one layer's output for all images of one pass, at most: half a GiB. A pass holds a
-few such tensors at a time."""
+"""Elements of one layer's output for all images that a network is compensated on, at most: half
+a GiB, of which one pass holds a few at a time."""
+LARGEST_BATCH_MAP = 2**25
+"""The same for a batch of the passes that can be cut into batches: 128 MiB."""
 
 
 @final
@@ -63,15 +66,13 @@ class Builder:
     def candidate(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is scored by, its channels last in memory."""
         network = self._compact(mask)
-        if mask == self._discovery.space.full_mask():
-            return channels_last(network)
-        with computing_in(self.precision, self._device):
-            if self._build == "compensated":
-                self._compensate(network, mask, self._quick)
-                return channels_last(network)
-            network = channels_last(network)
-            recalibrate(network, [images_last(batch) for batch in self._few])
-        return network
+        if mask != self._discovery.space.full_mask():
+            with computing_in(self.precision, self._device):
+                if self._build == "compensated":
+                    self._compensate(network, mask, self._quick)
+                else:
+                    recalibrate(network, [images_last(batch) for batch in self._few])
+        return channels_last(network)
 
     def final(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is worth keeping as, in float32.
@@ -99,20 +100,24 @@ class Builder:
 
     @cached_property
     def _quick(self) -> Compensation:
-        with computing_in(self.precision, self._device):
-            return self._compensation(self._few)
+        return self._compensation(self._few)  # first asked for in the candidates' precision
 
     @cached_property
     def _thorough(self) -> Compensation:
         return self._compensation(self._batches)
 
     def _compensation(self, batches: Sequence[Tensor]) -> Compensation:
-        elements = max(
-            layer.outputs * self._model.get_parameter(layer.weight).shape[layer.writes]
-            for layer in self._discovery.layers
-        )
-        images = _first(batches, max(2, LARGEST_MAP // elements))
-        return Compensation(self._model, self._discovery.layers, images, self._seed)
+        layers = self._discovery.layers
+        images = _first(batches, images_within(LARGEST_MAP, self._model, layers))
+        return Compensation(self._model, layers, images, self._seed)
+
+
+def images_within(elements: int, model: nn.Module, layers: Sequence[Layer]) -> int:
+    """Returns for how many images no layer's output has more than so many elements; at least 2."""
+    largest = max(
+        layer.outputs * model.get_parameter(layer.weight).shape[layer.writes] for layer in layers
+    )
+    return max(2, elements // largest)
 
 
 def _first(batches: Sequence[Tensor], count: int) -> Tensor:

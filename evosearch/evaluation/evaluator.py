@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from evosearch.errors import EvaluationError
-from evosearch.evaluation.building import Build, Builder
+from evosearch.evaluation.building import LARGEST_BATCH_MAP, Build, Builder, images_within
 from evosearch.evaluation.data import CalibrationSplit, SearchSplit
 from evosearch.evaluation.precision import Precision
 from evosearch.evaluation.scoring import batch_size_on, device_of, image_scores
@@ -35,7 +35,8 @@ class EvaluatorConfig(BaseModel):
     Attributes:
         batch_size: images per forward pass when scoring; by default 64 on a CPU, and 1024
             elsewhere.
-        calibration_batch: images per forward pass when statistics are measured.
+        calibration_batch: images per forward pass when statistics are measured, at most: fewer
+            where the network's feature maps are large.
         build: what makes a candidate of a compact network: "compensated" refits its weights and
             BatchNorm statistics, "recalibrated" its statistics alone, which is several times
             faster. The network that a search is for is compensated either way.
@@ -98,14 +99,17 @@ class MaskEvaluator:
         self.images = len(search)
         shuffled = generator(seed, Stream.EVALUATION, "order").permutation(len(search))
         self._search = search.take(shuffled)
-        self._batch_size = config.batch_size or batch_size_on(device_of(model))
+        place = device_of(model)
+        self._batch_size = config.batch_size or batch_size_on(place)
         self._built: OrderedDict[Mask, nn.Module] = OrderedDict()
         # Sources list images class by class; a batch of one class has other statistics than all.
         order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
-        place = device_of(model)
+        most = images_within(LARGEST_BATCH_MAP, model, discovery.layers)
         self._labelled = [
             (batch.to(place), labels.to(place))
-            for batch, labels in calibration.take(order).batches(config.calibration_batch)
+            for batch, labels in calibration.take(order).batches(
+                min(config.calibration_batch, most)
+            )
             if len(batch) > 1  # BatchNorm cannot take statistics of a single image
         ]
         self._batches = [batch for batch, _ in self._labelled]
@@ -193,6 +197,7 @@ class MaskEvaluator:
             groups=groups,
             layers=layers,
             losses=lambda output, labels: task.losses(task.outputs(output), labels),
+            consumers=self._consumers,
         )
         rng = generator(self._seed, Stream.STATISTICS, "criteria")
         scores = score_channels(criteria, network, self._labelled, rng)

@@ -19,6 +19,9 @@ MAX_PATCHES = 100_000
 """Patches per layer that enter its statistics; beyond that, positions are drawn."""
 MAX_INPUTS = 5_000
 """Layers that read more inputs than this keep variances only, and are not compensated."""
+LARGEST_PATCHES = 2**25
+"""Elements of the patches that are looked at together, at most: 128 MiB. The patches of a whole
+batch take a kernel's size times the memory of its images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +69,10 @@ def collect_statistics(
     for name, layer in layer_of.items():
         module = model.get_submodule(name)
         if has_patches(module):
+            inputs = model.get_parameter(layer.weight)[0].numel()
             moments[name] = _Moments(
-                inputs=model.get_parameter(layer.weight)[0].numel(),
+                inputs=inputs,
+                images=max(1, LARGEST_PATCHES // (inputs * layer.positions)),
                 share=min(1.0, MAX_PATCHES / (images * layer.positions)),
                 rng=generator(seed, Stream.STATISTICS, name),
             )
@@ -80,7 +85,7 @@ def collect_statistics(
         for hook in hooks:
             hook.remove()
     return {
-        name: moments[name].consumer(layer) if name in moments else _unknown(model, layer)
+        name: moments.pop(name).consumer(layer) if name in moments else _unknown(model, layer)
         for name, layer in layer_of.items()
     }
 
@@ -96,7 +101,8 @@ def _unknown(model: nn.Module, layer: Layer) -> Consumer:
 class _Moments:
     """Running first and second moments of a layer's input patches."""
 
-    def __init__(self, inputs: int, share: float, rng: np.random.Generator) -> None:
+    def __init__(self, inputs: int, images: int, share: float, rng: np.random.Generator) -> None:
+        self._images = images
         self._share = share
         self._rng = rng
         self._count = 0
@@ -106,7 +112,10 @@ class _Moments:
 
     def observe(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Adds what the module reads; a forward pre-hook."""
-        rows = input_patches(module, inputs[0])
+        for part in torch.split(inputs[0], self._images):
+            self._add(input_patches(module, part))
+
+    def _add(self, rows: Tensor) -> None:
         if self._share < 1:
             count = max(1, round(self._share * len(rows)))
             chosen = np.sort(self._rng.choice(len(rows), count, replace=False))
@@ -117,10 +126,15 @@ class _Moments:
         self._products += (rows.T @ rows if full else rows.square().sum(dim=0)).cpu()
 
     def consumer(self, layer: Layer) -> Consumer:
+        """Ends the sums; to be called once."""
         absorbed = layer.bias is not None or layer.norm is not None
         mean = self._sum / self._count * absorbed
-        shift = torch.outer(mean, mean) if self._products.ndim == 2 else mean.square()
-        return Consumer(layer=layer, mean=mean, covariance=self._products / self._count - shift)
+        covariance = self._products.div_(self._count)  # in place: wide layers have large ones
+        if covariance.ndim == 2:
+            covariance.addr_(mean, mean, alpha=-1)
+        else:
+            covariance.sub_(mean.square())
+        return Consumer(layer=layer, mean=mean, covariance=covariance)
 
 
 def has_patches(module: nn.Module) -> bool:

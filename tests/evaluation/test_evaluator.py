@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from evosearch.errors import EvaluationError
+from evosearch.evaluation import evaluator as evaluator_module
 from evosearch.evaluation.data import SearchData, load_search_data
 from evosearch.evaluation.dataconfig import DataConfig
 from evosearch.evaluation.evaluator import EvaluatorConfig, MaskEvaluator
@@ -17,6 +18,7 @@ from evosearch.evaluation.recalibration import recalibrate
 from evosearch.evaluation.scoring import score
 from evosearch.evaluation.training import TrainConfig, train_base
 from evosearch.mask import Mask
+from evosearch.surgery.criteria import reconstruction
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 
 
@@ -104,6 +106,32 @@ def test_a_recalibrated_candidate_is_the_plain_network(
         mask = half(discovery, seed)
         plain = evaluator.evaluate_plain(mask).loss
         assert evaluator.evaluate(mask).loss == pytest.approx(plain, rel=1e-4)
+
+
+def test_large_maps_make_small_calibration_batches(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = max(
+        layer.outputs * model.get_parameter(layer.weight).shape[layer.writes]
+        for layer in discovery.layers
+    )
+    monkeypatch.setattr(evaluator_module, "LARGEST_BATCH_MAP", 7 * largest + 1)
+    evaluator = make(model, data, discovery, calibration_batch=100)
+    assert max(len(batch) for batch in evaluator._batches) == 7
+
+
+def test_what_layers_read_is_measured_once(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Gram matrices and the criteria that need the same statistics share one pass."""
+    passes = []
+    real = evaluator_module.collect_statistics
+    monkeypatch.setattr(
+        evaluator_module, "collect_statistics", lambda *args: passes.append(args) or real(*args)
+    )
+    monkeypatch.delattr(reconstruction, "collect_statistics")
+    make(model, data, discovery).knowledge(["two_step", "cap"])
+    assert len(passes) == 1
 
 
 def test_compensation_helps_random_masks(

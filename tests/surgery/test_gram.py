@@ -145,6 +145,32 @@ def test_drawn_patches_and_diagonals_estimate_the_same(monkeypatch: pytest.Monke
     )
 
 
+def test_patches_are_never_all_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of five images at a time give the same moments, drawn or not."""
+    images = torch.randn(60, 2, 6, 6, dtype=torch.float64)
+    model = Chain().double()
+    found, whole = prepared(model, images)
+    sizes: list[int] = []
+    real = gram.input_patches
+
+    def patches(module: nn.Module, inputs: Tensor) -> Tensor:
+        rows = real(module, inputs)
+        sizes.append(rows.numel())
+        return rows
+
+    monkeypatch.setattr(gram, "input_patches", patches)
+    monkeypatch.setattr(gram, "LARGEST_PATCHES", 5 * 9 * 5 * 9)  # of five images of `second`
+    parts = collect_statistics(model, found.groups, found.layers, [images], seed=0)
+    assert max(sizes) == 5 * 9 * 5 * 9
+    for name, consumer in whole.items():
+        torch.testing.assert_close(parts[name].covariance, consumer.covariance)
+        torch.testing.assert_close(parts[name].mean, consumer.mean)
+    monkeypatch.setattr(gram, "MAX_PATCHES", 270)  # half of the positions
+    drawn = collect_statistics(model, found.groups, found.layers, [images], seed=0)
+    close = (drawn["second"].covariance - whole["second"].covariance).norm()
+    assert 0 < close < 0.5 * whole["second"].covariance.norm()
+
+
 def test_statistics_leave_the_model_as_it_was() -> None:
     images = torch.randn(8, 2, 6, 6)
     model = Chain().train()

@@ -1,6 +1,6 @@
 """A network as importance criteria see it: what writes and what reads each group's channels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evosearch.mask import ChannelGroup, Member
+from evosearch.surgery.gram import Consumer
 from evosearch.surgery.walk import Layer
 
 Array = NDArray[np.float64]
@@ -61,12 +62,14 @@ class Network:
         groups: the channel groups to score.
         layers: all layers of the network.
         losses: what the model returned and the labels -> the loss of each image, `(images,)`.
+        consumers: what `collect_statistics` found, where that was run already.
     """
 
     model: nn.Module
     groups: Sequence[ChannelGroup]
     layers: Sequence[Layer]
     losses: Callable[[Any, Tensor], Tensor] = cross_entropy
+    consumers: Mapping[str, Consumer] | None = None
 
     @cached_property
     def writers(self) -> dict[str, tuple[Place, ...]]:

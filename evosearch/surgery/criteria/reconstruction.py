@@ -31,7 +31,9 @@ class OnConsumers(Criterion[Consumers]):
     def gather(
         criteria: Sequence[Any], network: Network, batches: Batches, rng: np.random.Generator
     ) -> Sequence[Consumers]:
-        """Measures the covariance of every reader's input patches."""
+        """Measures the covariance of every reader's input patches, where it is not known yet."""
+        if network.consumers is not None:
+            return [network.consumers] * len(criteria)
         images = [images for images, _ in batches]
         seed = int(rng.integers(2**31))
         model, groups, layers = network.model, network.groups, network.layers
