@@ -23,11 +23,11 @@ from evosearch.surgery.walk import Layer
 
 Build = Literal["compensated", "recalibrated"]
 
-LARGEST_MAP = 2**27
-"""Elements of one layer's output for all images that a network is compensated on, at most: half
-a GiB, of which one pass holds a few at a time."""
+LARGEST_MAP = 2**26
+"""Elements of one layer's output for all images that a network is compensated on, at most: 256
+MiB, of which one pass holds a few at a time."""
 LARGEST_BATCH_MAP = 2**25
-"""The same for a batch of the passes that can be cut into batches: 128 MiB."""
+"""The same for a batch of the passes that can be cut into batches."""
 
 
 @final

@@ -115,7 +115,7 @@ class Compensation:
         self, layer: Layer, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor
     ) -> None:
         if output.ndim != 4:
-            self._targets[layer.module] = _exact(output.flatten(0, -2).clone())
+            self._targets[layer.module] = output.flatten(0, -2).clone()
             return
         images, channels, height, width = output.shape
         count = min(max(POSITIONS, ROWS // images), height * width)
@@ -124,13 +124,13 @@ class Compensation:
         drawn = torch.from_numpy(order).to(output.device)
         chosen = output.flatten(2).gather(2, drawn[:, None].expand(-1, channels, -1))
         self._drawn[layer.module] = drawn
-        self._targets[layer.module] = _exact(chosen.transpose(1, 2).flatten(0, 1))
+        self._targets[layer.module] = chosen.transpose(1, 2).flatten(0, 1)
 
     def _refit(
         self, layer: Layer, cut: Cut, module: nn.Linear | nn.Conv2d, inputs: tuple[Tensor, ...]
     ) -> None:
         rows = _exact(_drawn_patches(module, inputs[0], self._drawn.get(layer.module)))
-        targets = self._targets[layer.module]
+        targets = _exact(self._targets[layer.module])
         if layer.writes in cut:
             stays = np.setdiff1d(np.arange(targets.shape[1]), cut[layer.writes])
             targets = targets[:, torch.from_numpy(stays).to(targets.device)]
