@@ -17,16 +17,16 @@ class Augmentation:
     """Random changes, drawn for each image by itself.
 
     Attributes:
-        crop: whether to shift, by up to an eighth of each side and at least one pixel.
+        crop: whether to shift, by up to an eighth of each side and at least one pixel. What a
+            shift uncovers mirrors the image. Black there changes a batch's statistics, and a
+            teacher that was trained without it knows no answer.
         flip: whether to mirror left to right, half of the time.
-        border: normalised value of a black pixel per channel, which fills what a shift uncovers.
         transform: what else is drawn, for one image `(channels, height, width)` at a time,
             before it is normalised.
     """
 
     crop: bool = False
     flip: bool = False
-    border: tuple[float, ...] = ()
     transform: Transform | None = None
 
     def transformed(self, raw: Tensor, rng: torch.Generator) -> Tensor:
@@ -65,16 +65,18 @@ class Augmentation:
         if self.flip:
             mirrored = torch.rand((count, 1), generator=rng) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)
-        row_inside = (rows >= 0) & (rows < height)
-        column_inside = (columns >= 0) & (columns < width)
-        moved = images[
+        return images[
             torch.arange(count).view(-1, 1, 1, 1),
             torch.arange(channels).view(1, -1, 1, 1),
-            rows.clamp(0, height - 1).view(count, 1, height, 1),
-            columns.clamp(0, width - 1).view(count, 1, 1, width),
+            _reflected(rows, height).view(count, 1, height, 1),
+            _reflected(columns, width).view(count, 1, 1, width),
         ]
-        inside = row_inside.view(count, 1, height, 1) & column_inside.view(count, 1, 1, width)
-        return torch.where(inside, moved, torch.tensor(self.border).view(1, -1, 1, 1))
+
+
+def _reflected(indices: Tensor, side: int) -> Tensor:
+    """Returns indices with those outside mirrored back in, at the first and the last pixel."""
+    last = side - 1
+    return (last - (last - indices.abs()).abs()).clamp(min=0)  # zero where there is one pixel
 
 
 def _shifts(count: int, side: int, rng: torch.Generator) -> Tensor:

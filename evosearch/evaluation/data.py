@@ -146,7 +146,7 @@ def load_search_data(config: DataConfig, folder: Path = Path()) -> SearchData:
             images=images[0],
             labels=parts[0].labels,
             indices=parts[0].indices,
-            augmentation=_augmentation(config, pool.images.pixels.shape[0]),
+            augmentation=_augmentation(config),
         ),
         calibration=CalibrationSplit(
             images=images[1], labels=parts[1].labels, indices=parts[1].indices
@@ -219,14 +219,12 @@ def _require_rest(config: DataConfig, search: int, labels: Indices) -> None:
         )
 
 
-def _augmentation(config: DataConfig, channels: int) -> Augmentation:
+def _augmentation(config: DataConfig) -> Augmentation:
     names = [entry.name for entry in config.augment]
     others = [entry for entry in config.augment if entry.name not in BATCHED]
-    border = tuple(-m / s for m, s in zip(config.mean, config.std, strict=True))
     return Augmentation(
         crop="crop" in names,
         flip="flip" in names,
-        border=border or (0.0,) * channels,
         transform=build_transform(others, "[data] augment"),
     )
 
