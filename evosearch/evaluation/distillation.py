@@ -22,6 +22,7 @@ from evosearch.evaluation.checkpoint import Checkpoint
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.heads import holders_of_heads
 from evosearch.evaluation.models import torch_seeded
+from evosearch.evaluation.optimizers import Optimizer
 from evosearch.evaluation.precision import Precision, resolve_precision
 from evosearch.evaluation.scoring import device_of
 from evosearch.evaluation.task import CLASSIFICATION, Task
@@ -39,6 +40,8 @@ class FinetuneConfig(BaseModel):
         batch_size: images per step, at most.
         lr: learning rate of the first step; a cosine takes it to zero.
         weight_decay: L2 penalty on all parameters.
+        optimizer: "muon" for the kernels of convolutions and SGD for the rest (see `optimizers`),
+            or "sgd" for all.
         temperature: softens both networks' logits.
         alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
             to 0 where the task's output is no logits.
@@ -55,6 +58,7 @@ class FinetuneConfig(BaseModel):
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.05, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
+    optimizer: Optimizer = "muon"
     temperature: float = Field(default=4.0, gt=0)
     alpha: float = Field(default=0.9, ge=0, le=1)
     precision: Precision = "auto"
@@ -142,7 +146,8 @@ def distil(
     """Fine-tunes a student on its teacher's outputs and keeps its best epoch.
 
     The best epoch is that of least loss on the search split; the network as it came counts as
-    epoch 0. Auxiliary heads are left out. The weights are a function of the two networks, the
+    epoch 0. BatchNorm statistics are measured anew after every epoch. Auxiliary heads are left
+    out. The weights are a function of the two networks, the
     data, the config, the seed and the number of threads.
 
     Args:
@@ -203,7 +208,14 @@ def distil(
             return total
 
         training = Training(
-            student, train, config, loss, rng, evaluating=holders, precision=precision
+            student,
+            train,
+            config,
+            loss,
+            rng,
+            evaluating=holders,
+            precision=precision,
+            optimizer=config.optimizer,
         )
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
@@ -212,6 +224,7 @@ def distil(
             training.restore(saved["training"])
             best.resume(saved["best"])
         for train_loss in training.epochs():
+            training.measure_norms()
             best.record(train_loss)
             if checkpoint is not None:
                 checkpoint.save({"training": training.state(), "best": best.state()})

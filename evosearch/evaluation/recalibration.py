@@ -1,6 +1,6 @@
 """Re-estimating BatchNorm statistics with weights fixed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Sets every BatchNorm's statistics to the mean over batches of what it reads, in place.
 
     Each BatchNorm normalises by its batch while this runs, and everything else (dropout) stays
@@ -23,6 +23,8 @@ def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
         for module in model.modules()
         if isinstance(module, BatchNorm) and module.track_running_stats
     ]
+    if not norms:
+        return
     momenta = [module.momentum for module in norms]
     was_training = {module: module.training for module in model.modules()}
     model.eval()

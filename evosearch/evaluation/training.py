@@ -10,15 +10,21 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from evosearch.errors import EvaluationError, InputError
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.models import torch_seeded
+from evosearch.evaluation.optimizers import Optimizer, optimizers
 from evosearch.evaluation.precision import Precision, computing_in, images_last
+from evosearch.evaluation.recalibration import recalibrate
 from evosearch.evaluation.scoring import device_of, score
 from evosearch.evaluation.task import CLASSIFICATION, Task, cross_entropy
 from evosearch.scores import Score
 from evosearch.seeding import Stream, integer
+
+NORM_IMAGES = 4096
+"""Train images that BatchNorm statistics are measured on after an epoch, at most."""
 
 
 class Schedule(Protocol):
@@ -94,8 +100,8 @@ BatchLoss = Callable[[Tensor, Tensor], Tensor]
 class Training:
     """The training of one model, epoch by epoch; its state can be saved after any of them.
 
-    SGD with Nesterov momentum 0.9; the learning rate follows half a cosine to zero, step by step
-    (Loshchilov and Hutter 2017, eq. 5, without restarts).
+    Learning rates follow half a cosine to zero, step by step (Loshchilov and Hutter 2017, eq. 5,
+    without restarts).
     """
 
     def __init__(
@@ -108,6 +114,7 @@ class Training:
         *,
         evaluating: Sequence[nn.Module] = (),
         precision: Precision = "float32",
+        optimizer: Optimizer = "sgd",
     ) -> None:
         """Takes what is trained and how.
 
@@ -121,6 +128,7 @@ class Training:
             rng: of the CPU.
             evaluating: modules of the model that stay in evaluation mode; not those inside them.
             precision: what the forward passes compute in.
+            optimizer: what makes the steps (see `optimizers`).
         """
         require_split(train, TrainSplit)
         self._precision = precision
@@ -128,16 +136,12 @@ class Training:
         self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
         self._done = 0
         self._steps = math.ceil(len(train) / schedule.batch_size)
-        self._optimizer = torch.optim.SGD(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
-            lr=schedule.lr,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=schedule.weight_decay,
+        self._optimizers = optimizers(
+            model, optimizer, lr=schedule.lr, weight_decay=schedule.weight_decay
         )
-        self._cosine = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self._optimizer, schedule.epochs * self._steps
-        )
+        self._cosines = [
+            CosineAnnealingLR(part, schedule.epochs * self._steps) for part in self._optimizers
+        ]
 
     def epochs(self) -> Iterator[float]:
         """Trains, yielding the mean objective after every epoch that is left.
@@ -167,12 +171,26 @@ class Training:
                     f"training diverged in epoch {epoch} of {schedule.epochs}"
                     f" (loss {value}); lower lr = {schedule.lr:g}"
                 )
-            self._optimizer.zero_grad()
+            model.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
-            self._cosine.step()
+            for optimizer, cosine in zip(self._optimizers, self._cosines, strict=True):
+                optimizer.step()
+                cosine.step()
             total += value * len(positions)
         return total / len(self._train)
+
+    def measure_norms(self) -> None:
+        """Measures BatchNorm statistics anew, on train images as the epochs see them.
+
+        The running averages of training remember a few batches, and weights that have moved on
+        since (Wu and Johnson 2021, arXiv 2105.07576, section 3).
+        """
+        place, count = device_of(self._model), min(len(self._train), NORM_IMAGES)
+        order = torch.randperm(len(self._train), generator=self._rng)[:count]
+        parts = order.tensor_split(max(1, count // self._schedule.batch_size))
+        batches = (self._train.batch(part, self._rng)[0] for part in parts)
+        with computing_in(self._precision, place):
+            recalibrate(self._model, (images_last(batch.to(place)) for batch in batches))
 
     def state(self) -> dict[str, Any]:
         """Returns all that the epochs to come depend on, as tensors and plain values."""
@@ -180,8 +198,8 @@ class Training:
         return {
             "done": self._done,
             "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "cosine": self._cosine.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "cosines": [cosine.state_dict() for cosine in self._cosines],
             "images": self._rng.get_state(),
             "dropout": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(place) if place.type == "cuda" else None,
@@ -191,8 +209,10 @@ class Training:
         """Goes back to what `state` gave, in this process or an earlier one."""
         self._done = state["done"]
         self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._cosine.load_state_dict(state["cosine"])
+        for optimizer, own in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
+        for cosine, own in zip(self._cosines, state["cosines"], strict=True):
+            cosine.load_state_dict(own)
         self._rng.set_state(state["images"])
         torch.set_rng_state(state["dropout"])
         if state["cuda"] is not None:

@@ -166,7 +166,11 @@ def test_attention_transfer_pulls_the_maps_together(teacher, student, few):
     for weight in (0.0, 100.0):
         tuned = copy.deepcopy(student)
         config = FinetuneConfig(
-            epochs=4, batch_size=32, attention=weight, attention_layers=("layer1",)
+            epochs=4,
+            batch_size=32,
+            optimizer="sgd",  # whose steps grow with the weight
+            attention=weight,
+            attention_layers=("layer1",),
         )
         distil(teacher, tuned, train, search, config, 0)
         results[weight] = distance(tuned)

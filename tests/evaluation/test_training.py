@@ -110,6 +110,29 @@ def test_the_learning_rate_follows_a_cosine_to_zero():
     assert model.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_norms_are_measured_on_the_weights_that_an_epoch_ends_with(few):
+    """One batch of all images: the statistics are those of the layer's inputs, exactly."""
+    train = few[0].take(torch.arange(60))
+    plain = data.TrainSplit(images=train.images, labels=train.labels, indices=train.indices)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(108, 10))
+
+    def loss(images, labels):
+        return functional.cross_entropy(model(images), labels)
+
+    training = Training(model, plain, TrainConfig(epochs=1, batch_size=40), loss, rng())
+    for _ in training.epochs():
+        drifting = model[1].running_mean.clone()
+        training.measure_norms()
+    with torch.no_grad():
+        inputs = model[0](plain.images[:])
+    torch.testing.assert_close(model[1].running_mean, inputs.mean((0, 2, 3)))
+    torch.testing.assert_close(model[1].running_var, inputs.var((0, 2, 3)))
+    assert not torch.allclose(drifting, model[1].running_mean, rtol=1e-2)
+    assert model.training
+    assert model[1].momentum == 0.1
+
+
 def test_divergence_is_an_error_that_says_what_to_do(few):
     model = build_model(MODEL, seed=0)
     with pytest.raises(EvaluationError, match=r"diverged in epoch \d+ of 3 .*lower lr = 1e\+30"):
