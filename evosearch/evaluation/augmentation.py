@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from evosearch.errors import InputError
+from evosearch.evaluation.dataconfig import Border
 from evosearch.evaluation.models import one_line, torch_seeded
 from evosearch.evaluation.transforms import Transform
 
@@ -17,16 +18,18 @@ class Augmentation:
     """Random changes, drawn for each image by itself.
 
     Attributes:
-        crop: whether to shift, by up to an eighth of each side and at least one pixel. What a
-            shift uncovers mirrors the image. Black there changes a batch's statistics, and a
-            teacher that was trained without it knows no answer.
+        crop: what fills the border when an image is shifted, by up to an eighth of each side and
+            at least one pixel; None does not shift. Best is what the base network was trained
+            with: what it never saw, it teaches wrongly.
         flip: whether to mirror left to right, half of the time.
+        black: normalised value of a black pixel per channel.
         transform: what else is drawn, for one image `(channels, height, width)` at a time,
             before it is normalised.
     """
 
-    crop: bool = False
+    crop: Border | None = None
     flip: bool = False
+    black: tuple[float, ...] = ()
     transform: Transform | None = None
 
     def transformed(self, raw: Tensor, rng: torch.Generator) -> Tensor:
@@ -54,26 +57,32 @@ class Augmentation:
             images: `(images, channels, height, width)`.
             rng: of the CPU.
         """
-        if not (self.crop or self.flip):
+        if self.crop is None and not self.flip:
             return images
         count, channels, height, width = images.shape
         rows = torch.arange(height).expand(count, height)
         columns = torch.arange(width).expand(count, width)
-        if self.crop:
+        if self.crop is not None:
             rows = rows + _shifts(count, height, rng)
             columns = columns + _shifts(count, width, rng)
+        if self.crop == "mirror":
+            rows, columns = _mirrored(rows, height), _mirrored(columns, width)
         if self.flip:
             mirrored = torch.rand((count, 1), generator=rng) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)
-        return images[
+        row_inside = (rows >= 0) & (rows < height)
+        column_inside = (columns >= 0) & (columns < width)
+        moved = images[
             torch.arange(count).view(-1, 1, 1, 1),
             torch.arange(channels).view(1, -1, 1, 1),
-            _reflected(rows, height).view(count, 1, height, 1),
-            _reflected(columns, width).view(count, 1, 1, width),
+            rows.clamp(0, height - 1).view(count, 1, height, 1),
+            columns.clamp(0, width - 1).view(count, 1, 1, width),
         ]
+        inside = row_inside.view(count, 1, height, 1) & column_inside.view(count, 1, 1, width)
+        return torch.where(inside, moved, torch.tensor(self.black).view(1, -1, 1, 1))
 
 
-def _reflected(indices: Tensor, side: int) -> Tensor:
+def _mirrored(indices: Tensor, side: int) -> Tensor:
     """Returns indices with those outside mirrored back in, at the first and the last pixel."""
     last = side - 1
     return (last - (last - indices.abs()).abs()).clamp(min=0)  # zero where there is one pixel

@@ -146,7 +146,7 @@ def load_search_data(config: DataConfig, folder: Path = Path()) -> SearchData:
             images=images[0],
             labels=parts[0].labels,
             indices=parts[0].indices,
-            augmentation=_augmentation(config),
+            augmentation=_augmentation(config, pool.images.pixels.shape[0]),
         ),
         calibration=CalibrationSplit(
             images=images[1], labels=parts[1].labels, indices=parts[1].indices
@@ -219,12 +219,14 @@ def _require_rest(config: DataConfig, search: int, labels: Indices) -> None:
         )
 
 
-def _augmentation(config: DataConfig) -> Augmentation:
-    names = [entry.name for entry in config.augment]
+def _augmentation(config: DataConfig, channels: int) -> Augmentation:
+    named = {entry.name: entry for entry in config.augment}
     others = [entry for entry in config.augment if entry.name not in BATCHED]
+    black = tuple(-m / s for m, s in zip(config.mean, config.std, strict=True))
     return Augmentation(
-        crop="crop" in names,
-        flip="flip" in names,
+        crop=named["crop"].arguments.get("border", "black") if "crop" in named else None,
+        flip="flip" in named,
+        black=black or (0.0,) * channels,
         transform=build_transform(others, "[data] augment"),
     )
 

@@ -1,6 +1,6 @@
 """The `[data]` section of a space file."""
 
-from typing import Any, Self, final
+from typing import Any, Literal, Self, final, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,6 +21,10 @@ RANDOM_TRANSFORMS = (
 
 BATCHED = ("crop", "flip")
 """What augments a whole batch at once, each image by its own draw."""
+
+Border = Literal["black", "mirror"]
+"""What fills the border of a shifted image."""
+BORDERS = get_args(Border)
 
 
 @final
@@ -62,8 +66,10 @@ class DataConfig(BaseModel):
         std: of each channel, divided by. Empty: none.
         transforms: done to every image, in order: `FIXED_TRANSFORMS` by name with arguments.
         augment: what training does to each image: "crop" shifts it by up to an eighth of its
-            side, "flip" mirrors it left to right half of the time; before these,
-            `RANDOM_TRANSFORMS` by name with arguments.
+            side and fills the border with black, or with its mirror image at `border =
+            "mirror"`; "flip" mirrors it left to right half of the time; before these,
+            `RANDOM_TRANSFORMS` by name with arguments. Best is what the weights were trained
+            with.
         calibration: images for statistics, taken out of the training images.
         search: images that the search scores on, taken out of the training images; or a file
             that lists them, one a line, such as `train/cat/0001.jpg`; it is relative to the
@@ -110,8 +116,12 @@ class DataConfig(BaseModel):
     @classmethod
     def _augment_exists(cls, value: tuple[TransformConfig, ...]) -> tuple[TransformConfig, ...]:
         for entry in value:
-            if entry.name in BATCHED and entry.arguments:
-                raise ValueError(f"{entry.name!r} takes no arguments")
+            known = {"border"} if entry.name == "crop" else set()
+            if entry.name in BATCHED and not known >= set(entry.arguments):
+                raise ValueError(f"{entry.name!r} takes {'border alone' if known else 'nothing'}")
+            if entry.name == "crop" and entry.arguments.get("border", "black") not in BORDERS:
+                border = str(entry.arguments["border"])
+                raise ValueError(str(unknown_name("border", border, BORDERS)))
             if entry.name not in (*RANDOM_TRANSFORMS, *BATCHED):
                 valid = (*RANDOM_TRANSFORMS, *BATCHED)
                 raise ValueError(str(unknown_name("augmentation", entry.name, valid)))

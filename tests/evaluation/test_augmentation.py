@@ -23,17 +23,19 @@ def test_none_returns_the_same_images():
 
 def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
     batch = images(count=400)
-    flipped = Augmentation(flip=True).apply(batch, rng())
+    flipped = Augmentation(flip=True, black=(0.0, 0.0)).apply(batch, rng())
     mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, batch, strict=True)]
     kept = [torch.equal(a, b) for a, b in zip(flipped, batch, strict=True)]
     assert all(m != k for m, k in zip(mirrored, kept, strict=True))
     assert 150 < sum(mirrored) < 250
 
 
-def test_crop_is_one_shift_per_image_within_an_eighth_of_the_side_and_mirrors_the_border():
+def test_crop_is_one_shift_per_image_within_an_eighth_of_the_side():
     batch = images()
-    moved = Augmentation(crop=True).apply(batch, rng())
-    padded = torch.nn.functional.pad(batch, (2, 2, 1, 1), mode="reflect")
+    border = (-5.0, -7.0)
+    moved = Augmentation(crop="black", black=border).apply(batch, rng())
+    padded = torch.tensor(border).view(1, 2, 1, 1).expand(64, 2, 8 + 2, 16 + 4).clone()
+    padded[:, :, 1:-1, 2:-2] = batch
     seen = set()
     for image, source in zip(moved, padded, strict=True):
         shifts = [
@@ -47,21 +49,36 @@ def test_crop_is_one_shift_per_image_within_an_eighth_of_the_side_and_mirrors_th
     assert len(seen) > 10
 
 
-@pytest.mark.parametrize("side", [2, 4, 8])
-def test_small_images_still_shift_by_one_pixel(side):
-    batch = images(32, 1, side, side)
-    moved = Augmentation(crop=True).apply(batch, rng())
-    assert moved.shape == (32, 1, side, side)
-    assert not torch.equal(moved, batch)
+def test_crop_may_mirror_what_lies_beside_the_border():
+    batch = images()
+    moved = Augmentation(crop="mirror", black=(-5.0, -7.0)).apply(batch, rng())
+    padded = torch.nn.functional.pad(batch, (2, 2, 1, 1), mode="reflect")
+    black = Augmentation(crop="black", black=(-5.0, -7.0)).apply(batch, rng())
+    for image, source, same in zip(moved, padded, black, strict=True):
+        shifts = [
+            torch.equal(image, source[:, row : row + 8, column : column + 16])
+            for row in range(3)
+            for column in range(5)
+        ]
+        assert sum(shifts) == 1
+        inside = same > 0
+        assert torch.equal(image[inside], same[inside])
 
 
-def test_an_image_of_one_pixel_stays():
+def test_an_image_of_one_pixel_has_nothing_to_mirror():
     batch = images(4, 1, 1, 1)
-    assert torch.equal(Augmentation(crop=True).apply(batch, rng()), batch)
+    assert torch.equal(Augmentation(crop="mirror", black=(0.0,)).apply(batch, rng()), batch)
+
+
+@pytest.mark.parametrize("side", [4, 8])
+def test_small_images_still_shift_by_one_pixel(side):
+    moved = Augmentation(crop="black", black=(0.0,)).apply(images(32, 1, side, side), rng())
+    assert moved.shape == (32, 1, side, side)
+    assert bool((moved == 0).any())
 
 
 def test_the_draw_is_the_generators_alone():
-    augmentation = Augmentation(crop=True, flip=True)
+    augmentation = Augmentation(crop="black", flip=True, black=(0.0, 0.0))
     torch.manual_seed(1)
     first = augmentation.apply(images(), rng(3))
     torch.manual_seed(2)

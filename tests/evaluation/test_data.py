@@ -201,6 +201,7 @@ def test_bytes_become_shares_and_are_normalised(provider):
     assert 0.9 < plain.train.images[:].max() <= 1
     expected = (plain.train.images[:][:, 2] - 0.5) / 0.5
     assert torch.allclose(loaded.train.images[:][:, 2], expected)
+    assert loaded.train.augmentation.black == (-2.0, -2.0, -1.0)
 
 
 def test_a_callables_test_images_have_indices_of_their_own(provider):
