@@ -72,7 +72,7 @@ def collect_statistics(
             inputs = model.get_parameter(layer.weight)[0].numel()
             moments[name] = _Moments(
                 inputs=inputs,
-                images=max(1, LARGEST_PATCHES // (inputs * layer.positions)),
+                at_once=max(1, LARGEST_PATCHES // (inputs * layer.positions)),
                 share=min(1.0, MAX_PATCHES / (images * layer.positions)),
                 rng=generator(seed, Stream.STATISTICS, name),
             )
@@ -101,8 +101,16 @@ def _unknown(model: nn.Module, layer: Layer) -> Consumer:
 class _Moments:
     """Running first and second moments of a layer's input patches."""
 
-    def __init__(self, inputs: int, images: int, share: float, rng: np.random.Generator) -> None:
-        self._images = images
+    def __init__(self, inputs: int, at_once: int, share: float, rng: np.random.Generator) -> None:
+        """Starts the sums.
+
+        Args:
+            inputs: of the layer, for each output position.
+            at_once: images whose patches are in memory together.
+            share: of the patches that enter.
+            rng: draws them.
+        """
+        self._at_once = at_once
         self._share = share
         self._rng = rng
         self._count = 0
@@ -112,7 +120,7 @@ class _Moments:
 
     def observe(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Adds what the module reads; a forward pre-hook."""
-        for part in torch.split(inputs[0], self._images):
+        for part in torch.split(inputs[0], self._at_once):
             self._add(input_patches(module, part))
 
     def _add(self, rows: Tensor) -> None:
