@@ -51,7 +51,8 @@ class Builder:
             model: the base network, in eval mode; not changed.
             discovery: its proven groups and its layers.
             batches: calibration images on the model's device, `(batch, channels, height, width)`.
-            images: how many of them candidates are built on.
+            images: how many of them candidates are built on; compensation takes no more than
+                `LARGEST_MAP` allows.
             build: whether candidates' weights are refitted, or their statistics alone.
             precision: what candidates compute in.
             seed: the run's.
@@ -77,8 +78,8 @@ class Builder:
     def final(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is worth keeping as, in float32.
 
-        It is compensated on all calibration images that fit in memory. The full mask gives a copy
-        of the base network, exactly.
+        It is compensated on all calibration images, or on as many as `LARGEST_MAP` allows: 83 of
+        ResNet-50's at 224 px. The full mask gives a copy of the base network, exactly.
         """
         network = self._compact(mask)
         self._compensate(network, mask, self._thorough)
@@ -100,7 +101,8 @@ class Builder:
 
     @cached_property
     def _quick(self) -> Compensation:
-        return self._compensation(self._few)  # first asked for in the candidates' precision
+        with computing_in(self.precision, self._device):
+            return self._compensation(self._few)
 
     @cached_property
     def _thorough(self) -> Compensation:

@@ -63,7 +63,7 @@ class Split:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainSplit(Split):
-    """Images for gradients."""
+    """Images for gradients, and for the statistics of a network that learns from them."""
 
     augmentation: Augmentation = field(default_factory=Augmentation)
 

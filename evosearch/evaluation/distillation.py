@@ -22,7 +22,7 @@ from evosearch.evaluation.checkpoint import Checkpoint
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.heads import holders_of_heads
 from evosearch.evaluation.models import torch_seeded
-from evosearch.evaluation.optimizers import Optimizer
+from evosearch.evaluation.optimizers import Optimizer, resolve_optimizer
 from evosearch.evaluation.precision import Precision, resolve_precision
 from evosearch.evaluation.scoring import device_of
 from evosearch.evaluation.task import CLASSIFICATION, Task
@@ -38,15 +38,16 @@ class FinetuneConfig(BaseModel):
     Attributes:
         epochs: passes over the train split.
         batch_size: images per step, at most.
-        lr: learning rate of the first step; a cosine takes it to zero.
-        weight_decay: L2 penalty on all parameters.
+        lr: SGD's learning rate in the first step, of which Muon takes a share; a cosine takes it
+            to zero.
+        weight_decay: L2 penalty on all parameters that SGD moves.
         optimizer: "muon" for the kernels of convolutions and SGD for the rest (see `optimizers`),
-            or "sgd" for all.
+            "sgd" for all, or "auto" for the first where the device is fast with bfloat16.
         temperature: softens both networks' logits.
         alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
             to 0 where the task's output is no logits.
         precision: what the forward passes compute in: "bfloat16", "float32", or "auto" for the
-            first where the device is faster with it. Weights and their updates stay float32.
+            first where the device is faster with it. Weights stay float32.
         attention: weight of attention transfer; 0 is none.
         attention_layers: patterns of the modules whose attention maps are matched; empty takes
             the last module of each image size.
@@ -58,7 +59,7 @@ class FinetuneConfig(BaseModel):
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.05, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
-    optimizer: Optimizer = "muon"
+    optimizer: Optimizer = "auto"
     temperature: float = Field(default=4.0, gt=0)
     alpha: float = Field(default=0.9, ge=0, le=1)
     precision: Precision = "auto"
@@ -168,8 +169,10 @@ def distil(
         StorageError: the progress cannot be written.
     """
     require_split(search, SearchSplit)
-    precision = resolve_precision(config.precision, str(device_of(student)))
-    config = config.model_copy(update={"precision": precision})
+    place = str(device_of(student))
+    precision = resolve_precision(config.precision, place)
+    optimizer = resolve_optimizer(config.optimizer, place)
+    config = config.model_copy(update={"precision": precision, "optimizer": optimizer})
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
     layers: tuple[str, ...] = ()
     if config.attention:
@@ -215,7 +218,7 @@ def distil(
             rng,
             evaluating=holders,
             precision=precision,
-            optimizer=config.optimizer,
+            optimizer=optimizer,
         )
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:

@@ -40,7 +40,8 @@ class EvaluatorConfig(BaseModel):
         build: what makes a candidate of a compact network: "compensated" refits its weights and
             BatchNorm statistics, "recalibrated" its statistics alone, which is several times
             faster. The network that a search is for is compensated either way.
-        build_images: calibration images that candidates are built on.
+        build_images: calibration images that candidates are built on; fewer where the network's
+            feature maps are large.
         precision: what candidates compute in: "bfloat16", "float32", or "auto" for the first
             where the device is faster with it.
         recovery_images: train images of a short recovery, one epoch of distillation, before a

@@ -47,7 +47,7 @@ class Schedule(Protocol):
 
     @property
     def weight_decay(self) -> float:
-        """L2 penalty on all parameters."""
+        """L2 penalty on all parameters that SGD moves."""
         ...
 
 
@@ -187,7 +187,7 @@ class Training:
         """
         place, count = device_of(self._model), min(len(self._train), NORM_IMAGES)
         order = torch.randperm(len(self._train), generator=self._rng)[:count]
-        parts = order.tensor_split(max(1, count // self._schedule.batch_size))
+        parts = order.tensor_split(math.ceil(count / self._schedule.batch_size))
         batches = (self._train.batch(part, self._rng)[0] for part in parts)
         with computing_in(self._precision, place):
             recalibrate(self._model, (images_last(batch.to(place)) for batch in batches))

@@ -120,7 +120,10 @@ class _Moments:
 
     def observe(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Adds what the module reads; a forward pre-hook."""
-        for part in torch.split(inputs[0], self._at_once):
+        rows = inputs[0]
+        # A linear layer's patches are its inputs themselves.
+        parts = torch.split(rows, self._at_once) if isinstance(module, nn.Conv2d) else (rows,)
+        for part in parts:
             self._add(input_patches(module, part))
 
     def _add(self, rows: Tensor) -> None:

@@ -37,9 +37,9 @@ nothing. Cells that were not measured are empty. Test accuracy chose nothing.
 - **raw**: the base network without the channels. **recalibrated**: BatchNorm statistics measured
   again on the calibration images. **compensated**: the kept weights refitted on those
   images too, which torch-pruning has no counterpart of.
-- **labels**, **distill**: the same 3 epochs of fine-tuning for all, at the learning rate, batch
-  size and, for `distill`, temperature and weight of the space file; on labels alone, or on the
-  base network's outputs too. evosearch's networks start compensated, torch-pruning's
+- **labels**, **distill**: the same 3 epochs of fine-tuning for all, with the optimizer, learning
+  rate, batch size and, for `distill`, temperature and weight of the space file; on labels alone,
+  or on the base network's outputs too. evosearch's networks start compensated, torch-pruning's
   recalibrated. The best epoch is chosen on the search split.
 - **MACs**: share that is left. Every method gives the largest network of its kind at or under the
   ratio; plans of one width for all are coarse.

@@ -204,6 +204,20 @@ def test_bytes_become_shares_and_are_normalised(provider):
     assert loaded.train.augmentation.black == (-2.0, -2.0, -1.0)
 
 
+@pytest.mark.parametrize(
+    ("augment", "crop"),
+    [
+        (["crop"], "black"),
+        ([{"name": "crop", "border": "mirror"}], "mirror"),
+        ([{"name": "crop", "border": "black"}, "flip"], "black"),
+        (["flip"], None),
+    ],
+)
+def test_the_border_of_a_shifted_image(provider, augment, crop):
+    loaded = data.load_search_data(config("provider.py:halves", augment=augment), provider)
+    assert loaded.train.augmentation.crop == crop
+
+
 def test_a_callables_test_images_have_indices_of_their_own(provider):
     test = data.load_test_split(config("provider.py:halves"), provider)
     assert test.indices.tolist() == list(range(40, 48))

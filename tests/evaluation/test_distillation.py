@@ -132,6 +132,25 @@ def test_the_student_ends_with_the_weights_of_its_best_epoch(teacher, student, f
     assert len(set(digests)) == 4
 
 
+def test_the_optimizer_is_the_one_that_was_asked_for(teacher, student, few):
+    digests = {}
+    for optimizer in ("muon", "sgd"):
+        tuned = copy.deepcopy(student)
+        config = FinetuneConfig(epochs=1, batch_size=32, optimizer=optimizer)
+        distil(teacher, tuned, *few, config, 0)
+        digests[optimizer] = weights_digest(tuned)
+    assert digests["muon"] != digests["sgd"]
+
+
+def test_norms_have_the_statistics_of_one_pass_after_the_epoch(teacher, student, few):
+    """They would count the steps of training otherwise, and those before it."""
+    train, search = few[0].take(torch.arange(100)), few[1]
+    config = FinetuneConfig(epochs=2, batch_size=32)
+    assert distil(teacher, student, train, search, config, 0).best_epoch > 0
+    norms = [m for m in student.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {int(norm.num_batches_tracked) for norm in norms} == {4}
+
+
 def test_a_student_that_only_gets_worse_stays_as_it_came(teacher, few):
     student = copy.deepcopy(teacher)
     before = weights_digest(student)

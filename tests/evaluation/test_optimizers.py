@@ -1,9 +1,16 @@
 """What the fine-tuning's steps are made of."""
 
+import pytest
 import torch
 from torch import nn
 
-from evosearch.evaluation.optimizers import MUON_SHARE, KernelMuon, optimizers
+from evosearch.evaluation import optimizers as module
+from evosearch.evaluation.optimizers import (
+    MUON_SHARE,
+    KernelMuon,
+    optimizers,
+    resolve_optimizer,
+)
 
 
 def network() -> nn.Module:
@@ -29,7 +36,6 @@ def test_kernels_take_torchs_muon_and_the_rest_takes_sgd():
     model = network()
     kernel = model[0].weight
     matrix = nn.Parameter(kernel.detach().flatten(1).clone())
-    rest = [p for p in model.parameters() if p is not kernel]
     expected = network()
     oracle = torch.optim.Muon([matrix], lr=0.1 * MUON_SHARE, weight_decay=0.01, momentum=0.9)
     sgd = torch.optim.SGD(
@@ -50,7 +56,6 @@ def test_kernels_take_torchs_muon_and_the_rest_takes_sgd():
         with torch.no_grad():
             expected[0].weight.copy_(matrix.view_as(kernel))
     found = stepped(model, "muon")
-    assert len(rest) == 5
     for name, tensor in expected.named_parameters():
         assert torch.equal(found[name], tensor), name
 
@@ -70,9 +75,20 @@ def test_what_takes_no_gradient_is_left_out():
     assert torch.equal(model[0].weight, before)
 
 
-def test_a_network_without_convolutions_takes_sgd_alone():
-    (part,) = optimizers(nn.Linear(3, 2), "muon", lr=0.1, weight_decay=0.0)
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(3, 2), nn.Conv2d(4, 4, 3, groups=4), nn.ConvTranspose2d(4, 8, 2)]
+)
+def test_what_is_no_plain_convolution_takes_sgd(layer):
+    (part,) = optimizers(layer, "muon", lr=0.1, weight_decay=0.0)
     assert isinstance(part, torch.optim.SGD)
+
+
+def test_auto_is_muon_where_bfloat16_is_fast(monkeypatch):
+    for fast, expected in (("bfloat16", "muon"), ("float32", "sgd")):
+        monkeypatch.setattr(module, "resolve_precision", lambda *_, fast=fast: fast)
+        assert resolve_optimizer("auto", "cpu") == expected
+        assert resolve_optimizer("sgd", "cpu") == "sgd"
+        assert resolve_optimizer("muon", "cpu") == "muon"
 
 
 def test_the_memory_layout_of_a_kernel_does_not_matter():

@@ -120,7 +120,7 @@ def test_norms_are_measured_on_the_weights_that_an_epoch_ends_with(few):
     def loss(images, labels):
         return functional.cross_entropy(model(images), labels)
 
-    training = Training(model, plain, TrainConfig(epochs=1, batch_size=40), loss, rng())
+    training = Training(model, plain, TrainConfig(epochs=1, batch_size=60), loss, rng())
     for _ in training.epochs():
         drifting = model[1].running_mean.clone()
         training.measure_norms()
