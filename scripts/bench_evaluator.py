@@ -61,7 +61,7 @@ SPACE = Path(__file__).parent.parent / "search_spaces" / "cifar10_resnet20.toml"
 SEARCHED, DRAWN, WIDE, WORKED, TRIALS = 30, 30, 30, 24, 80
 NEAR = 0.005
 """How far the candidates' MACs ratios may be from a half."""
-FIRST, FINALISTS, SECOND = 192, 8, 1024
+FIRST, FINALISTS, SECOND = 192, 6, 1024
 """All candidates are scored on the first so many images, the finalists on the second many."""
 QUICK = EvaluatorConfig(build="recalibrated", build_images=128)
 
@@ -198,16 +198,17 @@ class Quick:
         full = run.prepared.subject.discovery.space.full_mask()
         self.losses([full] * 4, FIRST)
 
-    def losses(self, masks: Sequence[Mask], images: int) -> list[float]:
-        """Returns the loss of each mask on the first images."""
-        tasks = [Task(mask=mask, stop=images) for mask in masks]
+    def losses(self, masks: Sequence[Mask], stop: int, start: int = 0) -> list[float]:
+        """Returns the loss of each mask on some of the images."""
+        tasks = [Task(mask=mask, start=start, stop=stop) for mask in masks]
         return [m.scores.score.loss for m in self._workers.measure(tasks) if m.scores is not None]
 
     def scores(self, masks: Sequence[Mask]) -> Losses:
         """Returns what ranks the masks: finalists by many images, then the others by few."""
         few = np.array(self.losses(masks, FIRST))
         best = np.argsort(few)[:FINALISTS]
-        many = np.array(self.losses([masks[i] for i in best], SECOND))
+        rest = np.array(self.losses([masks[i] for i in best], SECOND, start=FIRST))
+        many = (FIRST * few[best] + (SECOND - FIRST) * rest) / SECOND
         # A finalist that fell back is still before all that were not, as the ladder has it.
         few[best] = few.min() - 1 + many - many.max()
         return few
