@@ -187,7 +187,6 @@ def test_attention_transfer_pulls_the_maps_together(teacher, student, few):
         config = FinetuneConfig(
             epochs=4,
             batch_size=32,
-            optimizer="sgd",  # whose steps grow with the weight
             attention=weight,
             attention_layers=("layer1",),
         )

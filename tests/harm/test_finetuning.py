@@ -20,7 +20,7 @@ from evosearch.evaluation.training import EpochRecord, TrainConfig, train_base
 from evosearch.evaluation.weights import weights_digest
 from tests.test_cli import QUICK, evosearch
 
-CONFIG = FinetuneConfig(epochs=4, batch_size=32, attention=1.0)
+CONFIG = FinetuneConfig(epochs=4, batch_size=32, attention=1.0, optimizer="muon")
 
 
 class Killed(Exception):
