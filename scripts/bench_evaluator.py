@@ -61,7 +61,7 @@ SPACE = Path(__file__).parent.parent / "search_spaces" / "cifar10_resnet20.toml"
 SEARCHED, DRAWN, WIDE, WORKED, TRIALS = 30, 30, 30, 24, 80
 NEAR = 0.005
 """How far the candidates' MACs ratios may be from a half."""
-FIRST, FINALISTS, SECOND = 192, 6, 1024
+FIRST, FINALISTS, SECOND = 192, 8, 1024
 """All candidates are scored on the first so many images, the finalists on the second many."""
 QUICK = EvaluatorConfig(build="recalibrated", build_images=128)
 
