@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, final
 from evosearch.cost import BudgetRequest
 from evosearch.errors import InputError
 from evosearch.front import ParetoFront
-from evosearch.planning import Plan, pick_plan
 from evosearch.report.rows import trial_rows
-from evosearch.rivals import rival_studies
+from evosearch.run.planning import Plan, pick_plan
+from evosearch.run.rivals import rival_studies
 from evosearch.study import Study
 from evosearch.trial import Trial
 
 if TYPE_CHECKING:
     from evosearch.artifact import Artifact
     from evosearch.evaluation.training import OnEpoch
-    from evosearch.finetuning import Finetuned
-    from evosearch.run import Run as Search
+    from evosearch.run.finetuning import Finetuned
+    from evosearch.run.search import Run as Search
 
 
 @final
@@ -171,7 +171,7 @@ def resume(
     Raises:
         InputError: the folder holds no run, or the budget is at fault.
     """
-    from evosearch.run import Run as Search
+    from evosearch.run.search import Run as Search
 
     request = BudgetRequest(
         flops=flops, params=params, latency=latency, accuracy_drop=accuracy_drop
@@ -199,7 +199,7 @@ def finetune(
     Raises:
         InputError: no such run or trial, or nothing fits the budget.
     """
-    from evosearch.finetuning import finetune as finetune_plan
+    from evosearch.run.finetuning import finetune as finetune_plan
 
     named = None if pick is None else str(pick)
     return finetune_plan(Path(folder), pick=named, at=at, epochs=epochs)
@@ -229,7 +229,7 @@ def begin(
     """
     from evosearch.config import validated
     from evosearch.evaluation.spacefile import load_space_file
-    from evosearch.run import Run as Search
+    from evosearch.run.search import Run as Search
     from evosearch.runconfig import SearchConfig
 
     if request is None or not _asks(request):
@@ -260,8 +260,8 @@ def _searched(
     workers: int | None,
     on_trial: Callable[[Trial], None],
 ) -> Run:
-    from evosearch.baselining import search_baselines
-    from evosearch.run import Limits, Outcome
+    from evosearch.run.baselining import search_baselines
+    from evosearch.run.search import Limits, Outcome
 
     try:
         if workers is not None:

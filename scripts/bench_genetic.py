@@ -26,14 +26,14 @@ import numpy as np
 import optuna
 import torch
 
-from evosearch.baselining import full_evaluations, search_baselines
 from evosearch.cost import BudgetRequest
 from evosearch.evaluation.spacefile import load_space_file
-from evosearch.finetuning import measure_at
-from evosearch.planning import plan_at
 from evosearch.report.table import reference_point
-from evosearch.rivals import rival_studies
-from evosearch.run import Limits, Run
+from evosearch.run.baselining import full_evaluations, search_baselines
+from evosearch.run.finetuning import measure_at
+from evosearch.run.planning import plan_at
+from evosearch.run.rivals import rival_studies
+from evosearch.run.search import Limits, Run
 from evosearch.runconfig import SearchConfig
 from evosearch.seeding import Stream, integer
 from evosearch.strategies.two_step import TwoStep

@@ -21,9 +21,9 @@ from evosearch.latency.meter import Meter
 from evosearch.latency.profile import profile_space
 from evosearch.latency.timing import compare
 from evosearch.latencymodel import Timing
-from evosearch.reopening import reopen_meter
+from evosearch.run.reopening import reopen_meter
+from evosearch.run.timedfront import timed_front
 from evosearch.study import Study
-from evosearch.timedfront import timed_front
 from evosearch.trial import Trial
 
 DIGITS = Path(__file__).parents[1] / "search_spaces" / "digits_resnet.toml"

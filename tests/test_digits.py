@@ -14,8 +14,8 @@ from evosearch.cost import BudgetRequest
 from evosearch.evaluation.base import Subject, load_subject
 from evosearch.evaluation.distillation import FinetuneConfig
 from evosearch.evaluation.spacefile import SpaceFile, load_space_file
-from evosearch.measuring import make_evaluator
-from evosearch.run import Limits, Run
+from evosearch.run.measuring import make_evaluator
+from evosearch.run.search import Limits, Run
 from evosearch.runconfig import SearchConfig
 from evosearch.seeding import Stream, generator
 from evosearch.strategies.genetic_layer import GeneticConfig, evaluate, evolve

@@ -13,11 +13,11 @@ import pytest
 from evosearch.errors import InputError
 from evosearch.mask import Mask
 from evosearch.parallel import Executor, OneByOne, Task, Workers, carried_out
-from evosearch.run import Limits, search
+from evosearch.run.scorestore import ScoreStore
+from evosearch.run.search import Limits, search
 from evosearch.scores import Evaluator, ImageScores
-from evosearch.scorestore import ScoreStore
 from evosearch.study import Study
-from tests.test_run import SPACE, builder, header
+from tests.run.test_search import SPACE, builder, header
 from tests.toys import ToyEvaluator, comparable
 
 # loky's own thread stumbles over a process that it has buried, also once the next test runs.

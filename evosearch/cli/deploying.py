@@ -20,8 +20,8 @@ def finetune(
     epochs: Annotated[int | None, typer.Option(min=1, help="Of distillation.")] = None,
 ) -> None:
     """Distil one network of a run, measure it on test once, and save it."""
-    from evosearch.finetuning import finetune as finetune_trial
     from evosearch.report.plans import networks_table
+    from evosearch.run.finetuning import finetune as finetune_trial
 
     try:
         with stages(messages) as on_stage, epoch_lines("distillation", messages) as on_epoch:

@@ -97,13 +97,13 @@ def compare(
 
 
 def _show_plan(run: Path, at: str, evaluate: bool, as_json: bool) -> None:
-    from evosearch.planning import pick_plan
     from evosearch.report.plans import plan_json, plan_table
+    from evosearch.run.planning import pick_plan
     from evosearch.study import Study
 
     study = Study.open(run)
     if evaluate:
-        from evosearch.finetuning import measure_at
+        from evosearch.run.finetuning import measure_at
 
         with stages(messages) as on_stage:
             plan = measure_at(run, at, on_stage=on_stage)
@@ -119,7 +119,7 @@ def _show_plan(run: Path, at: str, evaluate: bool, as_json: bool) -> None:
 
 def _show_latency(run: Path, plot: Path | None, follow: bool, as_json: bool) -> None:
     from evosearch.report.latency import plot_timed_front, timed_front_json, timed_front_table
-    from evosearch.timedfront import timed_front
+    from evosearch.run.timedfront import timed_front
 
     if follow:
         raise InputError("--x latency times networks, which a running search would disturb")

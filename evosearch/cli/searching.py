@@ -89,7 +89,7 @@ def resume(
     cluster: ClusterOption = None,
 ) -> None:
     """Go on with a search that was stopped or killed, or with another budget."""
-    from evosearch.run import Run
+    from evosearch.run.search import Run
 
     request = budget_request(flops, params, latency, accuracy_drop)
     with stages(messages) as on_stage:

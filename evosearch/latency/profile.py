@@ -1,7 +1,7 @@
 """The latency model of a space on this device: measured, fitted, checked, and cached."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,6 @@ from evosearch.latency.runtimes import require_runtime
 from evosearch.latency.steps import find_steps
 from evosearch.latencymodel import LatencyConfig, LatencyModel, Timing, stepped
 from evosearch.machine import resolve_device, torch_threads
-from evosearch.measuring import OnStage
 from evosearch.runconfig import SearchConfig
 from evosearch.seeding import Stream, generator
 from evosearch.space import SearchSpace, Widths
@@ -36,7 +35,7 @@ SMALLEST, SPREAD = 0.1, 0.5
 so many standard deviations of the logarithm."""
 
 
-def profile(meter: Meter, on_stage: OnStage = lambda _: None) -> LatencyModel:
+def profile(meter: Meter, on_stage: Callable[[str], None] = lambda _: None) -> LatencyModel:
     """Returns the latency model of a space under the meter's conditions, measured once.
 
     What is measured is kept at once: an interrupted profile goes on where it stopped, and a
@@ -86,7 +85,10 @@ def profile(meter: Meter, on_stage: OnStage = lambda _: None) -> LatencyModel:
 
 
 def profile_space(
-    path: Path, settings: Mapping[str, Any], device: str | None, on_stage: OnStage = lambda _: None
+    path: Path,
+    settings: Mapping[str, Any],
+    device: str | None,
+    on_stage: Callable[[str], None] = lambda _: None,
 ) -> tuple[LatencyModel, SearchSpace]:
     """Profiles the model of a space file; its weights and data do not matter.
 

@@ -19,7 +19,7 @@ LOUD = 0.1
 """Noise over which a profile says little."""
 
 if TYPE_CHECKING:
-    from evosearch.timedfront import TimedFront
+    from evosearch.run.timedfront import TimedFront
 
 
 def profile_summary(model: LatencyModel, space: SearchSpace) -> RenderableType:

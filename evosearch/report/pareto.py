@@ -14,7 +14,7 @@ from evosearch.report.artifacts import artifact_cards, distilled
 from evosearch.report.table import FrontNotes, front_json, front_table, rivals_table
 from evosearch.report.ties import above_base, tied_members
 from evosearch.report.trust import trust_advice, trust_json, trust_table
-from evosearch.rivals import rival_studies
+from evosearch.run.rivals import rival_studies
 from evosearch.space import SearchSpace
 from evosearch.spacetext import load_space
 from evosearch.study import Study

@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.table import Table
 
-from evosearch.planning import Plan
 from evosearch.report.table import (
     measure_cells,
     measures_json,
@@ -14,6 +13,7 @@ from evosearch.report.table import (
     size_cell,
     sizes_json,
 )
+from evosearch.run.planning import Plan
 from evosearch.study import Study
 
 

@@ -13,12 +13,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from evosearch.rivals import NAMES
+from evosearch.run.rivals import NAMES
 from evosearch.trial import Rung, Trial
 
 if TYPE_CHECKING:
     from evosearch.evaluation.training import EpochRecord
-    from evosearch.run import Run
+    from evosearch.run.search import Run
 
 
 def search_with_progress(
@@ -44,8 +44,8 @@ def search_with_progress(
     Raises:
         KeyboardInterrupt: the search was stopped; the run is whole and says how to go on.
     """
-    from evosearch.baselining import full_evaluations, search_baselines
-    from evosearch.run import Limits, Outcome
+    from evosearch.run.baselining import full_evaluations, search_baselines
+    from evosearch.run.search import Limits, Outcome
 
     stopping = False
 

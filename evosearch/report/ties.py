@@ -5,8 +5,8 @@ from itertools import combinations
 from pathlib import Path
 
 from evosearch.mask import Mask
+from evosearch.run.scorestore import SCORES, ScoreStore
 from evosearch.scores import Difference, ImageScores
-from evosearch.scorestore import SCORES, ScoreStore
 from evosearch.study import Study
 from evosearch.trial import Trial
 

@@ -9,7 +9,6 @@ from typing import final
 
 from torch import nn
 
-from evosearch.baselining import full_evaluations
 from evosearch.config import validated
 from evosearch.cost import BudgetRequest
 from evosearch.evaluation.base import discover_space, load_subject
@@ -20,7 +19,8 @@ from evosearch.evaluation.spacefile import SpaceFile, load_space_file
 from evosearch.evaluation.testing import TestReport
 from evosearch.files import write_json
 from evosearch.mask import Mask
-from evosearch.run import Limits, Run
+from evosearch.run.baselining import full_evaluations
+from evosearch.run.search import Limits, Run
 from evosearch.runconfig import SearchConfig
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import FrameType
 
 from evosearch.parallel import Workers
-from evosearch.run import Limits, search
-from evosearch.scorestore import ScoreStore
+from evosearch.run.scorestore import ScoreStore
+from evosearch.run.search import Limits, search
 from evosearch.study import Study
 from tests.harm.slowtoys import SlowToys
-from tests.test_run import SPACE, builder, header
+from tests.run.test_search import SPACE, builder, header
 from tests.toys import ToyEvaluator
 
 

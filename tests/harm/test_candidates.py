@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from evosearch.errors import EvosearchError
-from evosearch.loop import HOPELESS
 from evosearch.mask import Mask
 from evosearch.parallel import Task, carried_out
+from evosearch.run.loop import HOPELESS
 from evosearch.scores import ImageScores
 from evosearch.study import Study
 from evosearch.trial import TrialState
-from tests.test_run import SPACE, go
+from tests.run.test_search import SPACE, go
 from tests.toys import ToyEvaluator, comparable
 
 

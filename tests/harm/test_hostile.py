@@ -20,10 +20,10 @@ from evosearch.evaluation.checkpoint import Checkpoint
 from evosearch.evaluation.models import digits_resnet
 from evosearch.evaluation.weights import load_weights
 from evosearch.knowledge import Knowledge
-from evosearch.scorestore import ScoreStore
+from evosearch.run.scorestore import ScoreStore
 from evosearch.study import STUDY_FILE, Study
+from tests.run.test_search import SPACE
 from tests.test_artifact import saved
-from tests.test_run import SPACE
 
 
 class Payload:

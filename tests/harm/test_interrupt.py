@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from evosearch.study import Study
-from tests.test_run import go
+from tests.run.test_search import go
 from tests.toys import comparable
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,7 +10,7 @@ from evosearch.certificate import Certificate
 from evosearch.latency.runtimes import RUNTIMES
 from evosearch.latencymodel import Conditions, Timing
 from evosearch.mask import Mask
-from evosearch.reopening import reopen_meter
+from evosearch.run.reopening import reopen_meter
 from evosearch.study import Study
 from tests.latency.fakes import FakeRun, FakeStopwatch
 from tests.test_cli import QUICK, InProcess
@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> InProcess:
     monkeypatch.setitem(RUNTIMES, "eager", lambda module, images, threads: FakeRun(module, images))
     monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: FakeStopwatch())
-    monkeypatch.setattr("evosearch.run.time_fresh", time_here)
+    monkeypatch.setattr("evosearch.run.search.time_fresh", time_here)
     return InProcess(monkeypatch, capfd)
 
 

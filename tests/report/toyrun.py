@@ -8,7 +8,7 @@ import numpy as np
 from evosearch.cost import BudgetRequest
 from evosearch.mask import Mask
 from evosearch.records import Header, Reference
-from evosearch.scorestore import ScoreStore
+from evosearch.run.scorestore import ScoreStore
 from evosearch.space import FrozenGroup, SearchSpace
 from evosearch.spacetext import space_to_toml
 from evosearch.study import Study

@@ -17,11 +17,12 @@ from evosearch.evaluation.scoring import score
 from evosearch.evaluation.testing import TestReport
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock
-from evosearch.freshtiming import time_fresh
 from evosearch.latency.meter import SECONDS
 from evosearch.machine import environment, torch_threads, warn_of_changes
-from evosearch.measuring import OnStage
-from evosearch.planning import (
+from evosearch.run.freshtiming import time_fresh
+from evosearch.run.log import RunLog
+from evosearch.run.measuring import OnStage
+from evosearch.run.planning import (
     Plan,
     decoded_plan,
     is_measured,
@@ -29,10 +30,9 @@ from evosearch.planning import (
     pick_plan,
     remember_plan,
 )
-from evosearch.preparation import Prepared
-from evosearch.reopening import reopen
+from evosearch.run.preparation import Prepared
+from evosearch.run.reopening import reopen
 from evosearch.runconfig import read_run_config
-from evosearch.runlog import RunLog
 from evosearch.scores import Score
 from evosearch.strategies.baselines import uniform_mask
 from evosearch.study import Study

@@ -4,9 +4,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
-from evosearch.preparation import begin_segment
-from evosearch.rivals import FOLDER, NAMES
-from evosearch.run import Limits, Outcome, Run
+from evosearch.run.preparation import begin_segment
+from evosearch.run.rivals import FOLDER, NAMES
+from evosearch.run.search import Limits, Outcome, Run
 from evosearch.study import Study
 from evosearch.trial import Trial
 

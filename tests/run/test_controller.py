@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from evosearch.certificate import Check
-from evosearch.controller import corrected_aim, is_due, next_aim
 from evosearch.cost import Bound, Budget, Cost
 from evosearch.latencymodel import Timing
 from evosearch.mask import Mask
 from evosearch.records import Header, Reference, Segment
+from evosearch.run.controller import corrected_aim, is_due, next_aim
 from evosearch.trial import Evaluation, Trial, TrialState
 
 BASE = Cost(macs=1000, params=100, activations=10)

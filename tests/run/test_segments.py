@@ -7,13 +7,13 @@ import pytest
 
 from evosearch.cost import Budget, BudgetRequest
 from evosearch.parallel import OneByOne
-from evosearch.preparation import begin_segment
 from evosearch.records import Reference
-from evosearch.run import Limits, Outcome, search
-from evosearch.scorestore import ScoreStore
+from evosearch.run.preparation import begin_segment
+from evosearch.run.scorestore import ScoreStore
+from evosearch.run.search import Limits, Outcome, search
 from evosearch.strategies import STRATEGIES
 from evosearch.study import STUDY_FILE, Study
-from tests.test_run import SPACE, builder, header
+from tests.run.test_search import SPACE, builder, header
 from tests.toys import ToyEvaluator, comparable
 
 TIGHT = BudgetRequest(flops="25%..40%").resolve(SPACE.base_cost)

@@ -10,12 +10,12 @@ import pytest
 from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import InputError
 from evosearch.mask import Mask
-from evosearch.measurements import Measurements
 from evosearch.parallel import OneByOne
 from evosearch.records import Header
-from evosearch.run import EXHAUSTED, Limits, Outcome, search
+from evosearch.run.measurements import Measurements
+from evosearch.run.scorestore import ScoreStore
+from evosearch.run.search import EXHAUSTED, Limits, Outcome, search
 from evosearch.scores import ImageScores
-from evosearch.scorestore import ScoreStore
 from evosearch.strategies import STRATEGIES
 from evosearch.strategies.base import Strategy
 from evosearch.strategies.profiles import BaselineConfig

@@ -17,7 +17,7 @@ from evosearch.errors import EvosearchError, InputError
 from evosearch.files import write_json
 from evosearch.latencymodel import Conditions, Timing
 from evosearch.mask import Mask
-from evosearch.reopening import reopen_meter
+from evosearch.run.reopening import reopen_meter
 from evosearch.study import Study
 
 REQUEST, ANSWER = "request.json", "answer.json"
@@ -44,7 +44,7 @@ def time_fresh(
         request = {"masks": [mask.to_json() for mask in masks], "seconds": seconds}
         write_json(Path(exchange, REQUEST), request)
         done = subprocess.run(
-            [sys.executable, "-m", "evosearch.freshtiming", str(folder.resolve()), exchange],
+            [sys.executable, "-m", "evosearch.run.freshtiming", str(folder.resolve()), exchange],
             capture_output=True,
             text=True,
             check=False,

@@ -7,16 +7,16 @@ from enum import Enum
 from itertools import groupby, islice
 
 from evosearch.certificate import Check
-from evosearch.controller import is_due
 from evosearch.cost import Budget
 from evosearch.errors import EvosearchError, InputError
 from evosearch.front import ParetoFront
-from evosearch.ladder import Ladder
 from evosearch.mask import Mask
-from evosearch.measurements import Measurements
 from evosearch.parallel import Executor
-from evosearch.preparation import begin_segment
-from evosearch.scorestore import ScoreStore
+from evosearch.run.controller import is_due
+from evosearch.run.ladder import Ladder
+from evosearch.run.measurements import Measurements
+from evosearch.run.preparation import begin_segment
+from evosearch.run.scorestore import ScoreStore
 from evosearch.space import SearchSpace
 from evosearch.strategies.base import Strategy
 from evosearch.study import Study

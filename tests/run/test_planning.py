@@ -11,11 +11,11 @@ import pytest
 from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.knowledge import Knowledge
-from evosearch.planning import KNOWLEDGE, Plan, pick_plan, plan_at, remember_plan
-from evosearch.planning import SPACE as SPACE_FILE
+from evosearch.run.planning import KNOWLEDGE, Plan, pick_plan, plan_at, remember_plan
+from evosearch.run.planning import SPACE as SPACE_FILE
 from evosearch.spacetext import space_to_toml
 from evosearch.study import Study
-from tests.test_run import SPACE, go
+from tests.run.test_search import SPACE, go
 from tests.toys import ToyEvaluator, toy_knowledge
 
 
@@ -117,7 +117,7 @@ def test_answers_without_torch(run: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from evosearch.planning import pick_plan\n"
+        "from evosearch.run.planning import pick_plan\n"
         "from evosearch.study import Study\n"
         "folder = Path(sys.argv[1])\n"
         "print(pick_plan(folder, Study.open(folder), None, 'flops=37%').cost.macs)\n"

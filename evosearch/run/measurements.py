@@ -5,7 +5,7 @@ from typing import final
 
 from evosearch.mask import Mask
 from evosearch.parallel import Executor, Measured, Task
-from evosearch.scorestore import ScoreStore
+from evosearch.run.scorestore import ScoreStore
 
 
 @final

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evosearch.certificate import Check
-from evosearch.controller import corrected_aim, next_aim
 from evosearch.cost import Bound, Budget, BudgetRequest
 from evosearch.errors import InputError
 from evosearch.evaluation.base import Subject, load_subject
@@ -22,8 +21,10 @@ from evosearch.latency.meter import Meter
 from evosearch.latency.profile import profile
 from evosearch.latencymodel import LatencyModel
 from evosearch.machine import ENVIRONMENT, environment, resolve_device, torch_threads
-from evosearch.measuring import OnStage, criteria_of, make_evaluator, measure_references
 from evosearch.records import Header
+from evosearch.run.controller import corrected_aim, next_aim
+from evosearch.run.measuring import OnStage, criteria_of, make_evaluator, measure_references
+from evosearch.run.scorestore import SCORES, ScoreStore
 from evosearch.runconfig import (
     CONFIG,
     RunConfig,
@@ -34,7 +35,6 @@ from evosearch.runconfig import (
     settings_of,
 )
 from evosearch.scores import ImageScores
-from evosearch.scorestore import SCORES, ScoreStore
 from evosearch.space import SearchSpace
 from evosearch.spacetext import load_space, space_to_toml
 from evosearch.strategies import strategy_class

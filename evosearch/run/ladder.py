@@ -14,8 +14,8 @@ import numpy as np
 
 from evosearch.cost import Cost
 from evosearch.mask import Mask
-from evosearch.measurements import Measurements
 from evosearch.parallel import Measured
+from evosearch.run.measurements import Measurements
 from evosearch.scores import ImageScores
 from evosearch.space import SearchSpace
 from evosearch.strategies.base import RungPlan

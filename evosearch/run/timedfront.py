@@ -10,8 +10,8 @@ from evosearch.latency.journal import Journal
 from evosearch.latency.meter import Meter
 from evosearch.latencymodel import Conditions, Timing
 from evosearch.mask import Mask
-from evosearch.measuring import OnStage
-from evosearch.reopening import reopen_meter
+from evosearch.run.measuring import OnStage
+from evosearch.run.reopening import reopen_meter
 from evosearch.study import Study
 from evosearch.trial import Evaluation
 

@@ -13,8 +13,8 @@ from evosearch.evaluation.distillation import FinetuneConfig, distil
 from evosearch.evaluation.evaluator import MaskEvaluator
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import Mask
-from evosearch.measurements import Measurements
 from evosearch.records import Reference
+from evosearch.run.measurements import Measurements
 from evosearch.runconfig import SearchConfig
 from evosearch.seeding import Stream, generator
 from evosearch.space import SearchSpace

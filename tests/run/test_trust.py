@@ -6,8 +6,8 @@ from scipy.stats import kendalltau
 
 from evosearch.cost import Cost
 from evosearch.mask import Mask
+from evosearch.run.trust import kendall_tau, rung_reports
 from evosearch.trial import Objective, Rung, Step, Trial, TrialState
-from evosearch.trust import kendall_tau, rung_reports
 
 
 def trial(number: int, *scores: tuple[Rung, int, float], macs: int = 100) -> Trial:

@@ -12,21 +12,21 @@ from evosearch.errors import EvosearchError
 from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.training import OnEpoch
 from evosearch.files import RunLock, writing
-from evosearch.freshtiming import time_fresh
 from evosearch.front import ParetoFront
 from evosearch.latency.certifying import SECONDS, certify, check_front
 from evosearch.latencymodel import Timing
-from evosearch.loop import EXHAUSTED, Limits, Outcome, search
 from evosearch.machine import torch_threads, warn_of_changes
 from evosearch.mask import Mask
-from evosearch.measurements import Measurements
-from evosearch.measuring import OnStage, measure_sensitivity
 from evosearch.parallel import Executor, OneByOne, Workers
-from evosearch.preparation import KNOWLEDGE, Prepared, change_budget, prepare
-from evosearch.reopening import RunEvaluator, reopen
+from evosearch.run.freshtiming import time_fresh
+from evosearch.run.log import RunLog
+from evosearch.run.loop import EXHAUSTED, Limits, Outcome, search
+from evosearch.run.measurements import Measurements
+from evosearch.run.measuring import OnStage, measure_sensitivity
+from evosearch.run.preparation import KNOWLEDGE, Prepared, change_budget, prepare
+from evosearch.run.reopening import RunEvaluator, reopen
+from evosearch.run.scorestore import SCORES, ScoreStore
 from evosearch.runconfig import SearchConfig
-from evosearch.runlog import RunLog
-from evosearch.scorestore import SCORES, ScoreStore
 from evosearch.strategies import strategy_class
 from evosearch.strategies.base import Strategy
 from evosearch.study import Study

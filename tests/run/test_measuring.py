@@ -8,11 +8,11 @@ import pytest
 
 from evosearch.errors import EvosearchError
 from evosearch.mask import Mask
-from evosearch.measurements import Measurements
-from evosearch.measuring import measure_sensitivity
 from evosearch.parallel import OneByOne
+from evosearch.run.measurements import Measurements
+from evosearch.run.measuring import measure_sensitivity
+from evosearch.run.scorestore import ScoreStore
 from evosearch.scores import ImageScores
-from evosearch.scorestore import ScoreStore
 from tests.toys import toy_knowledge, toy_space
 
 SPACE = toy_space()

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from evosearch.errors import EvaluationError
-from evosearch.ladder import Ladder
 from evosearch.mask import Mask
-from evosearch.measurements import Measurements
 from evosearch.parallel import Measured, OneByOne, Task
+from evosearch.run.ladder import Ladder
+from evosearch.run.measurements import Measurements
+from evosearch.run.scorestore import ScoreStore
 from evosearch.scores import ImageScores
-from evosearch.scorestore import ScoreStore
 from evosearch.strategies.base import RungPlan
 from evosearch.trial import Objective, Proposal, Rung, Trial, TrialState
 from tests.toys import toy_space

@@ -1,0 +1,1 @@
+"""A run: a search on disk, from its config to the fine-tuned network."""
