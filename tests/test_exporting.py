@@ -15,7 +15,7 @@ from evosearch.evaluation.models import ModelConfig, build_model
 from evosearch.exporting import CHECK, FILES, export_network, verify
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import GroupRules, discover
-from evosearch.surgery.proof import randomize
+from evosearch.surgery.randomizing import randomize
 
 DIGITS = ModelConfig(
     build="evosearch.evaluation.models:digits_resnet", input=[1, 8, 8], kwargs={"width": 8}
