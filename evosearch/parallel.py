@@ -1,5 +1,6 @@
 """Who carries out measurements: this process, worker processes here, or a dask cluster."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -22,8 +23,10 @@ from evosearch.mask import Mask
 from evosearch.scores import Evaluator, ImageScores
 
 CLUSTER_PATIENCE = 600.0
-"""Seconds after which a round on a cluster that says nothing counts as lost: joblib over dask
-waits for ever for a task that kills its workers."""
+"""Seconds after which a task on a cluster counts as lost, beside its time limit: joblib over dask
+waits for ever for a task that kills its workers. Workers load the run in that time, too."""
+_LOST = (TerminatedWorkerError, multiprocessing.TimeoutError)
+"""What joblib raises for a task that does not come back."""
 
 
 @final
@@ -70,7 +73,7 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Frees what measuring takes."""
+        """Lets go of what measuring takes."""
         ...
 
 
@@ -111,23 +114,28 @@ class Workers:
         """Takes how a worker gets its evaluator.
 
         Args:
-            build: gives the evaluator; pickled, hashable, and equal where evaluators are.
+            build: gives the evaluator; pickled, hashable, and equal where evaluators are, also to
+                one of an earlier session: workers outlive them.
             images: number of images of the search split.
             count: of worker processes; on a cluster it is what the cluster has.
             cluster: address of a dask scheduler, such as "tcp://host:8786"; None for loky.
-            timeout: the most seconds that a task may take.
+            timeout: the most seconds that a task may take; on a cluster it only adds to the time
+                after which a task counts as lost, since tasks run in threads there.
 
         Raises:
-            InputError: the cluster is not there, or its workers are not single-threaded.
+            InputError: the cluster is not there, or its workers are not single-threaded; or there
+                are to be no workers at all.
         """
+        if cluster is None and count < 1:
+            raise InputError(f"{count} workers cannot measure: one or more are needed")
         self.images = images
         self._build, self._timeout = build, timeout
         self._client = None if cluster is None else _connected(cluster)
         self._backend: dict[str, Any] = {"backend": "loky", "n_jobs": count}
-        self._patience = None
+        self._patience: float | None = None
         if self._client is not None:
             self._backend = {"backend": "dask"}
-            self._patience = CLUSTER_PATIENCE if timeout is None else 2 * timeout
+            self._patience = CLUSTER_PATIENCE + (timeout or 0.0)
 
     def measure(self, tasks: Sequence[Task]) -> Iterator[Measured]:
         """See `Executor.measure`."""
@@ -138,7 +146,7 @@ class Workers:
                 for result in results:
                     left.pop(0)
                     yield result
-            except (TerminatedWorkerError, TimeoutError):
+            except _LOST:
                 # Any task in flight may have done it: the first gets its second try alone.
                 yield self._alone(left.pop(0))
             finally:
@@ -147,7 +155,7 @@ class Workers:
                     results.close()
 
     def close(self) -> None:
-        """Leaves the cluster, if there is one."""
+        """Leaves the cluster, if there is one; idle processes here end by themselves."""
         if self._client is not None:
             self._client.close()
 
@@ -155,18 +163,19 @@ class Workers:
         work = joblib.delayed(_work)
         calls = [work(self._build, task, self._timeout, os.getpid()) for task in tasks]
         with joblib.parallel_config(**self._backend):
-            results: Generator[Measured, None, None] = joblib.Parallel(return_as="generator")(
-                calls
-            )
+            parallel = joblib.Parallel(return_as="generator", timeout=self._patience)
+            results: Generator[Measured, None, None] = parallel(calls)
         return results
 
     def _alone(self, task: Task) -> Measured:
         began = time.perf_counter()
         try:
             return next(self._together([task]))
-        except (TerminatedWorkerError, TimeoutError):
-            seconds = time.perf_counter() - began
-            return Measured(failure="WorkerDied: its worker process died, twice", seconds=seconds)
+        except _LOST as loss:
+            failure = "WorkerDied: its worker process died, twice"
+            if isinstance(loss, multiprocessing.TimeoutError):
+                failure = f"WorkerLost: nothing came back in {self._patience:g} s, twice"
+            return Measured(failure=failure, seconds=time.perf_counter() - began)
 
 
 def carried_out(evaluator: Evaluator, task: Task, timeout: float | None = None) -> Measured:
@@ -180,6 +189,8 @@ def carried_out(evaluator: Evaluator, task: Task, timeout: float | None = None) 
     began = time.perf_counter()
     scores = error = failure = None
     try:
+        evaluator.prepare(errors=not task.stop)
+        began = time.perf_counter()
         with _time_limit(timeout):
             if task.stop:
                 scores = evaluator.image_scores(task.mask, task.start, task.stop)

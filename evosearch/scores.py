@@ -133,6 +133,13 @@ class Evaluator(Protocol):
     images: int
     """Number of images of the search split."""
 
+    def prepare(self, *, errors: bool) -> None:
+        """Measures once what all scores share, or all compensated errors where those are meant.
+
+        What comes later is the candidate's own time.
+        """
+        ...
+
     def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
         """Returns the scores of a mask on the images from `start` up to `stop`.
 

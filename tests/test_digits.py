@@ -67,7 +67,7 @@ def test_masked_and_compact_outputs_agree(subject: Subject) -> None:
 
 def test_the_genetic_algorithm_is_never_worse_than_greedy_removal(subject: Subject) -> None:
     evaluator = make_evaluator(SearchConfig(device="cpu"), subject, FinetuneConfig())
-    gram = evaluator.knowledge().gram
+    gram = evaluator.knowledge(["l1"]).gram
     two_step = TwoStep(subject.discovery.space, gram)
     for group in subject.discovery.space.groups:
         block = gram[group.name, group.name]

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from evosearch.errors import InputError
 from evosearch.mask import Mask
 from evosearch.parallel import Executor, OneByOne, Task, Workers, carried_out
+from evosearch.run.reopening import RunEvaluator
 from evosearch.run.scorestore import ScoreStore
 from evosearch.run.search import Limits, search
 from evosearch.scores import Evaluator, ImageScores
@@ -109,6 +111,30 @@ def test_a_task_that_takes_too_long_fails(make: Callable[[], Executor]) -> None:
     assert timed_out(make()) == "TimeoutError: took longer than 0.2 s"
 
 
+class Slow(ToyEvaluator):
+    """Takes its time before the first measurement."""
+
+    def prepare(self, *, errors: bool) -> None:
+        time.sleep(0.5)
+
+
+def test_what_candidates_share_is_not_their_time() -> None:
+    (result,) = OneByOne(Slow(failing=False), 0.2).measure([Task(mask=masks(1)[0], stop=100)])
+    assert result.failure is None
+    assert result.seconds < 0.5
+
+
+def test_workers_of_an_earlier_session_do_not_serve_a_run_of_the_same_name() -> None:
+    build = RunEvaluator("runs/x")
+    assert copy(build) == build
+    assert RunEvaluator("runs/x") != build
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(InputError, match="0 workers cannot measure"):
+        Workers(Toys(), images=100, count=0)
+
+
 def test_a_stopped_round_drops_what_is_in_flight_quietly() -> None:
     results = workers().measure([Task(mask=m, stop=100) for m in masks(8)])
     next(results)
@@ -131,6 +157,22 @@ def test_a_dask_cluster_gives_the_same_study(tmp_path: Path, cluster: str) -> No
     with closing(executor):
         found = studied(tmp_path / "dask", executor)
     assert comparable(found.trials) == comparable(alone.trials)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_task_that_kills_a_clusters_workers_fails_and_the_others_do_not(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evosearch.parallel.CLUSTER_PATIENCE", 15.0)
+    tasks = [Task(mask=m, stop=100) for m in (SPACE.full_mask(), *masks(2))]
+    executor = Workers(Toys(deadly=True), images=100, count=0, cluster=cluster)
+    with closing(executor):
+        found = list(executor.measure(tasks))
+    assert found[0].failure == "WorkerLost: nothing came back in 15 s, twice"
+    assert [m.failure for m in found[1:]] == [
+        carried_out(ToyEvaluator(), task).failure for task in tasks[1:]
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -71,6 +71,9 @@ class ToyEvaluator:
         hardness = np.random.default_rng(3).normal(size=self.images)
         self._hardness = hardness - hardness.mean()
 
+    def prepare(self, *, errors: bool) -> None:
+        """See `Evaluator.prepare`; there is nothing to share."""
+
     def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
         self.asked.append(mask)
         if self._failing and int(mask.key, 16) % 7 == 0:

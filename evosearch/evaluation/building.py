@@ -64,6 +64,11 @@ class Builder:
         few = _first(batches, images)
         self._few = few.tensor_split(-(-len(few) // len(batches[0])))
 
+    def prepare(self) -> None:
+        """Measures once what all candidates are built with."""
+        if self._build == "compensated":
+            _ = self._quick
+
     def candidate(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is scored by, its channels last in memory."""
         network = self._compact(mask)

@@ -60,8 +60,9 @@ class EvaluatorConfig(BaseModel):
 
 T = TypeVar("T")
 
-NETWORKS_KEPT = 4
-"""Compact networks that are kept for the next rung of the same candidates."""
+WEIGHTS_KEPT = 2**25
+"""Weights of the compact networks that are kept for the next rung of the same candidates: 128 MiB.
+All of a genetic round of small networks, a few of ResNet-50's."""
 
 
 @final
@@ -103,6 +104,7 @@ class MaskEvaluator:
         place = device_of(model)
         self._batch_size = config.batch_size or batch_size_on(place)
         self._built: OrderedDict[Mask, nn.Module] = OrderedDict()
+        self._weights = 0
         # Sources list images class by class; a batch of one class has other statistics than all.
         order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
         most = images_within(LARGEST_BATCH_MAP, model, discovery.layers)
@@ -125,12 +127,20 @@ class MaskEvaluator:
             seed=seed,
         )
 
+    def prepare(self, *, errors: bool) -> None:
+        """See `Evaluator.prepare`."""
+        if errors:
+            _healthy(lambda: self._compensated_errors)
+        else:
+            _healthy(self.builder.prepare)
+
     def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
         """See `Evaluator.image_scores`."""
         if mask not in self._built:
-            self._built[mask] = _healthy(lambda: self._candidate(mask))
-            if len(self._built) > NETWORKS_KEPT:
-                self._built.popitem(last=False)
+            network = self._built[mask] = _healthy(lambda: self._candidate(mask))
+            self._weights += _weights(network)
+            while len(self._built) > 1 and self._weights > WEIGHTS_KEPT:
+                self._weights -= _weights(self._built.popitem(last=False)[1])
         return self._scored(self._built[mask], start, stop)
 
     def _candidate(self, mask: Mask) -> nn.Module:
@@ -183,7 +193,7 @@ class MaskEvaluator:
         )
         return scores.between(start - first, stop - first)
 
-    def knowledge(self, criteria: Collection[str] = ("l1",)) -> Knowledge:
+    def knowledge(self, criteria: Collection[str]) -> Knowledge:
         """Returns the Gram matrices and importance scores of the base network.
 
         Args:
@@ -212,6 +222,10 @@ class MaskEvaluator:
                 for name, found in scores.items()
             },
         )
+
+
+def _weights(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _healthy(attempt: Callable[[], T]) -> T:

@@ -1,7 +1,8 @@
 """Loading again what a run works with, from its folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 
@@ -77,9 +78,13 @@ def _reopen_subject(
 
 @dataclass(frozen=True)
 class RunEvaluator:
-    """Gives a worker process the evaluator of a run, from the run's folder."""
+    """Gives a worker process the evaluator of a run, from the run's folder.
+
+    No two sessions share one: the folder of a later session may hold another run.
+    """
 
     folder: str
+    session: str = field(default_factory=lambda: uuid4().hex)
 
     def __call__(self) -> MaskEvaluator:
         """Loads the run as a resumed search would, with its number of threads."""

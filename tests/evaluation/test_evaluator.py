@@ -108,6 +108,31 @@ def test_a_recalibrated_candidate_is_the_plain_network(
         assert evaluator.evaluate(mask).loss == pytest.approx(plain, rel=1e-4)
 
 
+def test_a_network_is_built_once_for_all_rungs(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round of the genetic search has 12 candidates on its first rung; then some climb on."""
+    evaluator = make(model, data, discovery)
+    built: list[Mask] = []
+    real = evaluator.builder.candidate
+    monkeypatch.setattr(evaluator.builder, "candidate", lambda m: built.append(m) or real(m))
+    masks = [half(discovery, seed) for seed in range(12)]
+    for stop, climbing in ((50, masks), (350, masks[::2])):
+        for mask in climbing:
+            evaluator.image_scores(mask, 0, stop)
+    assert built == masks
+
+
+def test_large_networks_are_not_all_kept(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluator_module, "WEIGHTS_KEPT", 1)
+    evaluator = make(model, data, discovery)
+    for seed in range(3):
+        evaluator.image_scores(half(discovery, seed), 0, 50)
+    assert list(evaluator._built) == [half(discovery, 2)]
+
+
 def test_large_maps_make_small_calibration_batches(
     model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
