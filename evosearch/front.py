@@ -94,22 +94,14 @@ class ParetoFront:
         self._require_members()
         return self.members[0]
 
-    def best(self, budget: Budget | None = None) -> Trial:
-        """Returns the trial of least loss, within `budget` where one is given.
+    def best(self) -> Trial:
+        """Returns the trial of least loss.
 
         Raises:
-            InputError: no feasible trial fits.
+            InputError: the front is empty.
         """
         self._require_members()
-        fitting = [t for t in self.members if budget is None or t.violation(budget) == 0]
-        if not fitting:
-            smallest = self.members[0]
-            raise InputError(
-                f"no trial of this run fits the budget asked for; its smallest network has"
-                f" {smallest.cost.flops} FLOPs and {smallest.cost.params} params"
-                f" (trial {smallest.number})"
-            )
-        return min(fitting, key=Objective.LOSS.of)
+        return self.members[-1]
 
     def _require_members(self) -> None:
         if not self.members:

@@ -1,5 +1,7 @@
 """Fine-tuning a compact network on the outputs and attention maps of the network it came from."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -170,21 +172,87 @@ def distil(
         StorageError: the progress cannot be written.
     """
     require_split(search, SearchSplit)
-    place = str(device_of(student))
-    precision = resolve_precision(config.precision, place)
-    optimizer = resolve_optimizer(config.optimizer, place)
-    config = config.model_copy(update={"precision": precision, "optimizer": optimizer})
-    rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
+    config = _resolved(config, student)
     layers: tuple[str, ...] = ()
     if config.attention:
         probe, patterns = train.images[:1], config.attention_layers
         layers = attention_layers(teacher, student, probe, patterns)
-    holders = [student.get_submodule(name) for name in holders_of_heads(teacher, train.images[:2])]
     checkpoint = None
     if progress is not None:
         about = _about(teacher, student, train, search, config, seed)
         checkpoint = Checkpoint(progress, about)
     best = BestEpoch(student, search, config.epochs, on_epoch, task)
+    with _training(teacher, student, train, config, seed, task, layers) as training:
+        saved = None if checkpoint is None else checkpoint.load()
+        if saved is None:
+            best.record(None)
+        else:
+            training.restore(saved["training"])
+            best.resume(saved["best"])
+        for train_loss in training.epochs():
+            training.measure_norms()
+            best.record(train_loss)
+            if checkpoint is not None:
+                checkpoint.save({"training": training.state(), "best": best.state()})
+    best.restore()
+    return Distillation(
+        history=tuple(best.history), best_epoch=best.epoch, attention_layers=layers
+    )
+
+
+def distil_blindly(
+    teacher: nn.Module,
+    student: nn.Module,
+    train: TrainSplit,
+    config: FinetuneConfig,
+    seed: int,
+    *,
+    task: Task = CLASSIFICATION,
+) -> None:
+    """Fine-tunes a student as `distil` does, and keeps the last epoch: no score chooses.
+
+    Args:
+        teacher: not changed.
+        student: changed in place, and left in evaluation mode.
+        train: what is learned from.
+        config: the `[finetune]` section; attention is left out.
+        seed: of order and augmentation.
+        task: whose loss is the hard part, and which output of both networks is compared.
+
+    Raises:
+        InputError: outputs do not fit the task.
+        EvaluationError: a loss is no longer finite.
+    """
+    config = _resolved(config, student)
+    with _training(teacher, student, train, config, seed, task) as training:
+        for _ in training.epochs():
+            training.measure_norms()
+    student.eval()
+
+
+def _resolved(config: FinetuneConfig, student: nn.Module) -> FinetuneConfig:
+    """Returns a config with what "auto" stands for on the student's device."""
+    place = str(device_of(student))
+    found = {
+        "precision": resolve_precision(config.precision, place),
+        "optimizer": resolve_optimizer(config.optimizer, place),
+    }
+    return config.model_copy(update=found)
+
+
+@contextmanager
+def _training(
+    teacher: nn.Module,
+    student: nn.Module,
+    train: TrainSplit,
+    config: FinetuneConfig,
+    seed: int,
+    task: Task,
+    layers: Sequence[str] = (),
+) -> Iterator[Training]:
+    """Gives the training of a student on its teacher's outputs, and on attention at `layers`."""
+    rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
+    holders = [student.get_submodule(name) for name in holders_of_heads(teacher, train.images[:2])]
     seeded = torch_seeded(integer(seed, Stream.FINETUNING, "dropout"), device_of(student))
     with (
         seeded,
@@ -211,31 +279,16 @@ def distil(
                 )
             return total
 
-        training = Training(
+        yield Training(
             student,
             train,
             config,
             loss,
             rng,
             evaluating=holders,
-            precision=precision,
-            optimizer=optimizer,
+            precision=config.precision,
+            optimizer=config.optimizer,
         )
-        saved = None if checkpoint is None else checkpoint.load()
-        if saved is None:
-            best.record(None)
-        else:
-            training.restore(saved["training"])
-            best.resume(saved["best"])
-        for train_loss in training.epochs():
-            training.measure_norms()
-            best.record(train_loss)
-            if checkpoint is not None:
-                checkpoint.save({"training": training.state(), "best": best.state()})
-    best.restore()
-    return Distillation(
-        history=tuple(best.history), best_epoch=best.epoch, attention_layers=layers
-    )
 
 
 def _about(

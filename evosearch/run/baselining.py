@@ -38,7 +38,7 @@ def full_evaluations(run: Run) -> int:
 
 
 def _opened(run: Run, name: str) -> Study:
-    """Returns the study of a baseline, begun where there is none, at the run's budget."""
+    """Returns the study of a baseline, begun where there is none, at the run's last budget."""
     place = run.folder / FOLDER / name
     if not place.is_dir():
         partial = place.with_name(f".{name}.partial")
@@ -47,6 +47,7 @@ def _opened(run: Run, name: str) -> Study:
         Study.create(partial, replace(run.study.header, strategy=name))
         partial.rename(place)
     study = Study.open_for_appending(place)
-    if study.budget != run.study.budget or len(study.segments) < len(run.study.segments):
-        begin_segment(study, run.study.budget, run.prepared.subject.discovery.space)
+    budget, checks = run.study.requested, run.study.segments[-1].checks
+    if not study.trials or study.requested != budget:
+        begin_segment(study, budget, run.prepared.subject.discovery.space, checks)
     return study

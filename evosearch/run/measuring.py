@@ -9,7 +9,7 @@ from torch import nn
 from evosearch.cost import Bound, Budget
 from evosearch.errors import EvosearchError
 from evosearch.evaluation.base import Subject
-from evosearch.evaluation.distillation import FinetuneConfig, distil
+from evosearch.evaluation.distillation import FinetuneConfig, distil_blindly
 from evosearch.evaluation.evaluator import MaskEvaluator
 from evosearch.knowledge import Knowledge, SensitivityCurve
 from evosearch.mask import Mask
@@ -52,17 +52,23 @@ def criteria_of(config: SearchConfig) -> list[str]:
 def _recovery(
     config: SearchConfig, subject: Subject, finetune: FinetuneConfig
 ) -> Callable[[nn.Module], None] | None:
-    """Returns the short recovery of candidates: one epoch of distillation on some images."""
+    """Returns the short recovery of candidates: one epoch of distillation on some images.
+
+    What "auto" stands for is as the run began with it, whatever machine goes on.
+    """
     count = config.evaluator.recovery_images
     if count == 0:
         return None
     train = subject.data.train
     order = generator(config.seed, Stream.EVALUATION, "recovery").permutation(len(train))
-    part, short = train.take(order[:count]), finetune.model_copy(update={"epochs": 1})
+    part, precision = train.take(order[:count]), config.evaluator.precision
+    fixed: dict[str, int | str] = {"epochs": 1, "precision": precision}
+    if finetune.optimizer == "auto":
+        fixed["optimizer"] = "muon" if precision == "bfloat16" else "sgd"
+    short = finetune.model_copy(update=fixed)
 
     def recover(network: nn.Module) -> None:
-        search, task = subject.data.search, subject.task
-        distil(subject.model, network, part, search, short, config.seed, task=task)
+        distil_blindly(subject.model, network, part, short, config.seed, task=subject.task)
 
     return recover
 

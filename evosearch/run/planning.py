@@ -195,7 +195,7 @@ def remember_plan(folder: Path, plan: Plan) -> None:
 
 
 def _trials_within(study: Study, budget: Budget) -> list[Plan]:
-    return [_plan(trial) for trial in study.front().members if trial.violation(budget) == 0]
+    return [_plan(trial) for trial in study.front().candidates if trial.violation(budget) == 0]
 
 
 def _plan(trial: Trial) -> Plan:

@@ -218,13 +218,11 @@ def _write_folder(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def change_budget(folder: Path, study: Study, request: BudgetRequest) -> None:
-    """Has the trials of a run from here on proposed for another budget.
-
-    The study says so first; `config.toml` repeats it for people.
+def resolved_budget(folder: Path, study: Study, request: BudgetRequest) -> Budget:
+    """Returns the budget that is asked of a run from here on.
 
     Raises:
-        InputError: the budget is at fault or out of reach.
+        InputError: it is at fault or out of reach.
     """
     accuracy = study.header.references[0].evaluation.accuracy
     budget = request.resolve(study.header.base_cost, accuracy)
@@ -232,6 +230,14 @@ def change_budget(folder: Path, study: Study, request: BudgetRequest) -> None:
     space.require_reachable(budget)
     if budget.latency is not None:
         LatencyModel.load(folder / LATENCY).require_finer(budget)
+    return budget
+
+
+def change_budget(folder: Path, study: Study, budget: Budget, space: SearchSpace) -> None:
+    """Has the trials of a run from here on proposed for another budget.
+
+    The study says so first; `config.toml` repeats it for people.
+    """
     if budget != study.requested:
         begin_segment(study, budget, space)
     config = read_run_config(folder)

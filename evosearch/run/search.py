@@ -23,7 +23,7 @@ from evosearch.run.log import RunLog
 from evosearch.run.loop import EXHAUSTED, Limits, Outcome, search
 from evosearch.run.measurements import Measurements
 from evosearch.run.measuring import OnStage, measure_sensitivity
-from evosearch.run.preparation import KNOWLEDGE, Prepared, change_budget, prepare
+from evosearch.run.preparation import KNOWLEDGE, Prepared, change_budget, prepare, resolved_budget
 from evosearch.run.reopening import RunEvaluator, reopen
 from evosearch.run.scorestore import SCORES, ScoreStore
 from evosearch.runconfig import SearchConfig
@@ -100,11 +100,14 @@ class Run:
         lock = RunLock(folder)
         try:
             study = Study.open_for_appending(folder)
+            budget = study.requested
             if request is not None:
-                change_budget(folder, study, request)
+                budget = resolved_budget(folder, study, request)
             prepared = reopen(folder, study.header, on_stage)
-            if study.requested.latency is not None:
-                prepared.require_device()  # refuses another device before anything is searched
+            if budget.latency is not None:
+                prepared.require_device()
+            if request is not None:  # last: what is refused changes nothing
+                change_budget(folder, study, budget, prepared.subject.discovery.space)
             changes = warn_of_changes(folder, prepared.config.search.threads)
             run = cls(folder, prepared, study, lock)
             run._log.event("resume", trials=len(study.trials))

@@ -8,7 +8,12 @@ from torch import nn
 from evosearch.errors import InputError
 from evosearch.evaluation import bestepoch
 from evosearch.evaluation.attention import attention_loss, attention_map
-from evosearch.evaluation.distillation import FinetuneConfig, distil, distillation_loss
+from evosearch.evaluation.distillation import (
+    FinetuneConfig,
+    distil,
+    distil_blindly,
+    distillation_loss,
+)
 from evosearch.evaluation.models import digits_resnet
 from evosearch.evaluation.scoring import score
 from evosearch.evaluation.training import TrainConfig, train_base
@@ -233,3 +238,17 @@ def test_the_search_split_chooses_and_nothing_else(teacher, student, few):
     train, _ = few
     with pytest.raises(TypeError, match="expected a SearchSplit, got a TrainSplit"):
         distil(teacher, student, train, train, QUICK, 0)
+
+
+def test_distilling_blindly_keeps_the_last_epoch(teacher, few, monkeypatch):
+    """Also where it is the worse one, and without a look at the search split."""
+    config = QUICK.model_copy(update={"lr": 1.0, "attention": 0.0})
+    student, other, digests = copy.deepcopy(teacher), copy.deepcopy(teacher), []
+    done = distil(
+        teacher, other, *few, config, 3, on_epoch=lambda _: digests.append(weights_digest(other))
+    )
+    monkeypatch.setattr(bestepoch, "score", None)
+    distil_blindly(teacher, student, few[0], config, 3)
+    assert weights_digest(student) == digests[-1]
+    assert not student.training
+    assert done.best_epoch < 2

@@ -38,6 +38,9 @@ class Table:
         self.scored: list[tuple[Mask, int, int]] = []
         self.noise = np.random.default_rng(0).normal(size=IMAGES)
 
+    def prepare(self, *, errors: bool) -> None:
+        pass
+
     def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
         self.scored.append((mask, start, stop))
         loss = self.losses[mask]

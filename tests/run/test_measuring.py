@@ -2,16 +2,24 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
 from evosearch.errors import EvosearchError
+from evosearch.evaluation.distillation import FinetuneConfig
+from evosearch.evaluation.evaluator import EvaluatorConfig
+from evosearch.evaluation.optimizers import Optimizer
+from evosearch.evaluation.precision import Precision
 from evosearch.mask import Mask
 from evosearch.parallel import OneByOne
+from evosearch.run import measuring
 from evosearch.run.measurements import Measurements
-from evosearch.run.measuring import measure_sensitivity
+from evosearch.run.measuring import make_evaluator, measure_sensitivity
 from evosearch.run.scorestore import ScoreStore
+from evosearch.runconfig import SearchConfig
 from evosearch.scores import ImageScores
 from tests.toys import toy_knowledge, toy_space
 
@@ -27,6 +35,9 @@ class Sized:
     def __init__(self, failing: Mask | None = None) -> None:
         self.measured: list[Mask] = []
         self.failing = failing
+
+    def prepare(self, *, errors: bool) -> None:
+        pass
 
     def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
         if mask == self.failing:
@@ -87,3 +98,33 @@ def test_a_probe_that_fails_is_named(tmp_path: Path) -> None:
     cut = next(name for name, bits in failing.items() if not bits.all())
     with pytest.raises(EvosearchError, match=f"'?{cut}'? at .* channels: RuntimeError: no luck"):
         measure_sensitivity(SPACE, KNOWLEDGE, (0.5,), measurements, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("precision", "asked", "expected"),
+    [
+        ("float32", "auto", "sgd"),
+        ("bfloat16", "auto", "muon"),
+        ("bfloat16", "sgd", "sgd"),
+        ("float32", "muon", "muon"),
+    ],
+)
+def test_a_recovery_is_the_same_on_any_machine(
+    precision: Precision, asked: Optimizer, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What "auto" stands for was settled when the run began."""
+    asked_for: list[FinetuneConfig] = []
+    monkeypatch.setattr(
+        measuring, "distil_blindly", lambda *given, **_: asked_for.append(given[3])
+    )
+    monkeypatch.setattr(measuring, "MaskEvaluator", lambda **given: given["recover"])
+    subject: Any = MagicMock()
+    subject.data.train.__len__.return_value = 9
+    config = SearchConfig(
+        device="cpu", evaluator=EvaluatorConfig(precision=precision, recovery_images=4)
+    )
+    recover: Any = make_evaluator(config, subject, FinetuneConfig(epochs=7, optimizer=asked))
+    recover(MagicMock())
+    (short,) = asked_for
+    assert (short.epochs, short.precision, short.optimizer) == (1, precision, expected)
+    assert len(subject.data.train.take.call_args.args[0]) == 4

@@ -55,6 +55,19 @@ def test_within_the_searched_range_no_plan_is_worse_than_the_best_trial(run: Pat
             assert plan.predicted_loss < best
 
 
+def test_a_trial_that_another_resource_dominates_is_a_plan_too(run: Path) -> None:
+    """Dominated in MACs, but the best of all with so few parameters."""
+    study = Study.open(run)
+    Knowledge(gram=toy_knowledge().gram, scores=toy_knowledge().scores).save(run / KNOWLEDGE)
+    dominated = study.front().dominated
+    least = min(t.cost.params for t in study.front().members)
+    params = min(t.cost.params for t in dominated)
+    assert params < least
+    plan = plan_at(run, study, Budget.exactly(params=least - 1))
+    fitting = [t for t in dominated if t.cost.params < least and t.evaluation]
+    assert plan.trial == min(fitting, key=lambda t: t.evaluation.loss).number
+
+
 def test_below_all_trials_the_plan_is_decoded_and_a_prediction(run: Path) -> None:
     plan = plan_at(run, Study.open(run), budget(20))
     assert plan.trial is None

@@ -226,6 +226,9 @@ class Broken:
 
     images = 100
 
+    def prepare(self, *, errors: bool) -> None:
+        pass
+
     def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
         raise MemoryError("allocating 80 GiB\nmore lines")
 
