@@ -51,7 +51,8 @@ class Run:
         """Returns one network of the run.
 
         Args:
-            pick: "knee", "best", "smallest" or a trial's number; None for the knee.
+            pick: "knee", "best", "smallest" or a trial's number; None for the trial that was
+                certified, or the smallest where the budget is an accuracy, or else the knee.
             at: a budget such as "flops=37%", also one that was never searched.
 
         Raises:
@@ -96,6 +97,7 @@ def search(
     conditions: Mapping[str, Any] | None = None,
     accuracy_drop: float | None = None,
     strategy: str | None = None,
+    criterion: str | None = None,
     trials: int | None = None,
     seconds: float | None = None,
     seed: int | None = None,
@@ -116,6 +118,7 @@ def search(
         conditions: of that: `runtime`, `batch` and `threads`, in place of [search.latency].
         accuracy_drop: points of search accuracy that may be lost; the FLOPs are minimised then.
         strategy: who proposes masks.
+        criterion: importance of channels; also one of your own in `CRITERIA`.
         trials: evaluated masks in all.
         seconds: wall time; None is no limit.
         seed: of everything that is drawn.
@@ -130,6 +133,7 @@ def search(
     """
     settings = {
         "strategy": strategy,
+        "criterion": criterion,
         "trials": trials,
         "seed": seed,
         "device": device,
@@ -261,7 +265,7 @@ def _searched(
     on_trial: Callable[[Trial], None],
 ) -> Run:
     from evosearch.run.baselining import search_baselines
-    from evosearch.run.search import Limits, Outcome
+    from evosearch.run.loop import Limits, Outcome
 
     try:
         if workers is not None:

@@ -254,6 +254,15 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def require_cluster(address: str) -> None:
+    """Checks that a dask cluster can measure, before anything else is begun.
+
+    Raises:
+        InputError: see `Workers`.
+    """
+    _connected(address).close()
+
+
 def _connected(address: str) -> Any:
     """Returns a dask client that joblib will find."""
     try:

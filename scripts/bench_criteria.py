@@ -36,7 +36,8 @@ from evosearch.evaluation.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.evaluation.scoring import score
 from evosearch.evaluation.spacefile import load_space_file
 from evosearch.report.table import reference_point
-from evosearch.run.search import Limits, Run
+from evosearch.run.loop import Limits
+from evosearch.run.search import Run
 from evosearch.runconfig import SearchConfig
 from evosearch.seeding import Stream, generator
 from evosearch.strategies.baselines import global_mask, uniform_mask

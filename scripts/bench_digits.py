@@ -22,7 +22,8 @@ from evosearch.cost import BudgetRequest
 from evosearch.evaluation.distillation import distil
 from evosearch.evaluation.spacefile import load_space_file
 from evosearch.evaluation.testing import TestReport
-from evosearch.run.search import Limits, Run
+from evosearch.run.loop import Limits
+from evosearch.run.search import Run
 from evosearch.runconfig import SearchConfig
 from evosearch.strategies.baselines import uniform_mask
 

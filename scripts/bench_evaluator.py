@@ -33,8 +33,9 @@ from evosearch.evaluation.scoring import score
 from evosearch.evaluation.spacefile import load_space_file
 from evosearch.mask import Mask
 from evosearch.parallel import OneByOne, Task, Workers
+from evosearch.run.loop import Limits
 from evosearch.run.reopening import RunEvaluator, reopen
-from evosearch.run.search import Limits, Run
+from evosearch.run.search import Run
 from evosearch.runconfig import SearchConfig
 from evosearch.strategies.baselines import random_mask
 from evosearch.study import Study

@@ -31,9 +31,10 @@ from evosearch.evaluation.spacefile import load_space_file
 from evosearch.report.table import reference_point
 from evosearch.run.baselining import full_evaluations, search_baselines
 from evosearch.run.finetuning import measure_at
+from evosearch.run.loop import Limits
 from evosearch.run.planning import plan_at
 from evosearch.run.rivals import rival_studies
-from evosearch.run.search import Limits, Run
+from evosearch.run.search import Run
 from evosearch.runconfig import SearchConfig
 from evosearch.seeding import Stream, integer
 from evosearch.strategies.two_step import TwoStep

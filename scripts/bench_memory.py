@@ -19,7 +19,8 @@ from evosearch.cost import BudgetRequest
 from evosearch.evaluation.models import torch_seeded
 from evosearch.evaluation.spacefile import SpaceFile, load_space_file
 from evosearch.evaluation.weights import save_weights
-from evosearch.run.search import Limits, Run
+from evosearch.run.loop import Limits
+from evosearch.run.search import Run
 from evosearch.runconfig import SearchConfig
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "resnet50.toml"

@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import optuna.storages.journal._file as journal
 
 from evosearch.parallel import OneByOne, Workers
+from evosearch.run.loop import Limits, search
 from evosearch.run.scorestore import ScoreStore
-from evosearch.run.search import Limits, search
 from evosearch.study import STUDY_FILE, Study
 from tests.run.test_search import SPACE, builder, header
 from tests.test_cli import QUICK

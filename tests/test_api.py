@@ -81,11 +81,13 @@ def test_a_search_is_started_resumed_and_distilled(
         "quick.toml",
         flops="30%..70%",
         trials=6,
+        criterion="l2",
         baselines=True,
         on_trial=lambda trial: seen.append(trial.number),
     )
     assert run.folder == Path("runs/quick-1")
     assert seen == list(range(6))
+    assert 'criterion = "l2"' in (run.folder / "config.toml").read_text()
     assert set(run.baselines) == {"random", "uniform", "global"}
     longer = evosearch.resume(run.folder, trials=8, params="60%")
     assert len(longer.study.trials) == 8

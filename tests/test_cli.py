@@ -284,6 +284,8 @@ BAD_ARGUMENTS = {
     "backwards": (["--flops", "70%..30%"], "runs backwards"),
     "unknown strategy": (["--flops", "50%", "--strategy", "rate"], "did you mean 'rates'"),
     "unknown criterion": (["--flops", "50%", "--criterion", "fpmg"], "did you mean 'fpgm'"),
+    "unknown runtime": (["--flops", "50%", "--runtime", "eagre"], "did you mean 'eager'"),
+    "no cluster": (["--flops", "50%", "--cluster", "nowhere"], "no dask scheduler there"),
     "unknown device": (["--flops", "50%", "--device", "gpu9"], "--device 'gpu9'"),
     "unknown option": (["--flop", "50%"], "--flop"),
     "run exists": (["--flops", "50%", "--out", "run"], "exists already"),
@@ -301,6 +303,41 @@ def test_bad_arguments_of_search_are_one_clear_line(
 
 
 @pytest.mark.parametrize(
+    ("build", "arguments", "expected"),
+    [
+        (None, ["--flops", "0%"], "a budget must be positive"),
+        (None, ["--flops", "0.1%"], "smallest reachable network"),
+        ("torch.nn:Flatten", ["--flops", "50%"], "nothing can be pruned"),
+        ("torch.nn:Embedding", ["--flops", "50%"], "cannot be traced"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_the_base_is_trained(
+    build: str | None,
+    arguments: list[str],
+    expected: str,
+    place: Path,
+    run: InProcess,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("evosearch.evaluation.base.train_base", None)
+    text = QUICK.replace("epochs = 3", "epochs = 7")  # not in the cache
+    if build is not None:
+        text = text.replace("evosearch.evaluation.models:digits_resnet", build)
+        kwargs = "num_embeddings = 9\nembedding_dim = 8" if "Embedding" in build else ""
+        text = text.replace("width = 8", kwargs)
+    (place / "untrained.toml").write_text(text)
+    assert_refused(run("search", "untrained.toml", *arguments, cwd=place), expected)
+
+
+def test_an_artifact_of_other_settings_is_not_replaced(place: Path, run: InProcess) -> None:
+    again = ["finetune", "run", "--pick", "smallest", "--epochs"]
+    first = run(*again, "1", cwd=place)
+    assert first.returncode == 0, first.stderr
+    assert_refused(run(*again, "2", cwd=place), "distilled with other settings")
+    assert run(*again, "1", cwd=place).returncode == 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["pareto", "nowhere"], "not a run"),
@@ -315,6 +352,8 @@ def test_bad_arguments_of_search_are_one_clear_line(
         (["pareto", "run", "--at", "flop=37%"], "did you mean 'flops'"),
         (["pareto", "run", "--at", "flops=1%"], "smallest reachable network"),
         (["pareto", "run", "--evaluate"], "give --at"),
+        (["pareto", "run", "--at", "flops=50%", "--plot", "x.png"], "leave --x, --plot"),
+        (["finetune", "run", "--at", "flops=50%", "--pick", "knee"], "give one of them"),
         (["pareto", "run", "--follow", "--json"], "leave --json out"),
         (["pareto", "run", "--plot", "none/front.png"], "cannot be written"),
         (["resume", "run", "--accuracy-drop", "-1"], "expected points of accuracy"),

@@ -14,8 +14,9 @@ from evosearch.cost import BudgetRequest
 from evosearch.evaluation.base import Subject, load_subject
 from evosearch.evaluation.distillation import FinetuneConfig
 from evosearch.evaluation.spacefile import SpaceFile, load_space_file
+from evosearch.run.loop import Limits
 from evosearch.run.measuring import make_evaluator
-from evosearch.run.search import Limits, Run
+from evosearch.run.search import Run
 from evosearch.runconfig import SearchConfig
 from evosearch.seeding import Stream, generator
 from evosearch.strategies.genetic_layer import GeneticConfig, evaluate, evolve

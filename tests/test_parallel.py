@@ -14,9 +14,9 @@ import pytest
 from evosearch.errors import InputError
 from evosearch.mask import Mask
 from evosearch.parallel import Executor, OneByOne, Task, Workers, carried_out
+from evosearch.run.loop import Limits, search
 from evosearch.run.reopening import RunEvaluator
 from evosearch.run.scorestore import ScoreStore
-from evosearch.run.search import Limits, search
 from evosearch.scores import Evaluator, ImageScores
 from evosearch.study import Study
 from tests.run.test_search import SPACE, builder, header

@@ -16,7 +16,9 @@ def finetune(
     pick: Annotated[
         str | None, typer.Option(help="knee, best, smallest or a trial's number.")
     ] = None,
-    at: Annotated[str | None, typer.Option(help="Best within any budget: flops=37%.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Best within any FLOPs or params: flops=37%.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of distillation.")] = None,
 ) -> None:
     """Distil one network of a run, measure it on test once, and save it."""
@@ -32,6 +34,8 @@ def finetune(
         output.print("stopped: the same command goes on from the last whole epoch")
         raise
     output.print(networks_table(done.artifact.card))
+    if done.distillation.best_epoch == 0:
+        output.print("distillation did not help: no epoch was better on the search split")
     output.print(f"artifact: {done.artifact.folder}", soft_wrap=True)
 
 

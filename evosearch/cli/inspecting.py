@@ -20,7 +20,7 @@ def pareto(
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG).")] = None,
     at: Annotated[
-        str | None, typer.Option(help="The best plan for any budget: flops=37%.")
+        str | None, typer.Option(help="The best plan for any FLOPs or params: flops=37%.")
     ] = None,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure that plan.")] = False,
     follow: Annotated[
@@ -32,6 +32,8 @@ def pareto(
     from evosearch.report.pareto import ParetoView
 
     if at is not None:
+        if x is not None or plot is not None or follow:
+            raise InputError("--at shows one plan: leave --x, --plot and --follow out")
         _show_plan(run, at, evaluate, as_json)
         return
     if evaluate:
@@ -41,7 +43,7 @@ def pareto(
     if x == "latency":
         _show_latency(run, plot, follow, as_json)
         return
-    size = _size(x)
+    size = _size(x, "latency")
     if follow:
         from evosearch.report.follow import follow as follow_run
 
@@ -63,7 +65,7 @@ def pareto(
 @app.command()
 def report(
     run: RunArgument,
-    html: Annotated[Path, typer.Option(help="Page to write; needs evosearch[report].")],
+    html: Annotated[Path, typer.Option(help="Page to write; needs the extra 'report'.")],
     x: SizeOption = None,
 ) -> None:
     """Write one HTML page with all that a run found; it needs no network to be opened."""
@@ -135,8 +137,8 @@ def _show_latency(run: Path, plot: Path | None, follow: bool, as_json: bool) -> 
         output.print(f"picture: {plot}", soft_wrap=True)
 
 
-def _size(x: str | None) -> Objective | None:
+def _size(x: str | None, *others: str) -> Objective | None:
     axes = {"flops": Objective.MACS, "params": Objective.PARAMS}
     if x is not None and x not in axes:
-        raise unknown_name("--x", x, axes)
+        raise unknown_name("--x", x, [*axes, *others])
     return None if x is None else axes[x]

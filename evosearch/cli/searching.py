@@ -24,6 +24,7 @@ from evosearch.cli.app import (
     messages,
     output,
 )
+from evosearch.parallel import require_cluster
 from evosearch.report.progress import epoch_lines, search_with_progress, stages
 
 
@@ -52,6 +53,8 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
 ) -> None:
     """Search for the best channels to keep within a budget."""
+    if cluster is not None:
+        require_cluster(cluster)
     with (
         stages(messages) as on_stage,
         epoch_lines("training the base network", messages) as on_epoch,

@@ -82,7 +82,7 @@ def space_new(
         on_stage("tracing and proving")
         space = write_space(out, build, inputs)
     output.print(
-        f"{len(space.groups)} groups, {len(space.frozen)} frozen parts,"
+        f"{len(space.groups)} groups, {len(space.frozen)} frozen,"
         f" {space.prunable_share:.1%} of the MACs in layers with a prunable side"
     )
     output.print(f"space file: {out} (set its [data] before a search)", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -18,6 +19,7 @@ from evosearch.evaluation.task import Task, load_task
 from evosearch.evaluation.training import OnEpoch, train_base
 from evosearch.evaluation.weights import load_weights, save_weights
 from evosearch.files import writing
+from evosearch.space import SearchSpace
 from evosearch.surgery.discovery import Discovery, discover
 
 BASE_SEED = 0
@@ -45,26 +47,35 @@ class Subject:
 
 
 def load_subject(
-    file: SpaceFile, folder: Path, *, weights: Path | None = None, on_epoch: OnEpoch | None = None
+    file: SpaceFile,
+    folder: Path,
+    *,
+    weights: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_space: Callable[[SearchSpace], None] = lambda _: None,
 ) -> Subject:
     """Loads the base network and data of a space, and proves its search space.
+
+    Training comes last: what is at fault is found before it.
 
     Args:
         file: the space file's content.
         folder: where it lies.
         weights: takes the place of the weights that the space names.
         on_epoch: progress of base training, where the network must be trained first.
+        on_space: called with the proven space, before any training.
 
     Raises:
         InputError: something named in the space file is missing or does not fit.
     """
     data = load_search_data(file.data, folder)
     task = load_task(file.task, folder)
+    section = file.model
     if weights is not None:
-        model = _untrained(file.model, folder)
+        section = section.model_copy(update={"weights": None})
+    model = build_model(section, folder, seed=BASE_SEED)
+    if weights is not None:
         load_weights(model, weights)
-    else:
-        model = base_network(file, folder, data, on_epoch)
     example = example_input(file.model)
     discovery = discover_space(file, model)
     if file.traced is not None and file.traced.get("digest") != discovery.space.digest:
@@ -72,6 +83,9 @@ def load_subject(
             "[traced] no longer describes this model; `evosearch inspect` shows what does: write"
             " the space anew, or delete the section"
         )
+    on_space(discovery.space)
+    if weights is None and file.model.weights is None:
+        _train(model, file, folder, data, on_epoch)
     return Subject(model=model, data=data, task=task, example=example, discovery=discovery)
 
 
@@ -89,19 +103,25 @@ def base_network(
     Weights that the space names are loaded; where it names none, the network is trained with the
     `[train]` section and cached.
     """
-    if file.model.weights is not None:
-        return build_model(file.model, folder)
+    model = build_model(file.model, folder, seed=BASE_SEED)
+    if file.model.weights is None:
+        _train(model, file, folder, data, on_epoch)
+    return model
+
+
+def _train(
+    model: nn.Module, file: SpaceFile, folder: Path, data: SearchData, on_epoch: OnEpoch | None
+) -> None:
+    """Gives a network that was just built the weights of its training: cached, or made here."""
     path = cached_weights(file, folder)
-    model = _untrained(file.model, folder)
     if path.exists():
         load_weights(model, path)
-        return model
+        return
     task = load_task(file.task, folder)
     train_base(model, data.train, data.search, file.train, BASE_SEED, on_epoch, task=task)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_weights(model, path)
-    return model
 
 
 def cached_weights(file: SpaceFile, folder: Path = Path()) -> Path:
@@ -135,10 +155,6 @@ def example_input(config: ModelConfig) -> tuple[Tensor, ...]:
         return tuple(torch.randn(2, *shape, generator=rng) for shape in config.input_shapes)
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
         raise InputError(f"[model] input = {config.input}: {one_line(error)}") from error
-
-
-def _untrained(config: ModelConfig, folder: Path) -> nn.Module:
-    return build_model(config.model_copy(update={"weights": None}), folder, seed=BASE_SEED)
 
 
 def _reference(file: SpaceFile) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class ModelConfig(BaseModel):
             "torchvision:resnet18".
         input: shape of one image without the batch, or a list of shapes for several inputs.
         weights: safetensors file or checkpoint of tensors, relative to the space file, or else
-            to $EVOSEARCH_DATA; none where the base network is trained here.
+            to $EVOSEARCH_DATA; "built" where `build` returns a trained network; none where the
+            base network is trained here.
         kwargs: arguments of the callable.
     """
 
@@ -48,6 +49,9 @@ class ModelConfig(BaseModel):
 
 
 # Building
+
+BUILT = "built"
+"""As `weights`: those that `build` gives its network."""
 
 
 @contextmanager
@@ -90,7 +94,7 @@ def build_model(config: ModelConfig, folder: Path = Path(), *, seed: int = 0) ->
             f"[model] build = {config.build!r} returned a {type(model).__name__},"
             " expected a torch.nn.Module"
         )
-    if config.weights is not None:
+    if config.weights not in (None, BUILT):
         advice = "put the weights there, or leave the key out to train the network here"
         load_weights(model, find(config.weights, folder, "[model] weights", advice))
     return model.eval()

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from evosearch.errors import InputError
 
+_KEYS = ("state_dict", "model_state_dict", "model")
+
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Loads every parameter and buffer of a model from a file; nothing is unpickled.
@@ -19,7 +21,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Args:
         model: changed in place, only where all of the file fits.
         path: a `.safetensors` file, or what `torch.save` wrote for a state dict, also one under
-            the key "state_dict" or "model" of a checkpoint.
+            the key "state_dict", "model_state_dict" or "model" of a checkpoint. A prefix
+            "module." of all names, which `DataParallel` makes, is taken off.
 
     Raises:
         InputError: the file is missing, broken or holds more than tensors, or its tensors are
@@ -56,19 +59,23 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         )
     # A broken archive or pickle raises nearly anything.
     except (SafetensorError, Exception) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise InputError(
             f"{path}: no weights file; expected safetensors or a checkpoint of nothing but"
             f" tensors ({type(error).__name__}: {reason})"
         ) from error
-    for key in ("state_dict", "model"):
+    for key in _KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
-        raise InputError(f"{path}: no state dict: expected names with one tensor each")
-    return dict(content)
+        raise InputError(
+            f"{path}: no state dict: expected names with one tensor each, or that under one of"
+            f" the keys {', '.join(_KEYS)}"
+        )
+    prefix = "module." if all(name.startswith("module.") for name in content) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
 
 
 def _listed(items: list[str]) -> str:

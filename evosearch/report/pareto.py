@@ -85,6 +85,10 @@ class ParetoView:
         parts: list[RenderableType] = [front_table(self.study, self.front, self.notes)]
         if self.rivals:
             parts.append(rivals_table(self.study, self.rivals))
+            parts.append(
+                "baselines may take as many full evaluations as the search and its sensitivity"
+                " probes took together"
+            )
         parts += [trust_table(self.study), *trust_advice(self.study)]
         if self.space is not None:
             parts.append(_proof_line(self.space))
@@ -97,10 +101,16 @@ class ParetoView:
 
     def _summary(self) -> str:
         states = Counter(trial.state for trial in self.study.trials)
+        repeated = sum(trial.duplicate_of is not None for trial in self.study.trials)
+        again = f", {repeated} repeated" if repeated else ""
+        stopped, failed = states[TrialState.PRUNED], states[TrialState.FAIL]
+        counts = (
+            f"{len(self.study.trials)} trials, {stopped} stopped below the last rung, {failed}"
+            f" failed{again}, {len(self.front.members)} in the front"
+        )
         return (
-            f"{len(self.study.trials)} trials, {states[TrialState.PRUNED]} stopped below the last"
-            f" rung, {states[TrialState.FAIL]} failed, {len(self.front.members)} in the front;"
-            " accuracies are of the search split, which was selected on, so they are optimistic"
+            f"{counts}; accuracies are of the search split, which was selected on, so they are"
+            " optimistic"
         )
 
 

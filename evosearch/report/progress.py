@@ -45,7 +45,7 @@ def search_with_progress(
         KeyboardInterrupt: the search was stopped; the run is whole and says how to go on.
     """
     from evosearch.run.baselining import full_evaluations, search_baselines
-    from evosearch.run.search import Limits, Outcome
+    from evosearch.run.loop import Limits, Outcome
 
     stopping = False
 
@@ -104,6 +104,8 @@ def search_with_progress(
         signal.signal(signal.SIGINT, before)
         run.close()
     output.print(f"{len(run.study.trials)} trials: {outcome.value}; {_summary(run)}")
+    if not run.front.members:
+        output.print(_nearest(run))
     if pace.trials:
         output.print(spent)
     if certificate is not None:
@@ -163,6 +165,18 @@ def _summary(run: "Run") -> str:
     failed = sum(trial.error is not None for trial in run.study.trials)
     best = f"best loss {run.front.best().evaluation.loss:.3f}, " if members else ""  # type: ignore[union-attr]
     return f"{best}front of {len(members)}{f', {failed} failed' if failed else ''}"
+
+
+def _nearest(run: "Run") -> str:
+    """Returns why a front is empty."""
+    floor = run.study.budget.least_accuracy
+    scored = [t.evaluation.accuracy for t in run.study.trials if t.is_complete and t.evaluation]
+    if floor is None or not scored:
+        return "no trial meets the budget yet; resume the run for longer"
+    return (
+        f"no trial has kept a search accuracy of {floor:.2%} yet, the best {max(scored):.2%};"
+        " resume the run for longer"
+    )
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def _entry_cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def rivals_table(study: Study, rivals: Mapping[str, Study]) -> Table:
-    """Returns how a search compares with its baselines, at as many full evaluations each."""
+    """Returns how a search compares with its baselines, and at how many full evaluations."""
     table = plain_table("search", "full evaluations", "hypervolume", "least loss", "accuracy, %")
     for name, own in {study.header.strategy: study, **rivals}.items():
         front = own.front()

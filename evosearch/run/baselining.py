@@ -4,9 +4,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
+from evosearch.run.loop import Limits, Outcome
 from evosearch.run.preparation import begin_segment
 from evosearch.run.rivals import FOLDER, NAMES
-from evosearch.run.search import Limits, Outcome, Run
+from evosearch.run.search import Run
 from evosearch.study import Study
 from evosearch.trial import Trial
 

@@ -36,7 +36,8 @@ def next_aim(
 
     Between the smallest size known to keep the accuracy and the largest one below it that was
     tried in vain, the next is where the accuracy would be met if it fell evenly with the
-    logarithm of the size. Before anything failed, the step down is in proportion to the slack.
+    logarithm of the size. Before anything failed, the step down is in proportion to the slack;
+    from a bound of the user's own only once something met it.
 
     Args:
         trials: of the study.
@@ -56,7 +57,9 @@ def next_aim(
     accuracy = base_accuracy if best is None or not best.evaluation else best.evaluation.accuracy
     slack = accuracy - floor
     failed = _largest_in_vain(complete, segments, size)
-    if failed is None:
+    if best is None and bound.high < header.base_cost.macs:
+        target = float(size)
+    elif failed is None:
         share = min(1.0, slack / max(base_accuracy - floor, 1e-9))
         target = size * (1 - max(LEAST_STEP, LARGEST_STEP * share))
     elif size < CLOSED * failed[0]:

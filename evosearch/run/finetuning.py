@@ -12,7 +12,8 @@ import torch
 from evosearch.artifact import Artifact
 from evosearch.certificate import Certificate
 from evosearch.cost import Budget, Cost
-from evosearch.evaluation.distillation import Distillation, distil
+from evosearch.errors import InputError
+from evosearch.evaluation.distillation import Distillation, FinetuneConfig, distil
 from evosearch.evaluation.scoring import score
 from evosearch.evaluation.testing import TestReport
 from evosearch.evaluation.training import OnEpoch
@@ -42,7 +43,7 @@ ARTIFACTS = "artifacts"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class NamedNetwork:
     """One named network of the final report.
 
     Attributes:
@@ -71,7 +72,7 @@ class Finetuned:
     """
 
     plan: Plan
-    networks: tuple[Measured, ...]
+    networks: tuple[NamedNetwork, ...]
     distillation: Distillation
     artifact: Artifact
     test_opened: int
@@ -177,6 +178,8 @@ def _finetune(
     config = prepared.config.space.finetune
     if epochs is not None:
         config = config.model_copy(update={"epochs": epochs})
+    target = folder / ARTIFACTS / plan.name.replace(" ", "-")
+    _require_no_other(target, config)
     searched = evaluator.builder.final(plan.mask)
     distilled = copy.deepcopy(searched)
     on_stage("latency")
@@ -214,7 +217,7 @@ def _finetune(
         (f"{plan.name}, distilled {config.epochs} epochs", distilled, plan.cost),
     )
     networks = tuple(
-        Measured(
+        NamedNetwork(
             name=name,
             cost=cost,
             search=score(network, data.search, task=task),
@@ -223,7 +226,7 @@ def _finetune(
         for name, network, cost in named
     )
     artifact = Artifact.save(
-        folder / ARTIFACTS / plan.name.replace(" ", "-"),
+        target,
         network=distilled,
         base=base,
         mask=plan.mask,
@@ -239,6 +242,8 @@ def _finetune(
             "notes": [
                 "search accuracy is optimistic: the search and the best epoch were selected"
                 " on that split",
+                f"epoch {distillation.best_epoch} of {config.epochs} was the best of the"
+                " distillation on the search split, and was kept; 0 is the network before it",
                 f"the test split was opened {report.opened} times in this run, once for each"
                 " named network",
             ],
@@ -255,6 +260,17 @@ def _finetune(
         artifact=artifact,
         test_opened=report.opened,
     )
+
+
+def _require_no_other(target: Path, config: FinetuneConfig) -> None:
+    """Refuses to replace an artifact that was distilled in another way."""
+    if not target.exists():
+        return
+    made = Artifact.open(target).card.get("finetune")
+    if made != config.model_dump(mode="json"):
+        raise InputError(
+            f"{target}: holds this network distilled with other settings; move it elsewhere first"
+        )
 
 
 def _latency(folder: Path, plan: Plan) -> Mapping[str, Any]:
@@ -274,7 +290,7 @@ def _own_budget(plan: Plan, study: Study) -> Budget:
     return Budget.exactly(**{name: getattr(plan.cost, name) for name in study.budget.bounds})
 
 
-def _entry(network: Measured, base: Cost) -> Mapping[str, Any]:
+def _entry(network: NamedNetwork, base: Cost) -> Mapping[str, Any]:
     return {
         "name": network.name,
         "flops": network.cost.flops,

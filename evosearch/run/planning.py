@@ -73,6 +73,8 @@ def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> P
         InputError: there is none.
     """
     if at is not None:
+        if pick is not None:
+            raise InputError(f"--pick {pick} and --at {at} each name a network: give one of them")
         return plan_at(folder, study, parse_at(at, study.header.base_cost))
     certificate = Certificate.load(folder)
     if pick is None and certificate is not None and certificate.winner is not None:

@@ -19,11 +19,13 @@ from evosearch.files import StorageError, write_json, write_text, writing
 from evosearch.knowledge import Knowledge
 from evosearch.latency.meter import Meter
 from evosearch.latency.profile import profile
+from evosearch.latency.runtimes import require_runtime
 from evosearch.latencymodel import LatencyModel
 from evosearch.machine import ENVIRONMENT, environment, resolve_device, torch_threads
 from evosearch.records import Header
 from evosearch.run.controller import corrected_aim, next_aim
 from evosearch.run.measuring import OnStage, criteria_of, make_evaluator, measure_references
+from evosearch.run.planning import KNOWLEDGE, SPACE
 from evosearch.run.scorestore import SCORES, ScoreStore
 from evosearch.runconfig import (
     CONFIG,
@@ -42,8 +44,7 @@ from evosearch.study import Study
 from evosearch.surgery.criteria import criterion_class
 from evosearch.trial import Evaluation
 
-SPACE, KNOWLEDGE, BASE = "space.toml", "knowledge.npz", "base.safetensors"
-PROOF, LATENCY = "proof.json", "latency.json"
+BASE, PROOF, LATENCY = "base.safetensors", "proof.json", "latency.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +124,15 @@ def prepare(
     strategy_class(search.strategy)  # these refuse names that do not exist
     criterion_class(search.criterion)
     search = _resolved(search)
+    require_runtime(search.latency.runtime, search.device)
     with torch_threads(search.threads):
         on_stage("base network and search space")
-        subject = load_subject(space_file, space_folder, on_epoch=on_epoch)
+        subject = load_subject(
+            space_file,
+            space_folder,
+            on_epoch=on_epoch,
+            on_space=lambda space: _require_possible(request, space),
+        )
         base_cost = subject.discovery.space.base_cost
         latency = None
         if request.latency is not None:
@@ -133,11 +140,10 @@ def prepare(
             subject = timed(subject, latency)
             base_cost = replace(base_cost, latency=latency.base_picoseconds)
         space = subject.discovery.space
-        # Refuses what cannot be before the run measures; the accuracy is not known yet.
-        budget = request.resolve(base_cost, base_accuracy=1.0)
         if latency is not None:
+            budget = request.resolve(base_cost)
             latency.require_finer(budget)
-        space.require_reachable(budget)
+            space.require_reachable(budget)
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(search, subject, space_file.finetune)
         knowledge = evaluator.knowledge(criteria_of(search))
@@ -174,6 +180,13 @@ def prepare(
     )
     _write_folder(folder, prepared, header, base_scores)
     return prepared
+
+
+def _require_possible(request: BudgetRequest, space: SearchSpace) -> None:
+    """Refuses a budget that no network meets; what must be measured first is not known yet."""
+    known = replace(request, latency=None)
+    if known != BudgetRequest():
+        space.require_reachable(known.resolve(space.base_cost, base_accuracy=1.0))
 
 
 def _resolved(search: SearchConfig) -> SearchConfig:

@@ -16,7 +16,8 @@ from evosearch.latencymodel import LatencyModel
 from evosearch.machine import torch_threads
 from evosearch.records import Header
 from evosearch.run.measuring import OnStage, criteria_of, make_evaluator
-from evosearch.run.preparation import BASE, KNOWLEDGE, LATENCY, Prepared, make_meter, timed
+from evosearch.run.planning import KNOWLEDGE
+from evosearch.run.preparation import BASE, LATENCY, Prepared, make_meter, timed
 from evosearch.runconfig import CONFIG, RunConfig, read_run_config, require_unchanged
 from evosearch.study import Study
 

@@ -20,10 +20,11 @@ from evosearch.mask import Mask
 from evosearch.parallel import Executor, OneByOne, Workers
 from evosearch.run.freshtiming import time_fresh
 from evosearch.run.log import RunLog
-from evosearch.run.loop import EXHAUSTED, Limits, Outcome, search
+from evosearch.run.loop import Limits, Outcome, search
 from evosearch.run.measurements import Measurements
 from evosearch.run.measuring import OnStage, measure_sensitivity
-from evosearch.run.preparation import KNOWLEDGE, Prepared, change_budget, prepare, resolved_budget
+from evosearch.run.planning import KNOWLEDGE
+from evosearch.run.preparation import Prepared, change_budget, prepare, resolved_budget
 from evosearch.run.reopening import RunEvaluator, reopen
 from evosearch.run.scorestore import SCORES, ScoreStore
 from evosearch.runconfig import SearchConfig
@@ -31,8 +32,6 @@ from evosearch.strategies import strategy_class
 from evosearch.strategies.base import Strategy
 from evosearch.study import Study
 from evosearch.trial import Trial
-
-__all__ = ["EXHAUSTED", "Limits", "Outcome", "Run", "search"]
 
 
 @final

@@ -94,6 +94,8 @@ def group_channels(walk: Walk) -> Grouping:
 def _classes(walk: Walk) -> list[_Class]:
     """Returns every class with its places, the axes of each in the order of their first use."""
     axes = list(walk.axes)
+    if not axes:
+        return []
     roots = torch.cat([walk.labels.roots(walk.axes[axis]) for axis in axes]).numpy()
     lengths = [len(walk.axes[axis]) for axis in axes]
     numbers = np.repeat(np.arange(len(axes)), lengths)

@@ -20,7 +20,8 @@ from evosearch.evaluation.testing import TestReport
 from evosearch.files import write_json
 from evosearch.mask import Mask
 from evosearch.run.baselining import full_evaluations
-from evosearch.run.search import Limits, Run
+from evosearch.run.loop import Limits
+from evosearch.run.search import Run
 from evosearch.runconfig import SearchConfig
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery

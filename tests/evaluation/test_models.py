@@ -3,6 +3,8 @@ import torch
 from torch import nn
 
 from evosearch.errors import InputError
+from evosearch.evaluation import base
+from evosearch.evaluation.dataconfig import DataConfig
 from evosearch.evaluation.models import (
     ModelConfig,
     PaddedShortcut,
@@ -12,6 +14,7 @@ from evosearch.evaluation.models import (
     resolve_callable,
     torch_seeded,
 )
+from evosearch.evaluation.spacefile import SpaceFile
 from evosearch.evaluation.weights import save_weights
 
 DIGITS = "evosearch.evaluation.models:digits_resnet"
@@ -147,3 +150,22 @@ def test_cifar_resnets_have_the_parameters_of_the_paper(depth, params):
 def test_cifar_resnet_depth(depth):
     with pytest.raises(InputError, match=r"6n \+ 2"):
         cifar_resnet(depth)
+
+
+def test_a_network_that_is_built_trained_is_left_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from evosearch.evaluation.models import digits_resnet\n"
+        "def trained():\n"
+        "    model = digits_resnet(width=4)\n"
+        "    with torch.no_grad():\n"
+        "        model.linear.bias.fill_(7.0)\n"
+        "    return model\n"
+    )
+    monkeypatch.setattr(base, "train_base", None)
+    file = SpaceFile(
+        model=ModelConfig(build="mine.py:trained", input=(1, 8, 8), weights="built"),
+        data=DataConfig(name="digits", calibration=100, search=100),
+    )
+    subject = base.load_subject(file, tmp_path)
+    assert subject.model.linear.bias.tolist() == [7.0] * 10

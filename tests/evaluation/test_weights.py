@@ -28,7 +28,14 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model_state_dict": {f"module.{name}": t for name, t in s.items()}},
+    ],
+)
 def test_checkpoints_round_trip(tmp_path, wrap):
     torch.save(wrap(net(1).state_dict()), tmp_path / "net.pt")
     model = net(2)
@@ -111,7 +118,7 @@ def test_a_pickle_is_refused_without_running_it(tmp_path, write):
 
 def test_a_checkpoint_that_is_no_state_dict(tmp_path):
     torch.save([torch.zeros(2)], tmp_path / "net.pt")
-    with pytest.raises(InputError, match="no state dict"):
+    with pytest.raises(InputError, match="the keys state_dict, model_state_dict, model"):
         load_weights(net(), tmp_path / "net.pt")
 
 

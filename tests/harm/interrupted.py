@@ -7,8 +7,8 @@ from pathlib import Path
 from types import FrameType
 
 from evosearch.parallel import Workers
+from evosearch.run.loop import Limits, search
 from evosearch.run.scorestore import ScoreStore
-from evosearch.run.search import Limits, search
 from evosearch.study import Study
 from tests.harm.slowtoys import SlowToys
 from tests.run.test_search import SPACE, builder, header

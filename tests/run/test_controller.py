@@ -67,6 +67,18 @@ def test_the_first_step_takes_half_when_all_of_the_drop_is_left() -> None:
     assert aims() == 500
 
 
+def test_a_bound_of_the_users_own_is_tried_first_and_until_something_meets_it() -> None:
+    bounded = replace(BUDGET, macs=Bound(low=400, high=400))
+    tried = Segment(first=0, budget=bounded, aim=Budget.exactly(macs=400))
+    for trials, expected in (
+        ([], 400),
+        ([trial(0, 390, 0.85)], 400),
+        ([trial(0, 390, 0.92)], 195),
+    ):
+        found = next_aim(trials, [tried], bounded, HEADER, SMALLEST)
+        assert found.macs == Bound(low=expected, high=expected)
+
+
 def test_the_step_shrinks_with_the_slack() -> None:
     assert aims((500, 500, 0.92)) == 250
     assert aims((500, 500, 0.91)) == 375  # half of the slack: a step of a quarter

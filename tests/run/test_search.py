@@ -12,9 +12,9 @@ from evosearch.errors import InputError
 from evosearch.mask import Mask
 from evosearch.parallel import OneByOne
 from evosearch.records import Header
+from evosearch.run.loop import EXHAUSTED, Limits, Outcome, search
 from evosearch.run.measurements import Measurements
 from evosearch.run.scorestore import ScoreStore
-from evosearch.run.search import EXHAUSTED, Limits, Outcome, search
 from evosearch.scores import ImageScores
 from evosearch.strategies import STRATEGIES
 from evosearch.strategies.base import Strategy

@@ -8,9 +8,9 @@ import pytest
 from evosearch.cost import Budget, BudgetRequest
 from evosearch.parallel import OneByOne
 from evosearch.records import Reference
+from evosearch.run.loop import Limits, Outcome, search
 from evosearch.run.preparation import begin_segment
 from evosearch.run.scorestore import ScoreStore
-from evosearch.run.search import Limits, Outcome, search
 from evosearch.strategies import STRATEGIES
 from evosearch.study import STUDY_FILE, Study
 from tests.run.test_search import SPACE, builder, header
