@@ -27,6 +27,7 @@ import torch
 from scipy.stats import kendalltau
 
 from evosearch.cost import Budget, BudgetRequest
+from evosearch.errors import EvaluationError
 from evosearch.evaluation.distillation import distil
 from evosearch.evaluation.evaluator import EvaluatorConfig
 from evosearch.evaluation.scoring import score
@@ -94,7 +95,11 @@ class Quick:
     def losses(self, masks: Sequence[Mask], stop: int, start: int = 0) -> list[float]:
         """Returns the loss of each mask on some of the images."""
         tasks = [Task(mask=mask, start=start, stop=stop) for mask in masks]
-        return [m.scores.score.loss for m in self._workers.measure(tasks) if m.scores is not None]
+        found = list(self._workers.measure(tasks))
+        failures = [measured.failure for measured in found if measured.failure]
+        if failures:
+            raise EvaluationError(failures[0])
+        return [measured.scores.score.loss for measured in found if measured.scores]
 
     def scores(self, masks: Sequence[Mask]) -> Losses:
         """Returns what ranks the masks: finalists by many images, then the others by few."""
@@ -246,12 +251,16 @@ def main() -> None:
         folder = args.run or Path(temporary) / "run"
         if folder.exists():
             run = Run.resume(folder)
+            if run.prepared.config.space.data.search != data.search:
+                parser.error(f"{folder} was searched with another --search-list")
         else:
             run = Run.create(
                 folder,
                 space_file=file,
                 space_folder=SPACE.parent,
-                search=SearchConfig(strategy="rates", trials=TRIALS, evaluator=QUICK),
+                search=SearchConfig(
+                    strategy="rates", trials=TRIALS, evaluator=QUICK, device="cpu"
+                ),
                 request=BudgetRequest(flops="50%"),
             )
         run.use_workers(2)

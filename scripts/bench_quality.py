@@ -3,12 +3,12 @@
 For every method, MACs ratio and seed: test accuracy of the network as cut, with BatchNorm
 recalibrated, compensated (evosearch's own), and after 3 epochs of fine-tuning, on labels alone or
 distilled. A row that is in the results file is not measured again, and what was killed goes on, so
-a benchmark can be run in parts, also by two processes with different methods or seeds at once.
+a benchmark can be run in parts, also by two processes with different methods at once.
 
     EVOSEARCH_DATA=DIR .venv/bin/python scripts/bench_quality.py measure --results FILE \
         --runs DIR [--network resnet56] [--space FILE] [--methods rates tp-l1-global ...] \
         [--ratios 0.5 ...] [--seeds 0 1 2] [--finetune none labels distill] [--trials 60]
-    .venv/bin/python scripts/bench_quality.py page --results FILE --out PAGE.md
+    .venv/bin/python scripts/bench_quality.py page --results FILE --out PAGE.md --hardware TEXT
 """
 
 import argparse
@@ -78,7 +78,7 @@ def page(args: argparse.Namespace) -> None:
     rows = read_rows(args.results)
     if not rows:
         raise InputError(f"{args.results}: no rows; `bench_quality.py measure` makes them")
-    write_page(rows, args.out)
+    write_page(rows, args.out, args.hardware)
     print(headline(rows))
 
 
@@ -103,6 +103,7 @@ def main() -> None:
     writing.set_defaults(run=page)
     writing.add_argument("--results", type=Path, required=True)
     writing.add_argument("--out", type=Path, required=True)
+    writing.add_argument("--hardware", required=True, help="what the rows were measured on")
     args = parser.parse_args()
     try:
         args.run(args)

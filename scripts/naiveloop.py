@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -49,14 +49,15 @@ def steps() -> dict[str, Way]:
     """Returns what is measured one after another: each adds one measure to the one before."""
     way = Way()
     found = {"the naive loop, one thread": way}
-    for name, change in {
+    changes: dict[str, dict[str, Any]] = {
         "compaction by index maps": {"maps": True},
         "batches of 128": {"batch": 128},
         "channels last, BatchNorm folded": {"layout": True},
         "bfloat16, where the CPU has it": {"precision": "auto"},
         "128 images to recalibrate on": {"calibration": 128},
         f"{FIRST} images scored": {"scored": FIRST},
-    }.items():
+    }
+    for name, change in changes.items():
         way = replace(way, **change)
         found[name] = way
     return found

@@ -31,7 +31,6 @@ def score(
     split: SearchSplit | CalibrationSplit | TrainSplit,
     *,
     task: Task = CLASSIFICATION,
-    batch_size: int | None = None,
 ) -> Score:
     """Returns the loss and accuracy of a network on a split; never on the test split.
 
@@ -39,7 +38,6 @@ def score(
         model: left in the mode that it was in.
         split: scored whole and without augmentation.
         task: what the outputs are judged by.
-        batch_size: images per forward pass; by default what suits the device.
 
     Raises:
         TypeError: `split` is a `TestSplit`.
@@ -47,7 +45,7 @@ def score(
         InputError: the outputs do not fit the task.
     """
     require_split(split, SearchSplit, CalibrationSplit, TrainSplit)
-    return image_scores(model, split, task=task, batch_size=batch_size).score
+    return image_scores(model, split, task=task).score
 
 
 def image_scores(

@@ -11,6 +11,7 @@ from torch import nn
 
 from evosearch.config import validated
 from evosearch.cost import BudgetRequest
+from evosearch.errors import InputError
 from evosearch.evaluation.base import discover_space, load_subject
 from evosearch.evaluation.distillation import distil
 from evosearch.evaluation.evaluator import EvaluatorConfig, MaskEvaluator
@@ -74,6 +75,15 @@ class Bench:
         self._evaluator = lru_cache(maxsize=2)(self._new_evaluator)
         for name in ("runs", "plans", "progress", "test"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
+        self._require_same_space(space)
+
+    def _require_same_space(self, space: Path) -> None:
+        """Refuses a folder whose plans are of another space file."""
+        kept, text = self._folder / "space.toml", space.read_text(encoding="utf-8")
+        if not kept.exists():
+            kept.write_text(text, encoding="utf-8")
+        elif kept.read_text(encoding="utf-8") != text:
+            raise InputError(f"{self._folder}: is of another space file than {space}")
 
     def trials(self, method: str) -> int:
         """Returns how many trials a method takes."""

@@ -16,7 +16,6 @@ from quality.methods import BASE, METHODS, OURS, RIVALS, TUNED, UNTUNED
 from quality.results import Row
 
 STAGES = (*UNTUNED, *TUNED)
-HARDWARE = "a shared virtual machine with 2 x86-64 cores (AVX-512), 24 GB, no GPU"
 PACKAGES = ("evosearch", "torch", "torch-pruning", "optuna", "deap")
 COLOURS = {
     "uniform": "tab:green",
@@ -43,7 +42,7 @@ nothing. Cells that were not measured are empty. Test accuracy chose nothing.
   recalibrated. The best epoch is chosen on the search split.
 - **MACs**: share that is left. Every method gives the largest network of its kind at or under the
   ratio; plans of one width for all are coarse.
-- **choosing**: seconds to the channels on one thread; evosearch's include loading and proving
+- **choosing**: seconds to the channels; evosearch's include loading and proving
   the space and all statistics. **evaluations**: networks scored on the 5,000 search images for it.
 - `tp-...`: torch-pruning, its criteria at their defaults (`l1filter`: the L1 norm of the filters
   alone) in its uniform, global and isomorphic scopes; Taylor and Hessian on 1,000 train images
@@ -56,15 +55,21 @@ nothing. Cells that were not measured are empty. Test accuracy chose nothing.
 """
 
 
-def write_page(rows: Sequence[Row], path: Path) -> None:
-    """Writes the page in Markdown, and a picture of the same name beside it."""
+def write_page(rows: Sequence[Row], path: Path, hardware: str) -> None:
+    """Writes the page in Markdown, and a picture of the same name beside it.
+
+    Args:
+        rows: what was measured, with the packages that are installed here.
+        path: of the page.
+        hardware: what it was measured on.
+    """
     picture = path.with_suffix(".png")
     networks = list(dict.fromkeys(row.network for row in rows))
     plot(rows, networks, picture)
     lines = [
         f"# Networks cut by evosearch and by torch-pruning, {datetime.now(UTC):%Y-%m-%d}",
         "",
-        f"{', '.join(networks)} on JPEG-coded CIFAR-10; {HARDWARE}; {_versions()}.",
+        f"{', '.join(networks)} on JPEG-coded CIFAR-10; {hardware}; {_versions()}.",
         "",
         "```",
         "EVOSEARCH_DATA=DIR .venv/bin/python scripts/bench_quality.py measure --results FILE \\",
