@@ -15,6 +15,7 @@ the two. Prints a Markdown report.
 import argparse
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -83,10 +84,13 @@ def is_near(run: Run, mask: Mask) -> bool:
 
 @final
 class Quick:
-    """Scores candidates with the evaluator of a run, in two worker processes."""
+    """Scores candidates with the evaluator of a run, in two worker processes.
+
+    An evaluator remembers networks that it has built: what is timed again needs a new one.
+    """
 
     def __init__(self, run: Run) -> None:
-        """Starts the workers; each loads the run."""
+        """Has the workers load the run."""
         images = run.prepared.evaluator.images
         self._workers = Workers(RunEvaluator(str(run.folder.resolve())), images=images, count=2)
         full = run.prepared.subject.discovery.space.full_mask()
@@ -157,15 +161,17 @@ def measured_steps(loop: Loop, masks: Sequence[Mask], rounds: int) -> list[str]:
     return lines
 
 
-def measured_workers(run: Run, quick: Quick, masks: Sequence[Mask], rounds: int) -> str:
+def measured_workers(run: Run, masks: Sequence[Mask], rounds: int) -> str:
     """Returns how much faster two workers are than one process, one thread each."""
-    alone = OneByOne(run.prepared.evaluator)
-    tasks = [Task(mask=mask, stop=SECOND) for mask in masks[:WORKED]]
-    torch.set_num_threads(1)
+    chosen, full = masks[:WORKED], run.prepared.subject.discovery.space.full_mask()
+    tasks = [Task(mask=mask, stop=SECOND) for mask in chosen]
     gains = []
     for _ in range(rounds):
-        one = seconds_of(lambda: list(alone.measure(tasks)))
-        gains.append(one / seconds_of(lambda: quick.losses(masks[:WORKED], SECOND)))
+        alone, quick = OneByOne(RunEvaluator(str(run.folder.resolve()))()), Quick(run)
+        torch.set_num_threads(1)
+        list(alone.measure([Task(mask=full, stop=FIRST)] * 2))
+        one = seconds_of(partial(deque, alone.measure(tasks)))
+        gains.append(one / seconds_of(partial(quick.losses, chosen, SECOND)))
     return (
         f"- two workers: {spread(gains)} times the candidates per second of one process"
         f" ({WORKED} candidates on {SECOND} images each, one thread a process)"
@@ -174,7 +180,7 @@ def measured_workers(run: Run, quick: Quick, masks: Sequence[Mask], rounds: int)
 
 def report(run: Run, rounds: int, tune: int) -> list[str]:
     """Returns the lines of the report."""
-    loop, quick = Loop(run.prepared.subject), Quick(run)
+    loop = Loop(run.prepared.subject)
     masks = [*searched_masks(run), *drawn_masks(run, [0.5] * DRAWN)]
     searched = len(masks) - DRAWN
     differ = max(loop.difference(mask) for mask in masks[:5])
@@ -190,7 +196,8 @@ def report(run: Run, rounds: int, tune: int) -> list[str]:
             full.append(float(loop.losses(mask, naive).mean()))
             theirs.append(time.perf_counter() - began)
         torch.set_num_threads(1)
-        ours.append(seconds_of(lambda: quick.scores(masks)) / len(masks))
+        quick = Quick(run)
+        ours.append(seconds_of(partial(quick.scores, masks)) / len(masks))
     truth, found = np.array(full), quick.scores(masks)
     ratios = [float(np.median(theirs[i : i + share])) for i in range(0, len(theirs), share)]
     gains = [their / our for their, our in zip(ratios, ours, strict=True)]
@@ -214,7 +221,7 @@ def report(run: Run, rounds: int, tune: int) -> list[str]:
         f" half alone {tau(found[:searched], truth[:searched]):.3f}); plans from 0.3 to 0.7:"
         f" {tau(wide_found, wide_truth):.3f}",
         f"- the true best of the {len(masks)} has place {place} of ours",
-        measured_workers(run, quick, masks, rounds),
+        measured_workers(run, masks, rounds),
         "",
         *measured_steps(loop, masks, rounds),
     ]
