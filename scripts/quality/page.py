@@ -148,12 +148,14 @@ def plot(rows: Sequence[Row], networks: Sequence[str], path: Path) -> None:
     grid = figure.subplots(len(networks), 2, squeeze=False)
     for network, line in zip(networks, grid, strict=True):
         own = [row for row in rows if row.network == network]
+        ratios = [100 * row.ratio for row in own if row.method != BASE]
         for axes, before, after, title in (
             (line[0], "recalibrated", "compensated", "no training"),
             (line[1], "distill", "distill", "distilled 3 epochs"),
         ):
             _draw(axes, own, before, after)
             axes.set_title(f"{network}, {title}", fontsize=10)
+            axes.set_xlim(min(ratios, default=50) - 5, max(ratios, default=50) + 5)
             axes.set_xlabel("MACs, % of the base network")
             axes.set_ylabel("test accuracy, %")
             axes.grid(alpha=0.3)
