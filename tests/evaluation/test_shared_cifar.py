@@ -1,13 +1,12 @@
 """CIFAR-10 as an image folder, and networks trained elsewhere: slow, and only where they are."""
 
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from evosearch.evaluation import data
+from evosearch.evaluation import data, imagecache
 from evosearch.evaluation.images import StoredPixels
 from evosearch.evaluation.models import build_model
 from evosearch.evaluation.scoring import image_scores, score
@@ -42,7 +41,7 @@ def file(folder, monkeypatch):
 def test_the_listed_images_are_searched_on_and_no_others(file):
     loaded = data.load_search_data(file.data, SPACES)
     assert [len(p) for p in (loaded.train, loaded.calibration, loaded.search)] == [
-        44_000, 1_000, 5_000,
+        41_000, 4_000, 5_000,
     ]  # fmt: skip
     classes = sorted({line.split("/")[1] for line in LIST.read_text().split()})
     expected = [
@@ -53,11 +52,10 @@ def test_the_listed_images_are_searched_on_and_no_others(file):
     assert isinstance(loaded.train.images.pixels, StoredPixels)
 
 
-def test_the_second_load_decodes_nothing(file):
+def test_the_second_load_decodes_nothing(file, monkeypatch):
     data.load_search_data(file.data, SPACES)
-    began = time.perf_counter()
+    monkeypatch.setattr(imagecache, "_decoded", None)
     data.load_search_data(file.data, SPACES)
-    assert time.perf_counter() - began < 5
 
 
 def test_resnet20_reaches_its_accuracy_on_all_test_images(file):
