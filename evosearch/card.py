@@ -1,13 +1,44 @@
-"""An artifact's card for people: what the network is and what was measured, in Markdown."""
+"""An artifact's card: what was measured of its networks, and all of it in Markdown for people."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from evosearch.cost import format_count
+from evosearch.cost import Cost, format_count
 from evosearch.errors import InputError
 from evosearch.latencymodel import Conditions, Timing
+from evosearch.scores import Score
 
 CARD_TEXT = "card.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedNetwork:
+    """One named network of the final report.
+
+    Attributes:
+        name: what the report calls it.
+        cost: its exact cost.
+        search: its score on the search split.
+        test: its score on the test split, which it was measured on once.
+    """
+
+    name: str
+    cost: Cost
+    search: Score
+    test: Score
+
+    def to_json(self, base: Cost) -> dict[str, Any]:
+        """Returns the network as a card has it, its sizes also as shares of the base network's."""
+        return {
+            "name": self.name,
+            "flops": self.cost.flops,
+            "params": self.cost.params,
+            "activations": self.cost.activations,
+            "ratios": self.cost.relative_to(base),
+            "search": asdict(self.search),
+            "test": asdict(self.test),
+        }
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:

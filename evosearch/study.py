@@ -54,6 +54,11 @@ class Study:
         return sum(t.is_complete and t.duplicate_of is None for t in self._trials)
 
     @property
+    def repeated(self) -> int:
+        """How many trials have a mask that was tried before."""
+        return sum(t.duplicate_of is not None for t in self._trials)
+
+    @property
     def segments(self) -> tuple[Segment, ...]:
         """The parts with a budget each, in order; the last is open."""
         return tuple(self._segments)

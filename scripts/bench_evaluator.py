@@ -15,7 +15,6 @@ the two. Prints a Markdown report.
 import argparse
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -170,7 +169,7 @@ def measured_workers(run: Run, masks: Sequence[Mask], rounds: int) -> str:
         alone, quick = OneByOne(RunEvaluator(str(run.folder.resolve()))()), Quick(run)
         torch.set_num_threads(1)
         list(alone.measure([Task(mask=full, stop=FIRST)] * 2))
-        one = seconds_of(partial(deque, alone.measure(tasks)))
+        one = seconds_of(partial(list, alone.measure(tasks)))
         gains.append(one / seconds_of(partial(quick.losses, chosen, SECOND)))
     return (
         f"- two workers: {spread(gains)} times the candidates per second of one process"

@@ -70,11 +70,10 @@ def load_subject(
     """
     data = load_search_data(file.data, folder)
     task = load_task(file.task, folder)
-    section = file.model
-    if weights is not None:
-        section = section.model_copy(update={"weights": None})
-    model = build_model(section, folder, seed=BASE_SEED)
-    if weights is not None:
+    if weights is None:
+        model = build_model(file.model, folder, seed=BASE_SEED)
+    else:
+        model = build_model(file.model.model_copy(update={"weights": None}), folder)
         load_weights(model, weights)
     example = example_input(file.model)
     discovery = discover_space(file, model)

@@ -10,9 +10,7 @@ from typing import final
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn import functional
 
-from evosearch.errors import InputError
 from evosearch.evaluation.attention import (
     attention_layers,
     attention_loss,
@@ -24,6 +22,7 @@ from evosearch.evaluation.checkpoint import Checkpoint
 from evosearch.evaluation.data import SearchSplit, TrainSplit, require_split
 from evosearch.evaluation.heads import holders_of_heads
 from evosearch.evaluation.models import torch_seeded
+from evosearch.evaluation.objective import distillation_loss
 from evosearch.evaluation.optimizers import Optimizer, resolve_optimizer
 from evosearch.evaluation.precision import Precision, resolve_precision
 from evosearch.evaluation.scoring import device_of
@@ -91,50 +90,6 @@ class Distillation:
         return self.history[self.best_epoch]
 
 
-def distillation_loss(
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    alpha: float,
-    task: Task = CLASSIFICATION,
-) -> Tensor:
-    """Returns `(1 - alpha) loss + alpha T^2 KL(teacher_T || student_T)`, the mean over images.
-
-    Hinton, Vinyals and Dean 2015, section 2: the square keeps the gradients of the soft part at
-    the size of the hard part's at any temperature. Where outputs have positions, as a
-    segmentation's, the divergence is the mean over them too.
-
-    Args:
-        student: logits, `(images, classes, ...)`.
-        teacher: logits, `(images, classes, ...)`.
-        labels: `(images, ...)`.
-        temperature: T, which divides both logits.
-        alpha: weight of the soft part.
-        task: whose loss is the hard part.
-
-    Raises:
-        InputError: an output is no logits, but `alpha` is not 0.
-    """
-    hard = task.losses(student, labels).mean()
-    if alpha == 0:
-        return hard
-    if student.ndim < 2:
-        raise InputError(
-            f"[finetune] alpha = {alpha:g} softens logits (images, classes, ...), but the output"
-            f" is {tuple(student.shape)}; set it to 0"
-        )
-    rows = [logits.movedim(1, -1).flatten(0, -2) / temperature for logits in (student, teacher)]
-    soft = functional.kl_div(
-        functional.log_softmax(rows[0], dim=1),
-        functional.log_softmax(rows[1], dim=1),
-        log_target=True,
-        reduction="batchmean",
-    )
-    return (1 - alpha) * hard + alpha * temperature**2 * soft
-
-
 def distil(
     teacher: nn.Module,
     student: nn.Module,
@@ -173,10 +128,7 @@ def distil(
     """
     require_split(search, SearchSplit)
     config = _resolved(config, student)
-    layers: tuple[str, ...] = ()
-    if config.attention:
-        probe, patterns = train.images[:1], config.attention_layers
-        layers = attention_layers(teacher, student, probe, patterns)
+    layers = _matched_layers(teacher, student, train, config)
     checkpoint = None
     if progress is not None:
         about = _about(teacher, student, train, search, config, seed)
@@ -215,16 +167,17 @@ def distil_blindly(
         teacher: not changed.
         student: changed in place, and left in evaluation mode.
         train: what is learned from.
-        config: the `[finetune]` section; attention is left out.
+        config: the `[finetune]` section.
         seed: of order and augmentation.
         task: whose loss is the hard part, and which output of both networks is compared.
 
     Raises:
-        InputError: outputs do not fit the task.
+        InputError: an attention layer is not in both networks, or outputs do not fit the task.
         EvaluationError: a loss is no longer finite.
     """
     config = _resolved(config, student)
-    with _training(teacher, student, train, config, seed, task) as training:
+    layers = _matched_layers(teacher, student, train, config)
+    with _training(teacher, student, train, config, seed, task, layers) as training:
         for _ in training.epochs():
             training.measure_norms()
     student.eval()
@@ -240,6 +193,15 @@ def _resolved(config: FinetuneConfig, student: nn.Module) -> FinetuneConfig:
     return config.model_copy(update=found)
 
 
+def _matched_layers(
+    teacher: nn.Module, student: nn.Module, train: TrainSplit, config: FinetuneConfig
+) -> tuple[str, ...]:
+    """Returns the modules whose attention maps are matched; none without attention."""
+    if not config.attention:
+        return ()
+    return attention_layers(teacher, student, train.images[:1], config.attention_layers)
+
+
 @contextmanager
 def _training(
     teacher: nn.Module,
@@ -248,7 +210,7 @@ def _training(
     config: FinetuneConfig,
     seed: int,
     task: Task,
-    layers: Sequence[str] = (),
+    layers: Sequence[str],
 ) -> Iterator[Training]:
     """Gives the training of a student on its teacher's outputs, and on attention at `layers`."""
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))

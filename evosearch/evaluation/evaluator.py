@@ -104,7 +104,7 @@ class MaskEvaluator:
         place = device_of(model)
         self._batch_size = config.batch_size or batch_size_on(place)
         self._built: OrderedDict[Mask, nn.Module] = OrderedDict()
-        self._weights = 0
+        self._weights_kept = 0
         # Sources list images class by class; a batch of one class has other statistics than all.
         order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
         most = images_within(LARGEST_BATCH_MAP, model, discovery.layers)
@@ -138,9 +138,9 @@ class MaskEvaluator:
         """See `Evaluator.image_scores`."""
         if mask not in self._built:
             network = self._built[mask] = _healthy(lambda: self._candidate(mask))
-            self._weights += _weights(network)
-            while len(self._built) > 1 and self._weights > WEIGHTS_KEPT:
-                self._weights -= _weights(self._built.popitem(last=False)[1])
+            self._weights_kept += _weights(network)
+            while len(self._built) > 1 and self._weights_kept > WEIGHTS_KEPT:
+                self._weights_kept -= _weights(self._built.popitem(last=False)[1])
         return self._scored(self._built[mask], start, stop)
 
     def _candidate(self, mask: Mask) -> nn.Module:

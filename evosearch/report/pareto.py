@@ -101,8 +101,7 @@ class ParetoView:
 
     def _summary(self) -> str:
         states = Counter(trial.state for trial in self.study.trials)
-        repeated = sum(trial.duplicate_of is not None for trial in self.study.trials)
-        again = f", {repeated} repeated" if repeated else ""
+        again = f", {self.study.repeated} repeated" if self.study.repeated else ""
         stopped, failed = states[TrialState.PRUNED], states[TrialState.FAIL]
         counts = (
             f"{len(self.study.trials)} trials, {stopped} stopped below the last rung, {failed}"

@@ -45,7 +45,7 @@ def front_json(
         "size": front.size.value,
         "trials": len(trials),
         "failed": sum(trial.state is TrialState.FAIL for trial in trials),
-        "repeated": sum(trial.duplicate_of is not None for trial in trials),
+        "repeated": study.repeated,
         "hypervolume": front.hypervolume(reference_point(study, front)),
         "references": [
             {"name": reference.name, **measures_json(reference.cost, reference.evaluation, base)}

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from evosearch.artifact import Artifact
+from evosearch.card import NamedNetwork
 from evosearch.certificate import Certificate
-from evosearch.cost import Budget, Cost
+from evosearch.cost import Budget
 from evosearch.errors import InputError
 from evosearch.evaluation.distillation import Distillation, FinetuneConfig, distil
 from evosearch.evaluation.scoring import score
@@ -34,29 +35,11 @@ from evosearch.run.planning import (
 from evosearch.run.preparation import Prepared
 from evosearch.run.reopening import reopen
 from evosearch.runconfig import read_run_config
-from evosearch.scores import Score
 from evosearch.strategies.baselines import uniform_mask
 from evosearch.study import Study
 
 TEST_LEDGER = "test.json"
 ARTIFACTS = "artifacts"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedNetwork:
-    """One named network of the final report.
-
-    Attributes:
-        name: what the report calls it.
-        cost: its exact cost.
-        search: its score on the search split.
-        test: its score on the test split, which it was measured on once.
-    """
-
-    name: str
-    cost: Cost
-    search: Score
-    test: Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +161,8 @@ def _finetune(
     config = prepared.config.space.finetune
     if epochs is not None:
         config = config.model_copy(update={"epochs": epochs})
-    target = folder / ARTIFACTS / plan.name.replace(" ", "-")
+    name = plan.name.replace(" ", "-")
+    target, progress = folder / ARTIFACTS / name, folder / f"{name}.progress"
     _require_no_other(target, config)
     searched = evaluator.builder.final(plan.mask)
     distilled = copy.deepcopy(searched)
@@ -186,7 +170,6 @@ def _finetune(
     latency = _latency(folder, plan)
     on_stage("distillation")
     seed = prepared.config.search.seed
-    progress = folder / f"{plan.name.replace(' ', '-')}.progress"
     distillation = distil(
         base,
         distilled,
@@ -237,7 +220,7 @@ def _finetune(
             "strategy": study.header.strategy,
             "seed": study.header.seed,
             "space_digest": study.header.space_digest,
-            "networks": [_entry(network, space.base_cost) for network in networks],
+            "networks": [network.to_json(space.base_cost) for network in networks],
             "latency": latency,
             "notes": [
                 "search accuracy is optimistic: the search and the best epoch were selected"
@@ -288,15 +271,3 @@ def _latency(folder: Path, plan: Plan) -> Mapping[str, Any]:
 def _own_budget(plan: Plan, study: Study) -> Budget:
     """Returns the budget that a plan meets exactly, in the resources that the run limits."""
     return Budget.exactly(**{name: getattr(plan.cost, name) for name in study.budget.bounds})
-
-
-def _entry(network: NamedNetwork, base: Cost) -> Mapping[str, Any]:
-    return {
-        "name": network.name,
-        "flops": network.cost.flops,
-        "params": network.cost.params,
-        "activations": network.cost.activations,
-        "ratios": network.cost.relative_to(base),
-        "search": asdict(network.search),
-        "test": asdict(network.test),
-    }

@@ -31,7 +31,6 @@ from evosearch.runconfig import (
     CONFIG,
     RunConfig,
     SearchConfig,
-    read_run_config,
     run_config_digest,
     run_config_to_toml,
     settings_of,
@@ -246,16 +245,15 @@ def resolved_budget(folder: Path, study: Study, request: BudgetRequest) -> Budge
     return budget
 
 
-def change_budget(folder: Path, study: Study, budget: Budget, space: SearchSpace) -> None:
+def change_budget(folder: Path, study: Study, budget: Budget, prepared: Prepared) -> None:
     """Has the trials of a run from here on proposed for another budget.
 
     The study says so first; `config.toml` repeats it for people.
     """
     if budget != study.requested:
-        begin_segment(study, budget, space)
-    config = read_run_config(folder)
+        begin_segment(study, budget, prepared.subject.discovery.space)
     segments = tuple(segment.to_json() for segment in study.segments)
-    text = run_config_to_toml(config.model_copy(update={"segments": segments}))
+    text = run_config_to_toml(prepared.config.model_copy(update={"segments": segments}))
     with writing(folder / CONFIG):
         write_text(folder / CONFIG, text)
 

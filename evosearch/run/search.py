@@ -106,7 +106,7 @@ class Run:
             if budget.latency is not None:
                 prepared.require_device()
             if request is not None:  # last: what is refused changes nothing
-                change_budget(folder, study, budget, prepared.subject.discovery.space)
+                change_budget(folder, study, budget, prepared)
             changes = warn_of_changes(folder, prepared.config.search.threads)
             run = cls(folder, prepared, study, lock)
             run._log.event("resume", trials=len(study.trials))

@@ -12,9 +12,9 @@ from evosearch.evaluation.distillation import (
     FinetuneConfig,
     distil,
     distil_blindly,
-    distillation_loss,
 )
 from evosearch.evaluation.models import digits_resnet
+from evosearch.evaluation.objective import distillation_loss
 from evosearch.evaluation.scoring import score
 from evosearch.evaluation.training import TrainConfig, train_base
 from evosearch.evaluation.weights import weights_digest
@@ -240,9 +240,10 @@ def test_the_search_split_chooses_and_nothing_else(teacher, student, few):
         distil(teacher, student, train, train, QUICK, 0)
 
 
-def test_distilling_blindly_keeps_the_last_epoch(teacher, few, monkeypatch):
+@pytest.mark.parametrize("attention", [0.0, 1.0])
+def test_distilling_blindly_keeps_the_last_epoch(teacher, few, monkeypatch, attention):
     """Also where it is the worse one, and without a look at the search split."""
-    config = QUICK.model_copy(update={"lr": 1.0, "attention": 0.0})
+    config = QUICK.model_copy(update={"lr": 1.0, "attention": attention})
     student, other, digests = copy.deepcopy(teacher), copy.deepcopy(teacher), []
     done = distil(
         teacher, other, *few, config, 3, on_epoch=lambda _: digests.append(weights_digest(other))

@@ -11,9 +11,10 @@ from torch import nn
 
 from evosearch.errors import EvaluationError, InputError
 from evosearch.evaluation import data, testing
-from evosearch.evaluation.distillation import FinetuneConfig, distil, distillation_loss
+from evosearch.evaluation.distillation import FinetuneConfig, distil
 from evosearch.evaluation.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.evaluation.models import digits_resnet
+from evosearch.evaluation.objective import distillation_loss
 from evosearch.evaluation.scoring import image_scores, score
 from evosearch.evaluation.task import CLASSIFICATION, Task, TaskConfig, load_task, main_output
 from evosearch.evaluation.training import TrainConfig, train_base
