@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from evosearch.cost import BudgetRequest
 from evosearch.errors import InputError
-from evosearch.front import ParetoFront
 from evosearch.report.rows import trial_rows
 from evosearch.run.planning import Plan, pick_plan
 from evosearch.run.rivals import rival_studies
-from evosearch.study import Study
-from evosearch.trial import Trial
+from evosearch.space.budget import BudgetRequest
+from evosearch.study.front import ParetoFront
+from evosearch.study.study import Study
+from evosearch.study.trial import Trial
 
 if TYPE_CHECKING:
-    from evosearch.artifact import Artifact
-    from evosearch.evaluation.training import OnEpoch
+    from evosearch.export.artifact import Artifact
     from evosearch.run.finetuning import Finetuned
-    from evosearch.run.search import Run as Search
+    from evosearch.run.session import Run as Search
+    from evosearch.training.trainer import OnEpoch
 
 
 @final
@@ -83,7 +83,7 @@ def load_artifact(folder: str | Path) -> "Artifact":
     Raises:
         InputError: the folder holds none.
     """
-    from evosearch.artifact import Artifact
+    from evosearch.export.artifact import Artifact
 
     return Artifact.open(Path(folder))
 
@@ -175,7 +175,7 @@ def resume(
     Raises:
         InputError: the folder holds no run, or the budget is at fault.
     """
-    from evosearch.run.search import Run as Search
+    from evosearch.run.session import Run as Search
 
     request = BudgetRequest(
         flops=flops, params=params, latency=latency, accuracy_drop=accuracy_drop
@@ -232,9 +232,9 @@ def begin(
         InputError: something that was given is at fault.
     """
     from evosearch.config import validated
-    from evosearch.evaluation.spacefile import load_space_file
-    from evosearch.run.search import Run as Search
-    from evosearch.runconfig import SearchConfig
+    from evosearch.run.config import SearchConfig
+    from evosearch.run.session import Run as Search
+    from evosearch.run.spacefile import load_space_file
 
     if request is None or not _asks(request):
         raise InputError(
@@ -264,8 +264,8 @@ def _searched(
     workers: int | None,
     on_trial: Callable[[Trial], None],
 ) -> Run:
-    from evosearch.run.baselining import search_baselines
-    from evosearch.run.loop import Limits, Outcome
+    from evosearch.run.baselines import search_baselines
+    from evosearch.search.loop import Limits, Outcome
 
     try:
         if workers is not None:

@@ -29,24 +29,24 @@ import torch
 import torchvision
 from scipy.stats import kendalltau
 
-from evosearch.cost import Budget, BudgetRequest
-from evosearch.evaluation.base import Subject, load_subject
-from evosearch.evaluation.data import SearchSplit
-from evosearch.evaluation.evaluator import EvaluatorConfig, MaskEvaluator
-from evosearch.evaluation.scoring import score
-from evosearch.evaluation.spacefile import load_space_file
+from evosearch.criteria import CRITERIA, criterion_class, score_channels
+from evosearch.criteria.activations import OnActivations
+from evosearch.criteria.base import Batches, Needs, Scores
+from evosearch.criteria.network import Network
+from evosearch.data.splits import SearchSplit
 from evosearch.report.table import reference_point
-from evosearch.run.loop import Limits
-from evosearch.run.search import Run
-from evosearch.runconfig import SearchConfig
+from evosearch.run.config import SearchConfig
+from evosearch.run.session import Run
+from evosearch.run.spacefile import load_space_file
+from evosearch.run.subject import Subject, load_subject
+from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.search.loop import Limits
 from evosearch.seeding import Stream, generator
+from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.strategies.baselines import global_mask, uniform_mask
 from evosearch.surgery.compaction import compact
-from evosearch.surgery.criteria import CRITERIA, criterion_class, score_channels
-from evosearch.surgery.criteria.activations import OnActivations
-from evosearch.surgery.criteria.base import Batches, Needs, Scores
-from evosearch.surgery.criteria.network import Network
-from evosearch.surgery.tracing import trace
+from evosearch.surgery.tracing.export import trace
+from evosearch.tasks.scoring import score
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "cifar10_resnet20.toml"
 BATCH = 128

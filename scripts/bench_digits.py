@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from evosearch.cost import BudgetRequest
-from evosearch.evaluation.distillation import distil
-from evosearch.evaluation.spacefile import load_space_file
-from evosearch.evaluation.testing import TestReport
-from evosearch.run.loop import Limits
-from evosearch.run.search import Run
-from evosearch.runconfig import SearchConfig
+from evosearch.run.config import SearchConfig
+from evosearch.run.session import Run
+from evosearch.run.spacefile import load_space_file
+from evosearch.search.loop import Limits
+from evosearch.space.budget import BudgetRequest
 from evosearch.strategies.baselines import uniform_mask
+from evosearch.tasks.testing import TestReport
+from evosearch.training.distillation import distil
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "digits_resnet.toml"
 BUDGETS = ("50%", "25%")

@@ -26,20 +26,20 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import EvaluationError
-from evosearch.evaluation.distillation import distil
-from evosearch.evaluation.evaluator import EvaluatorConfig
-from evosearch.evaluation.scoring import score
-from evosearch.evaluation.spacefile import load_space_file
-from evosearch.mask import Mask
-from evosearch.parallel import OneByOne, Task, Workers
-from evosearch.run.loop import Limits
+from evosearch.run.config import SearchConfig
 from evosearch.run.reopening import RunEvaluator, reopen
-from evosearch.run.search import Run
-from evosearch.runconfig import SearchConfig
+from evosearch.run.session import Run
+from evosearch.run.spacefile import load_space_file
+from evosearch.search.evaluator import EvaluatorConfig
+from evosearch.search.loop import Limits
+from evosearch.search.parallel import OneByOne, Task, Workers
+from evosearch.space.budget import Budget, BudgetRequest
+from evosearch.space.mask import Mask
 from evosearch.strategies.baselines import random_mask
-from evosearch.study import Study
+from evosearch.study.study import Study
+from evosearch.tasks.scoring import score
+from evosearch.training.distillation import distil
 from naiveloop import FIRST, Loop, Losses, Way, steps
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "cifar10_resnet20.toml"

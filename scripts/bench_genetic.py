@@ -26,17 +26,17 @@ import numpy as np
 import optuna
 import torch
 
-from evosearch.cost import BudgetRequest
-from evosearch.evaluation.spacefile import load_space_file
 from evosearch.report.table import reference_point
-from evosearch.run.baselining import full_evaluations, search_baselines
+from evosearch.run.baselines import full_evaluations, search_baselines
+from evosearch.run.config import SearchConfig
 from evosearch.run.finetuning import measure_at
-from evosearch.run.loop import Limits
 from evosearch.run.planning import plan_at
 from evosearch.run.rivals import rival_studies
-from evosearch.run.search import Run
-from evosearch.runconfig import SearchConfig
+from evosearch.run.session import Run
+from evosearch.run.spacefile import load_space_file
+from evosearch.search.loop import Limits
 from evosearch.seeding import Stream, integer
+from evosearch.space.budget import BudgetRequest
 from evosearch.strategies.two_step import TwoStep
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "digits_resnet.toml"

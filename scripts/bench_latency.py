@@ -15,16 +15,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import evosearch
-from evosearch.certificate import Certificate
-from evosearch.latency.certifying import SECONDS
+from evosearch.aims.certifying import SECONDS
 from evosearch.latency.meter import Meter
+from evosearch.latency.model import Timing
 from evosearch.latency.profile import profile_space
 from evosearch.latency.timing import compare
-from evosearch.latencymodel import Timing
 from evosearch.run.reopening import reopen_meter
 from evosearch.run.timedfront import timed_front
-from evosearch.study import Study
-from evosearch.trial import Trial
+from evosearch.study.certificate import Certificate
+from evosearch.study.study import Study
+from evosearch.study.trial import Trial
 
 DIGITS = Path(__file__).parents[1] / "search_spaces" / "digits_resnet.toml"
 CONDITIONS = (("eager", 1), ("eager", 64), ("onnxruntime", 1))
@@ -69,7 +69,7 @@ def predictions(spaces: list[Path]) -> None:
 def searched(space: Path, folder: Path, trials: int, **budget: str) -> Path:
     if not folder.exists():
         from evosearch.api import begin
-        from evosearch.cost import BudgetRequest
+        from evosearch.space.budget import BudgetRequest
 
         conditions = {"runtime": "eager", "batch": BATCH}
         run = begin(space, BudgetRequest(**budget), settings={"latency": conditions}, out=folder)

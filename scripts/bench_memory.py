@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torchvision.models import resnet50
 
-from evosearch.cost import BudgetRequest
-from evosearch.evaluation.models import torch_seeded
-from evosearch.evaluation.spacefile import SpaceFile, load_space_file
-from evosearch.evaluation.weights import save_weights
-from evosearch.run.loop import Limits
-from evosearch.run.search import Run
-from evosearch.runconfig import SearchConfig
+from evosearch.models.build import torch_seeded
+from evosearch.models.weights import save_weights
+from evosearch.run.config import SearchConfig
+from evosearch.run.session import Run
+from evosearch.run.spacefile import SpaceFile, load_space_file
+from evosearch.search.loop import Limits
+from evosearch.space.budget import BudgetRequest
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "resnet50.toml"
 

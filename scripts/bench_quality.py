@@ -21,7 +21,7 @@ import optuna
 import torch
 
 from evosearch.errors import EvosearchError, InputError, unknown_name
-from evosearch.evaluation.spacefile import load_space_file
+from evosearch.run.spacefile import load_space_file
 from quality.bench import Bench
 from quality.methods import BASE, METHODS, UNTUNED
 from quality.page import headline, write_page

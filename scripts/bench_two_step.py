@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from evosearch.cost import Bound, Budget
-from evosearch.costform import CostTerm, Monomial
-from evosearch.knowledge import Knowledge, SensitivityCurve
-from evosearch.mask import ChannelGroup
-from evosearch.space import SearchSpace
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.costform import CostTerm, Monomial
+from evosearch.space.knowledge import Knowledge, SensitivityCurve
+from evosearch.space.mask import ChannelGroup
+from evosearch.space.space import SearchSpace
 from evosearch.strategies.genetic import Genetic, NsgaConfig
 from evosearch.strategies.two_step import child_errors, quadratic_errors
-from evosearch.trial import Evaluation, Proposal, Trial, TrialState
+from evosearch.study.trial import Evaluation, Proposal, Trial, TrialState
 
 CHANNELS, MASKS, CHILDREN, FLIPS = 512, 10_000, 100_000, 2
 GROUPS, PER_GROUP, POPULATION = 20, 250, 100

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from evosearch.evaluation.base import Subject
-from evosearch.evaluation.data import Split
-from evosearch.evaluation.precision import (
+from evosearch.data.splits import Split
+from evosearch.models.precision import (
     Precision,
     channels_last,
     computing_in,
     images_last,
     resolve_precision,
 )
-from evosearch.evaluation.recalibration import recalibrate
-from evosearch.mask import Mask
+from evosearch.refit.folding import fold_batchnorms
+from evosearch.refit.norms import recalibrate
+from evosearch.run.subject import Subject
+from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact
-from evosearch.surgery.folding import fold_batchnorms
 
 Losses = NDArray[np.float64]
 FIRST = 192

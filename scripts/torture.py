@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import optuna.storages.journal._file as journal
 
-from evosearch.parallel import OneByOne, Workers
-from evosearch.run.loop import Limits, search
-from evosearch.run.scorestore import ScoreStore
-from evosearch.study import STUDY_FILE, Study
-from tests.run.test_search import SPACE, builder, header
+from evosearch.search.loop import Limits, search
+from evosearch.search.parallel import OneByOne, Workers
+from evosearch.study.scorestore import ScoreStore
+from evosearch.study.study import STUDY_FILE, Study
+from tests.run.test_session import SPACE, builder, header
 from tests.test_cli import QUICK
 from tests.toys import ToyEvaluator, Toys, comparable
 

@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 
 import evosearch
 from evosearch.errors import InputError
-from evosearch.trial import TrialState
+from evosearch.study.trial import TrialState
 from tests.report.toyrun import toy_run
 from tests.test_cli import QUICK
 

@@ -12,7 +12,7 @@ from evosearch.cli import main
 
 QUICK = """
 [model]
-build = "evosearch.evaluation.models:digits_resnet"
+build = "evosearch.models.build:digits_resnet"
 input = [1, 8, 8]
 [model.kwargs]
 width = 8
@@ -207,7 +207,7 @@ def test_a_space_is_written_searched_and_refused_when_the_model_changed(
     tmp_path: Path, run: InProcess
 ) -> None:
     (tmp_path / "net.py").write_text(
-        "from evosearch.evaluation.models import digits_resnet\n"
+        "from evosearch.models.build import digits_resnet\n"
         "def make(): return digits_resnet(width=WIDTH)\nWIDTH = 4\n"
     )
     made = run("space", "new", "net.py:make", "--input", "1x8x8", "--out", "s.toml", cwd=tmp_path)
@@ -244,7 +244,7 @@ BAD_SPACES = {
         "none.safetensors",
     ),
     "untraceable": (
-        QUICK.replace("evosearch.evaluation.models:digits_resnet", "odd.py:Odd").replace(
+        QUICK.replace("evosearch.models.build:digits_resnet", "odd.py:Odd").replace(
             "[model.kwargs]\nwidth = 8", ""
         ),
         "cannot be traced",
@@ -319,10 +319,10 @@ def test_what_cannot_be_searched_is_refused_before_the_base_is_trained(
     run: InProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("evosearch.evaluation.base.train_base", None)
+    monkeypatch.setattr("evosearch.run.subject.train_base", None)
     text = QUICK.replace("epochs = 3", "epochs = 7")  # not in the cache
     if build is not None:
-        text = text.replace("evosearch.evaluation.models:digits_resnet", build)
+        text = text.replace("evosearch.models.build:digits_resnet", build)
         kwargs = "num_embeddings = 9\nembedding_dim = 8" if "Embedding" in build else ""
         text = text.replace("width = 8", kwargs)
     (place / "untrained.toml").write_text(text)

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from evosearch.cost import BudgetRequest
-from evosearch.evaluation.base import Subject, load_subject
-from evosearch.evaluation.distillation import FinetuneConfig
-from evosearch.evaluation.spacefile import SpaceFile, load_space_file
-from evosearch.run.loop import Limits
-from evosearch.run.measuring import make_evaluator
-from evosearch.run.search import Run
-from evosearch.runconfig import SearchConfig
+from evosearch.run.config import SearchConfig
+from evosearch.run.session import Run
+from evosearch.run.spacefile import SpaceFile, load_space_file
+from evosearch.run.subject import Subject, load_subject
+from evosearch.search.loop import Limits
+from evosearch.search.probes import make_evaluator
 from evosearch.seeding import Stream, generator
+from evosearch.space.budget import BudgetRequest
 from evosearch.strategies.genetic_layer import GeneticConfig, evaluate, evolve
 from evosearch.strategies.two_step import TwoStep
 from evosearch.surgery.compaction import compact, masked
+from evosearch.training.distillation import FinetuneConfig
 
 ROOT = Path(__file__).parent.parent
 SPACE = ROOT / "search_spaces" / "digits_resnet.toml"

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evosearch.cli import main
-from evosearch.study import Study
+from evosearch.study.study import Study
 from tests.test_cli import QUICK, evosearch
 
 SPACE = tomllib.loads(
@@ -263,7 +263,7 @@ WORDS = st.one_of(
     st.sampled_from([*PLACES, *COMMANDS, "--help", "--", "-", "-x"]),
     st.sampled_from(["-1", "0", "1", "2", "50%", "30%..60%", "knee", "best", "rates", "rate"]),
     st.sampled_from(["1x8x8", "8", "flops=50%", "params=80%", "nan", "inf", "flops", "random"]),
-    st.sampled_from(["torchvision:resnet", "no.module:f", "evosearch.evaluation.models:digits"]),
+    st.sampled_from(["torchvision:resnet", "no.module:f", "evosearch.models.build:digits"]),
     TEXT,
 )
 

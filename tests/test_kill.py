@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from evosearch.study import STUDY_FILE, Study
+from evosearch.study.study import STUDY_FILE, Study
 from tests.test_cli import QUICK, evosearch
 from tests.toys import comparable
 

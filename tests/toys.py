@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evosearch.costform import CostTerm, Monomial
 from evosearch.errors import EvaluationError
-from evosearch.knowledge import Knowledge, SensitivityCurve
-from evosearch.mask import ChannelGroup, Mask
-from evosearch.scores import ImageScores
-from evosearch.space import SearchSpace
-from evosearch.trial import Evaluation, Trial
+from evosearch.space.costform import CostTerm, Monomial
+from evosearch.space.knowledge import Knowledge, SensitivityCurve
+from evosearch.space.mask import ChannelGroup, Mask
+from evosearch.space.space import SearchSpace
+from evosearch.study.scores import ImageScores
+from evosearch.study.trial import Evaluation, Trial
 
 SIZES = {"stem": 6, "stream": 8, "inner": 12}
 

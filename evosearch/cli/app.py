@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from evosearch.cost import BudgetRequest
+from evosearch.space.budget import BudgetRequest
 
 app = typer.Typer(
     help="Channel selection for CNN pruning as combinatorial search.",

@@ -51,9 +51,9 @@ def export(
     ] = False,
 ) -> None:
     """Copy an artifact with a loader that needs torch and safetensors only, or convert it."""
-    from evosearch.artifact import Artifact
-    from evosearch.exporting import FILES, export_network
-    from evosearch.exporting import verify as verify_export
+    from evosearch.export.artifact import Artifact
+    from evosearch.export.formats import FILES, export_network
+    from evosearch.export.formats import verify as verify_export
 
     if verify:
         difference, largest = verify_export(artifact)

@@ -9,7 +9,7 @@ import typer
 from evosearch.cli.app import JsonOption, RunArgument, SizeOption, app, messages, output
 from evosearch.errors import InputError, unknown_name
 from evosearch.report.progress import stages
-from evosearch.trial import Objective
+from evosearch.study.trial import Objective
 
 
 @app.command()
@@ -101,7 +101,7 @@ def compare(
 def _show_plan(run: Path, at: str, evaluate: bool, as_json: bool) -> None:
     from evosearch.report.plans import plan_json, plan_table
     from evosearch.run.planning import pick_plan
-    from evosearch.study import Study
+    from evosearch.study.study import Study
 
     study = Study.open(run)
     if evaluate:

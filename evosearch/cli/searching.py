@@ -24,8 +24,8 @@ from evosearch.cli.app import (
     messages,
     output,
 )
-from evosearch.parallel import require_cluster
 from evosearch.report.progress import epoch_lines, search_with_progress, stages
+from evosearch.search.parallel import require_cluster
 
 
 @app.command()
@@ -92,7 +92,7 @@ def resume(
     cluster: ClusterOption = None,
 ) -> None:
     """Go on with a search that was stopped or killed, or with another budget."""
-    from evosearch.run.search import Run
+    from evosearch.run.session import Run
 
     request = budget_request(flops, params, latency, accuracy_drop)
     with stages(messages) as on_stage:

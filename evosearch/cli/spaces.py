@@ -25,10 +25,10 @@ app.add_typer(spaces, name="space")
 @app.command()
 def inspect(space: SpaceArgument, as_json: JsonOption = False) -> None:
     """Channel groups, their proof, what is frozen and why, and what the network costs."""
-    from evosearch.evaluation.base import discover_space
-    from evosearch.evaluation.models import build_model
-    from evosearch.evaluation.spacefile import load_space_file
+    from evosearch.models.build import build_model
     from evosearch.report.inspection import discovery_json, print_discovery
+    from evosearch.run.spacefile import load_space_file
+    from evosearch.run.subject import discover_space
 
     file = load_space_file(space)
     with stages(messages) as on_stage:
@@ -76,7 +76,7 @@ def space_new(
     out: Annotated[Path, typer.Option(help="Space file to write.")],
 ) -> None:
     """Trace and prove a model, and write a space file for it to be reviewed."""
-    from evosearch.evaluation.newspace import write_space
+    from evosearch.run.newspace import write_space
 
     with stages(messages) as on_stage:
         on_stage("tracing and proving")
@@ -92,14 +92,14 @@ def space_new(
 def train(space: SpaceArgument) -> None:
     """Train the base network where the space names no weights; the result is cached."""
     from evosearch.config import validated
-    from evosearch.evaluation.base import base_network, cached_weights
-    from evosearch.evaluation.data import load_search_data
-    from evosearch.evaluation.scoring import score
-    from evosearch.evaluation.spacefile import load_space_file
-    from evosearch.evaluation.task import load_task
+    from evosearch.data.splits import load_search_data
     from evosearch.machine import torch_threads
     from evosearch.report.table import percent
-    from evosearch.runconfig import SearchConfig
+    from evosearch.run.config import SearchConfig
+    from evosearch.run.spacefile import load_space_file
+    from evosearch.run.subject import base_network, cached_weights
+    from evosearch.tasks.scoring import score
+    from evosearch.tasks.task import load_task
 
     file = load_space_file(space)
     if file.model.weights is not None:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from evosearch.costform import CostTerm, LatencyTerm, Monomial
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.costform import CostTerm, LatencyTerm, Monomial
+from evosearch.space.space import SearchSpace, Widths
 
 OVERHEAD = "overhead"
 BASE_WEIGHT = 5.0

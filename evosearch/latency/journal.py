@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from evosearch.files import writing
-from evosearch.latencymodel import Timing
+from evosearch.latency.model import Timing
 
 
 @final

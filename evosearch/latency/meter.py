@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.errors import InputError
-from evosearch.evaluation.models import ModelConfig
+from evosearch.latency.model import Conditions, LatencyConfig, Timing
 from evosearch.latency.runtimes import RUNTIMES, require_runtime, runtime_versions
 from evosearch.latency.timing import Runner, Stopwatch, compare, torch_stopwatch
-from evosearch.latencymodel import Conditions, LatencyConfig, Timing
 from evosearch.machine import device_name
-from evosearch.mask import Mask
+from evosearch.models.build import ModelConfig
 from evosearch.seeding import Stream, integer
+from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery
 

@@ -11,21 +11,21 @@ import numpy as np
 from torch import nn
 
 from evosearch.config import validated
-from evosearch.evaluation.base import discover_space
-from evosearch.evaluation.models import build_model
-from evosearch.evaluation.paths import cache_folder
-from evosearch.evaluation.spacefile import load_space_file
+from evosearch.data.paths import cache_folder
 from evosearch.files import writing
 from evosearch.latency.fitting import fit_latency, predict
 from evosearch.latency.journal import Journal
 from evosearch.latency.meter import Meter
+from evosearch.latency.model import LatencyConfig, LatencyModel, Timing, stepped
 from evosearch.latency.runtimes import require_runtime
 from evosearch.latency.steps import find_steps
-from evosearch.latencymodel import LatencyConfig, LatencyModel, Timing, stepped
 from evosearch.machine import resolve_device, torch_threads
-from evosearch.runconfig import SearchConfig
+from evosearch.models.build import build_model
+from evosearch.run.config import SearchConfig
+from evosearch.run.spacefile import load_space_file
+from evosearch.run.subject import discover_space
 from evosearch.seeding import Stream, generator
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.surgery.discovery import Discovery
 
 FITTED, VALIDATED = 40, 20

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.errors import InputError, unknown_name
-from evosearch.exporting import require_packages, write_onnx
+from evosearch.export.formats import require_packages, write_onnx
 from evosearch.latency.timing import Runner
 
 Prepare = Callable[[nn.Module, Tensor, int], Runner]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from evosearch.latencymodel import Timing
+from evosearch.latency.model import Timing
 from evosearch.machine import torch_threads
 
 Runner = Callable[[], object]

@@ -9,15 +9,15 @@ from typing import Any, final
 from rich.console import Group, RenderableType
 
 from evosearch.errors import InputError
-from evosearch.front import ParetoFront
 from evosearch.report.table import (
     measure_cells,
     plain_table,
     reference_point,
     trial_json,
 )
-from evosearch.study import Study
-from evosearch.trial import Objective, Trial
+from evosearch.study.front import ParetoFront
+from evosearch.study.study import Study
+from evosearch.study.trial import Objective, Trial
 
 SAME = 1e-3
 """Largest relative difference of two base losses that rounding on other devices explains."""

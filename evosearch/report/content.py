@@ -9,14 +9,14 @@ from typing import Any
 import moocore
 import numpy as np
 
-from evosearch.front import ParetoFront
 from evosearch.report.artifacts import artifact_cards
 from evosearch.report.pareto import ParetoView
 from evosearch.report.table import measures_json, reference_point
-from evosearch.run.trust import MISLEADING
-from evosearch.space import SearchSpace
-from evosearch.study import Study
-from evosearch.trial import Trial
+from evosearch.space.space import SearchSpace
+from evosearch.study.front import ParetoFront
+from evosearch.study.study import Study
+from evosearch.study.trial import Trial
+from evosearch.study.trust import MISLEADING
 
 CONFIG, ENVIRONMENT, PROOF = "config.toml", "environment.json", "proof.json"
 

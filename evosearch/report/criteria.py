@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from evosearch.surgery.criteria import CRITERIA
+from evosearch.criteria import CRITERIA
 
 
 def criteria_table() -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from evosearch.study import STUDY_FILE
+from evosearch.study.study import STUDY_FILE
 
 LOCK = "lock"
 SECONDS = 1.0

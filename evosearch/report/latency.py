@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from evosearch.cost import format_time
-from evosearch.latencymodel import LatencyModel
+from evosearch.latency.model import LatencyModel
 from evosearch.report.plot import save_figure
 from evosearch.report.table import percent, plain_table, size_cell
-from evosearch.space import SearchSpace
+from evosearch.space.budget import format_time
+from evosearch.space.space import SearchSpace
 
 LOUD = 0.1
 """Noise over which a profile says little."""

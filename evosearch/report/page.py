@@ -13,7 +13,7 @@ from evosearch.errors import InputError
 from evosearch.files import write_text
 from evosearch.report.content import page_json
 from evosearch.report.pareto import ParetoView
-from evosearch.trial import Objective
+from evosearch.study.trial import Objective
 
 ASSETS = files("evosearch.report") / "assets"
 

@@ -9,16 +9,16 @@ from typing import Any, final
 from rich.console import Group, RenderableType
 
 from evosearch.errors import InputError
-from evosearch.front import ParetoFront
 from evosearch.report.artifacts import artifact_cards, distilled
 from evosearch.report.table import FrontNotes, front_json, front_table, rivals_table
 from evosearch.report.ties import above_base, tied_members
 from evosearch.report.trust import trust_advice, trust_json, trust_table
 from evosearch.run.rivals import rival_studies
-from evosearch.space import SearchSpace
-from evosearch.spacetext import load_space
-from evosearch.study import Study
-from evosearch.trial import Objective, TrialState
+from evosearch.space.space import SearchSpace
+from evosearch.space.text import load_space
+from evosearch.study.front import ParetoFront
+from evosearch.study.study import Study
+from evosearch.study.trial import Objective, TrialState
 
 SPACE = "space.toml"
 

@@ -14,7 +14,7 @@ from evosearch.report.table import (
     sizes_json,
 )
 from evosearch.run.planning import Plan
-from evosearch.study import Study
+from evosearch.study.study import Study
 
 
 def plan_table(study: Study, plan: Plan) -> Table:

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evosearch.errors import InputError
-from evosearch.front import ParetoFront
-from evosearch.study import Study
-from evosearch.trial import Evaluation, Objective, Trial
+from evosearch.study.front import ParetoFront
+from evosearch.study.study import Study
+from evosearch.study.trial import Evaluation, Objective, Trial
 
 _LABELS = {
     Objective.MACS: "FLOPs, % of the base network",

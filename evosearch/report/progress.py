@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from evosearch.run.rivals import NAMES
-from evosearch.trial import Rung, Trial
+from evosearch.study.trial import Rung, Trial
 
 if TYPE_CHECKING:
-    from evosearch.evaluation.training import EpochRecord
-    from evosearch.run.search import Run
+    from evosearch.run.session import Run
+    from evosearch.training.trainer import EpochRecord
 
 
 def search_with_progress(
@@ -44,8 +44,8 @@ def search_with_progress(
     Raises:
         KeyboardInterrupt: the search was stopped; the run is whole and says how to go on.
     """
-    from evosearch.run.baselining import full_evaluations, search_baselines
-    from evosearch.run.loop import Limits, Outcome
+    from evosearch.run.baselines import full_evaluations, search_baselines
+    from evosearch.search.loop import Limits, Outcome
 
     stopping = False
 

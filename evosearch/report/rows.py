@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from evosearch.study import Study
-from evosearch.trial import Trial
+from evosearch.study.study import Study
+from evosearch.study.trial import Trial
 
 MEASURES = ("loss", "loss_se", "accuracy", "accuracy_se")
 

@@ -7,11 +7,11 @@ from typing import Any, final
 from rich import box
 from rich.table import Table
 
-from evosearch.cost import Cost, format_count
-from evosearch.front import ParetoFront
-from evosearch.scores import Difference
-from evosearch.study import Study
-from evosearch.trial import Evaluation, Trial, TrialState
+from evosearch.space.budget import Cost, format_count
+from evosearch.study.front import ParetoFront
+from evosearch.study.scores import Difference
+from evosearch.study.study import Study
+from evosearch.study.trial import Evaluation, Trial, TrialState
 
 
 @final

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from evosearch.mask import Mask
-from evosearch.run.scorestore import SCORES, ScoreStore
-from evosearch.scores import Difference, ImageScores
-from evosearch.study import Study
-from evosearch.trial import Trial
+from evosearch.space.mask import Mask
+from evosearch.study.scores import Difference, ImageScores
+from evosearch.study.scorestore import SCORES, ScoreStore
+from evosearch.study.study import Study
+from evosearch.study.trial import Trial
 
 
 def tied_members(folder: Path, members: Sequence[Trial]) -> dict[int, list[int]]:

@@ -6,9 +6,9 @@ from typing import Any
 from rich.table import Table
 
 from evosearch.report.table import plain_table
-from evosearch.run.trust import MISLEADING, RungReport, rung_reports
-from evosearch.study import Study
-from evosearch.trial import Rung
+from evosearch.study.study import Study
+from evosearch.study.trial import Rung
+from evosearch.study.trust import MISLEADING, RungReport, rung_reports
 
 _SETTINGS = {
     Rung.TWO_STEP: "round_size",

@@ -9,21 +9,15 @@ from typing import Any
 
 import torch
 
-from evosearch.artifact import Artifact
-from evosearch.card import NamedNetwork
-from evosearch.certificate import Certificate
-from evosearch.cost import Budget
 from evosearch.errors import InputError
-from evosearch.evaluation.distillation import Distillation, FinetuneConfig, distil
-from evosearch.evaluation.scoring import score
-from evosearch.evaluation.testing import TestReport
-from evosearch.evaluation.training import OnEpoch
+from evosearch.export.artifact import Artifact
+from evosearch.export.card import NamedNetwork
 from evosearch.files import RunLock
 from evosearch.latency.meter import SECONDS
 from evosearch.machine import environment, torch_threads, warn_of_changes
+from evosearch.run.config import read_run_config
 from evosearch.run.freshtiming import time_fresh
 from evosearch.run.log import RunLog
-from evosearch.run.measuring import OnStage
 from evosearch.run.planning import (
     Plan,
     decoded_plan,
@@ -34,9 +28,15 @@ from evosearch.run.planning import (
 )
 from evosearch.run.preparation import Prepared
 from evosearch.run.reopening import reopen
-from evosearch.runconfig import read_run_config
+from evosearch.search.probes import OnStage
+from evosearch.space.budget import Budget
 from evosearch.strategies.baselines import uniform_mask
-from evosearch.study import Study
+from evosearch.study.certificate import Certificate
+from evosearch.study.study import Study
+from evosearch.tasks.scoring import score
+from evosearch.tasks.testing import TestReport
+from evosearch.training.distillation import Distillation, FinetuneConfig, distil
+from evosearch.training.trainer import OnEpoch
 
 TEST_LEDGER = "test.json"
 ARTIFACTS = "artifacts"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import final
 
 from evosearch.files import writing
-from evosearch.trial import Trial
+from evosearch.study.trial import Trial
 
 LOG = "run.log"
 LOGGER = "evosearch"

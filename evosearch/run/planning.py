@@ -12,18 +12,18 @@ from typing import Any, final
 
 import numpy as np
 
-from evosearch.certificate import Certificate
-from evosearch.cost import Budget, BudgetRequest, Cost
 from evosearch.errors import InputError, unknown_name
 from evosearch.files import write_json, writing
-from evosearch.knowledge import Knowledge
-from evosearch.mask import Mask
-from evosearch.records import evaluation_from_json, evaluation_to_json
-from evosearch.space import SearchSpace
-from evosearch.spacetext import load_space
+from evosearch.space.budget import Budget, BudgetRequest, Cost
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace
+from evosearch.space.text import load_space
 from evosearch.strategies.learned import LossModel
-from evosearch.study import Study
-from evosearch.trial import Evaluation, Objective, Trial
+from evosearch.study.certificate import Certificate
+from evosearch.study.records import evaluation_from_json, evaluation_to_json
+from evosearch.study.study import Study
+from evosearch.study.trial import Evaluation, Objective, Trial
 
 PICKS = ("knee", "best", "smallest")
 PLANS = "plans.json"

@@ -6,28 +6,18 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evosearch.certificate import Check
-from evosearch.cost import Bound, Budget, BudgetRequest
+from evosearch.aims.controller import corrected_aim, next_aim
+from evosearch.criteria import criterion_class
 from evosearch.errors import InputError
-from evosearch.evaluation.base import Subject, load_subject
-from evosearch.evaluation.evaluator import MaskEvaluator
-from evosearch.evaluation.precision import resolve_precision
-from evosearch.evaluation.spacefile import SpaceFile
-from evosearch.evaluation.training import OnEpoch
-from evosearch.evaluation.weights import save_weights
 from evosearch.files import StorageError, write_json, write_text, writing
-from evosearch.knowledge import Knowledge
 from evosearch.latency.meter import Meter
+from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import profile
 from evosearch.latency.runtimes import require_runtime
-from evosearch.latencymodel import LatencyModel
 from evosearch.machine import ENVIRONMENT, environment, resolve_device, torch_threads
-from evosearch.records import Header
-from evosearch.run.controller import corrected_aim, next_aim
-from evosearch.run.measuring import OnStage, criteria_of, make_evaluator, measure_references
-from evosearch.run.planning import KNOWLEDGE, SPACE
-from evosearch.run.scorestore import SCORES, ScoreStore
-from evosearch.runconfig import (
+from evosearch.models.precision import resolve_precision
+from evosearch.models.weights import save_weights
+from evosearch.run.config import (
     CONFIG,
     RunConfig,
     SearchConfig,
@@ -35,13 +25,23 @@ from evosearch.runconfig import (
     run_config_to_toml,
     settings_of,
 )
-from evosearch.scores import ImageScores
-from evosearch.space import SearchSpace
-from evosearch.spacetext import load_space, space_to_toml
+from evosearch.run.planning import KNOWLEDGE, SPACE
+from evosearch.run.spacefile import SpaceFile
+from evosearch.run.subject import Subject, load_subject
+from evosearch.search.evaluator import MaskEvaluator
+from evosearch.search.probes import OnStage, criteria_of, make_evaluator, measure_references
+from evosearch.space.budget import Bound, Budget, BudgetRequest
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.space import SearchSpace
+from evosearch.space.text import load_space, space_to_toml
 from evosearch.strategies import strategy_class
-from evosearch.study import Study
-from evosearch.surgery.criteria import criterion_class
-from evosearch.trial import Evaluation
+from evosearch.study.certificate import Check
+from evosearch.study.records import Header
+from evosearch.study.scores import ImageScores
+from evosearch.study.scorestore import SCORES, ScoreStore
+from evosearch.study.study import Study
+from evosearch.study.trial import Evaluation
+from evosearch.training.trainer import OnEpoch
 
 BASE, PROOF, LATENCY = "base.safetensors", "proof.json", "latency.json"
 

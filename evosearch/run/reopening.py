@@ -7,19 +7,19 @@ from uuid import uuid4
 import torch
 
 from evosearch.errors import InputError
-from evosearch.evaluation.base import Subject, load_subject
-from evosearch.evaluation.evaluator import MaskEvaluator
 from evosearch.files import writing
-from evosearch.knowledge import Knowledge
 from evosearch.latency.meter import Meter
-from evosearch.latencymodel import LatencyModel
+from evosearch.latency.model import LatencyModel
 from evosearch.machine import torch_threads
-from evosearch.records import Header
-from evosearch.run.measuring import OnStage, criteria_of, make_evaluator
+from evosearch.run.config import CONFIG, RunConfig, read_run_config, require_unchanged
 from evosearch.run.planning import KNOWLEDGE
 from evosearch.run.preparation import BASE, LATENCY, Prepared, make_meter, timed
-from evosearch.runconfig import CONFIG, RunConfig, read_run_config, require_unchanged
-from evosearch.study import Study
+from evosearch.run.subject import Subject, load_subject
+from evosearch.search.evaluator import MaskEvaluator
+from evosearch.search.probes import OnStage, criteria_of, make_evaluator
+from evosearch.space.knowledge import Knowledge
+from evosearch.study.records import Header
+from evosearch.study.study import Study
 
 
 def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:

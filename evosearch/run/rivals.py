@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evosearch.study import Study
+from evosearch.study.study import Study
 
 FOLDER = "baselines"
 NAMES = ("random", "uniform", "global")

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evosearch.cost import Cost
 from evosearch.files import RunLock
 from evosearch.latency.journal import Journal
 from evosearch.latency.meter import Meter
-from evosearch.latencymodel import Conditions, Timing
-from evosearch.mask import Mask
-from evosearch.run.measuring import OnStage
+from evosearch.latency.model import Conditions, Timing
 from evosearch.run.reopening import reopen_meter
-from evosearch.study import Study
-from evosearch.trial import Evaluation
+from evosearch.search.probes import OnStage
+from evosearch.space.budget import Cost
+from evosearch.space.mask import Mask
+from evosearch.study.study import Study
+from evosearch.study.trial import Evaluation
 
 TIMINGS = "timings.jsonl"
 

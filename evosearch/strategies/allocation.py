@@ -14,9 +14,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from evosearch.cost import Budget
-from evosearch.knowledge import Array
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.budget import Budget
+from evosearch.space.knowledge import Array
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.baselines import uniform_widths
 from evosearch.strategies.knapsack import knapsack
 from evosearch.strategies.two_step import ErrorCurve

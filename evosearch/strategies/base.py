@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from pydantic import BaseModel
 
-from evosearch.cost import Budget
-from evosearch.knowledge import Knowledge
-from evosearch.space import SearchSpace
-from evosearch.trial import Proposal, Rung, Trial
+from evosearch.space.budget import Budget
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.space import SearchSpace
+from evosearch.study.trial import Proposal, Rung, Trial
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evosearch.cost import Budget
-from evosearch.knowledge import Array
-from evosearch.mask import Mask
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.budget import Budget
+from evosearch.space.knowledge import Array
+from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace, Widths
 
 Scores = Mapping[str, Array]
 """Group name -> `(channels,)`, higher is kept, as in `Knowledge.scores`."""

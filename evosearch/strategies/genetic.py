@@ -14,10 +14,10 @@ from typing import Any, ClassVar, final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evosearch.cost import Budget, Cost
-from evosearch.knowledge import Array, Knowledge
 from evosearch.seeding import Stream, generator
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.budget import Budget, Cost
+from evosearch.space.knowledge import Array, Knowledge
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.base import RungPlan
 from evosearch.strategies.baselines import random_mask
 from evosearch.strategies.initial import InitialPlans, served_range
@@ -25,7 +25,7 @@ from evosearch.strategies.learned import LossModel, Weights
 from evosearch.strategies.population import Population, Rows
 from evosearch.strategies.selection import nsga2
 from evosearch.strategies.variation import OPERATORS, Variation
-from evosearch.trial import Objective, Proposal, Rung, Trial
+from evosearch.study.trial import Objective, Proposal, Rung, Trial
 
 ATTEMPTS = 8
 """Random masks drawn in search of one that was not tried."""

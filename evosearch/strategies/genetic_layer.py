@@ -18,8 +18,8 @@ from deap import base, tools
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from evosearch.knowledge import Array
-from evosearch.mask import Bits
+from evosearch.space.knowledge import Array
+from evosearch.space.mask import Bits
 from evosearch.strategies.two_step import flip_deltas
 
 

@@ -6,12 +6,12 @@ from typing import Any, final
 
 import numpy as np
 
-from evosearch.cost import Bound, Budget
 from evosearch.errors import unknown_name
-from evosearch.knowledge import Knowledge
-from evosearch.mask import Mask
 from evosearch.seeding import Stream, generator
-from evosearch.space import SearchSpace
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace
 from evosearch.strategies.baselines import global_mask, random_mask, uniform_widths
 from evosearch.strategies.learned import LossModel, Weights
 from evosearch.strategies.sensitivity import SensitivityRates

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from evosearch.knowledge import Array
+from evosearch.space.knowledge import Array
 
 Choices = NDArray[np.int64]
 

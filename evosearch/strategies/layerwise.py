@@ -11,16 +11,16 @@ from typing import Any, ClassVar, final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from evosearch.cost import Budget
 from evosearch.errors import InputError
-from evosearch.knowledge import Array, Knowledge
-from evosearch.mask import Bits, Mask
 from evosearch.seeding import Stream, generator
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.budget import Budget
+from evosearch.space.knowledge import Array, Knowledge
+from evosearch.space.mask import Bits, Mask
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.base import RungPlan, budget_positions, relative_losses
 from evosearch.strategies.genetic_layer import GeneticConfig, evolve
 from evosearch.strategies.sensitivity import SensitivityRates
-from evosearch.trial import Proposal, Trial
+from evosearch.study.trial import Proposal, Trial
 
 ATTEMPTS = 20
 """Mutations of the rates that are tried for a plan not proposed before."""

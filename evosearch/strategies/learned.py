@@ -15,16 +15,16 @@ from typing import final
 
 import numpy as np
 
-from evosearch.cost import Budget
-from evosearch.knowledge import Array, Knowledge
-from evosearch.mask import Bits, Mask
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.budget import Budget
+from evosearch.space.knowledge import Array, Knowledge
+from evosearch.space.mask import Bits, Mask
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.allocation import Allocator
 from evosearch.strategies.population import Layout
 from evosearch.strategies.regression import Posterior, posterior
 from evosearch.strategies.sensitivity import calibrated
 from evosearch.strategies.two_step import ErrorCurve, TwoStep
-from evosearch.trial import Trial
+from evosearch.study.trial import Trial
 
 TRUSTS = (0.0, 0.5, 1.0)
 """Values of a to choose from."""

@@ -7,9 +7,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from evosearch.knowledge import Array
-from evosearch.mask import Bits, Mask
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.knowledge import Array
+from evosearch.space.mask import Bits, Mask
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.two_step import TwoStep
 
 Rows = NDArray[np.int64]

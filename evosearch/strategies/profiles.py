@@ -10,12 +10,12 @@ from typing import ClassVar, final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evosearch.cost import Budget
 from evosearch.errors import unknown_name
-from evosearch.knowledge import Knowledge
-from evosearch.mask import Mask
 from evosearch.seeding import Stream, generator
-from evosearch.space import SearchSpace
+from evosearch.space.budget import Budget
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace
 from evosearch.strategies.base import RungPlan
 from evosearch.strategies.baselines import (
     Scores,
@@ -25,7 +25,7 @@ from evosearch.strategies.baselines import (
     triangular_mask,
     uniform_mask,
 )
-from evosearch.trial import Proposal, Trial
+from evosearch.study.trial import Proposal, Trial
 
 
 class BaselineConfig(BaseModel):

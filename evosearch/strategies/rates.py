@@ -25,18 +25,18 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from pydantic import BaseModel, ConfigDict, Field
 
-from evosearch.cost import Budget
-from evosearch.knowledge import Array, Knowledge
-from evosearch.mask import Mask
 from evosearch.seeding import Stream, generator, integer
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.budget import Budget
+from evosearch.space.knowledge import Array, Knowledge
+from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.allocation import Allocator
 from evosearch.strategies.base import RungPlan, budget_positions, relative_losses
 from evosearch.strategies.baselines import uniform_widths
 from evosearch.strategies.regression import sampled_weights
 from evosearch.strategies.sensitivity import calibrated
 from evosearch.strategies.two_step import ErrorCurve, TwoStep
-from evosearch.trial import Proposal, Trial
+from evosearch.study.trial import Proposal, Trial
 
 ATTEMPTS = 8
 """Asks for a plan that was not proposed before."""

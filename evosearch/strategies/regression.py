@@ -5,7 +5,7 @@ from typing import final
 
 import numpy as np
 
-from evosearch.knowledge import Array
+from evosearch.space.knowledge import Array
 
 
 @final

@@ -6,7 +6,7 @@ import numpy as np
 from deap import base, tools
 from numpy.typing import NDArray
 
-from evosearch.knowledge import Array
+from evosearch.space.knowledge import Array
 
 Indices = NDArray[np.int64]
 

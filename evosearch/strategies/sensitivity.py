@@ -6,10 +6,10 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from evosearch.cost import Budget
 from evosearch.errors import InputError
-from evosearch.knowledge import Array, SensitivityCurve
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.budget import Budget
+from evosearch.space.knowledge import Array, SensitivityCurve
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.two_step import ErrorCurve
 
 LEAST_INCREASE = 1e-4

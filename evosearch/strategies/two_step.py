@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evosearch.errors import InputError
-from evosearch.knowledge import Array
-from evosearch.mask import Bits, Mask
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.knowledge import Array
+from evosearch.space.mask import Bits, Mask
+from evosearch.space.space import SearchSpace, Widths
 
 CURVE_POINTS = 64
 """At most this many widths of a group get a point on its error curve."""

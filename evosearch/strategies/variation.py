@@ -12,8 +12,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from evosearch.knowledge import Array
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.knowledge import Array
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.population import Layout, Levels, Population, Rows, nearest_rows
 from evosearch.strategies.two_step import TwoStep, child_errors, flip_deltas
 

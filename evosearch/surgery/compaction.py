@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evosearch.mask import ChannelGroup, Mask
-from evosearch.surgery.walk import Layer
+from evosearch.space.mask import ChannelGroup, Mask
+from evosearch.surgery.tracing.walk import Layer
 
 Cut = Mapping[int, NDArray[np.int64]]
 """Dimension -> positions that go from one tensor, sorted."""

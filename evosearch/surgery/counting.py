@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from evosearch.costform import CostTerm, Monomial
 from evosearch.errors import TracingError
-from evosearch.mask import ChannelGroup
-from evosearch.surgery.modes import evaluating
-from evosearch.surgery.tracing import batch_size
-from evosearch.surgery.walk import Layer
+from evosearch.models.modes import evaluating
+from evosearch.space.costform import CostTerm, Monomial
+from evosearch.space.mask import ChannelGroup
+from evosearch.surgery.tracing.export import batch_size
+from evosearch.surgery.tracing.walk import Layer
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from evosearch.errors import InputError
-from evosearch.mask import ChannelGroup
-from evosearch.space import FrozenGroup, SearchSpace
+from evosearch.space.mask import ChannelGroup
+from evosearch.space.space import FrozenGroup, SearchSpace
 from evosearch.surgery.counting import cost_terms
 from evosearch.surgery.proof import Checker, GroupProof, prove
 from evosearch.surgery.readings import settle
-from evosearch.surgery.tracing import Export
-from evosearch.surgery.walk import Layer
+from evosearch.surgery.tracing.export import Export
+from evosearch.surgery.tracing.walk import Layer
 
 
 class WidthRules(BaseModel):

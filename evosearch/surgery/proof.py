@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from evosearch.mask import ChannelGroup, Mask, Member
+from evosearch.models.modes import training_structure
 from evosearch.seeding import Stream, generator, integer
-from evosearch.space import FrozenGroup
+from evosearch.space.mask import ChannelGroup, Mask, Member
+from evosearch.space.space import FrozenGroup
 from evosearch.surgery.compaction import compact, masked
-from evosearch.surgery.modes import training_structure
 from evosearch.surgery.randomizing import randomize
-from evosearch.surgery.tracing import Trace, failure
-from evosearch.surgery.walk import Layer
+from evosearch.surgery.tracing.export import Trace, failure
+from evosearch.surgery.tracing.walk import Layer
 
 TOLERANCE = 1e-9
 """Largest relative difference between the compacted and the masked network, in float64."""

@@ -18,11 +18,11 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from evosearch.mask import ChannelGroup
-from evosearch.space import FrozenGroup
+from evosearch.space.mask import ChannelGroup
+from evosearch.space.space import FrozenGroup
 from evosearch.surgery.proof import TOLERANCE, Checker
-from evosearch.surgery.tracing import Export, Reading, Trace
-from evosearch.surgery.walk import EVALUATION
+from evosearch.surgery.tracing.export import Export, Reading, Trace
+from evosearch.surgery.tracing.walk import EVALUATION
 
 Shape = tuple[int, ...]
 

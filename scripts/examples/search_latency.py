@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import evosearch
-from evosearch.certificate import Certificate
+from evosearch.study.certificate import Certificate
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "digits_resnet.toml"
 

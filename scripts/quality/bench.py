@@ -10,22 +10,22 @@ from typing import final
 from torch import nn
 
 from evosearch.config import validated
-from evosearch.cost import BudgetRequest
 from evosearch.errors import InputError
-from evosearch.evaluation.base import discover_space, load_subject
-from evosearch.evaluation.distillation import distil
-from evosearch.evaluation.evaluator import EvaluatorConfig, MaskEvaluator
-from evosearch.evaluation.scoring import score
-from evosearch.evaluation.spacefile import SpaceFile, load_space_file
-from evosearch.evaluation.testing import TestReport
 from evosearch.files import write_json
-from evosearch.mask import Mask
-from evosearch.run.baselining import full_evaluations
-from evosearch.run.loop import Limits
-from evosearch.run.search import Run
-from evosearch.runconfig import SearchConfig
+from evosearch.run.baselines import full_evaluations
+from evosearch.run.config import SearchConfig
+from evosearch.run.session import Run
+from evosearch.run.spacefile import SpaceFile, load_space_file
+from evosearch.run.subject import discover_space, load_subject
+from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.search.loop import Limits
+from evosearch.space.budget import BudgetRequest
+from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery
+from evosearch.tasks.scoring import score
+from evosearch.tasks.testing import TestReport
+from evosearch.training.distillation import distil
 from quality.methods import BASE, METHODS, OURS, RIVALS, TUNED
 from quality.results import Row
 from quality.rivals import TorchPruning

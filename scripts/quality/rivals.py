@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evosearch.errors import EvaluationError, InputError
-from evosearch.evaluation.base import Subject
-from evosearch.mask import Mask
+from evosearch.run.subject import Subject
 from evosearch.seeding import Stream, generator
-from evosearch.space import SearchSpace
+from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.counting import count_macs
 

@@ -6,12 +6,12 @@ from contextlib import closing
 from pathlib import Path
 from types import FrameType
 
-from evosearch.parallel import Workers
-from evosearch.run.loop import Limits, search
-from evosearch.run.scorestore import ScoreStore
-from evosearch.study import Study
+from evosearch.search.loop import Limits, search
+from evosearch.search.parallel import Workers
+from evosearch.study.scorestore import ScoreStore
+from evosearch.study.study import Study
 from tests.harm.slowtoys import SlowToys
-from tests.run.test_search import SPACE, builder, header
+from tests.run.test_session import SPACE, builder, header
 from tests.toys import ToyEvaluator
 
 

@@ -3,8 +3,8 @@
 import time
 from dataclasses import dataclass
 
-from evosearch.mask import Mask
-from evosearch.scores import ImageScores
+from evosearch.space.mask import Mask
+from evosearch.study.scores import ImageScores
 from tests.toys import ToyEvaluator
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from evosearch.errors import EvosearchError
-from evosearch.mask import Mask
-from evosearch.parallel import Task, carried_out
-from evosearch.run.loop import HOPELESS
-from evosearch.scores import ImageScores
-from evosearch.study import Study
-from evosearch.trial import TrialState
-from tests.run.test_search import SPACE, go
+from evosearch.search.loop import HOPELESS
+from evosearch.search.parallel import Task, carried_out
+from evosearch.space.mask import Mask
+from evosearch.study.scores import ImageScores
+from evosearch.study.study import Study
+from evosearch.study.trial import TrialState
+from tests.run.test_session import SPACE, go
 from tests.toys import ToyEvaluator, comparable
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from evosearch.errors import EvosearchError, InputError
 from evosearch.files import RunLock, StorageError
-from evosearch.run.scorestore import ScoreStore
-from evosearch.scores import ImageScores
-from evosearch.study import STUDY_FILE, Study
+from evosearch.study.scores import ImageScores
+from evosearch.study.scorestore import ScoreStore
+from evosearch.study.study import STUDY_FILE, Study
 from tests.harm.places import fill, read_only, tmpfs
-from tests.run.test_search import SPACE, go
+from tests.run.test_session import SPACE, go
 from tests.toys import ToyEvaluator, comparable
 
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from evosearch.evaluation import data
-from evosearch.evaluation.dataconfig import DataConfig
-from evosearch.evaluation.distillation import Distillation, FinetuneConfig, distil
-from evosearch.evaluation.models import digits_resnet
-from evosearch.evaluation.training import EpochRecord, TrainConfig, train_base
-from evosearch.evaluation.weights import weights_digest
+from evosearch.data import splits as data
+from evosearch.data.config import DataConfig
+from evosearch.models.build import digits_resnet
+from evosearch.models.weights import weights_digest
+from evosearch.training.distillation import Distillation, FinetuneConfig, distil
+from evosearch.training.trainer import EpochRecord, TrainConfig, train_base
 from tests.test_cli import QUICK, evosearch
 
 CONFIG = FinetuneConfig(epochs=4, batch_size=32, attention=1.0, optimizer="muon")

@@ -14,16 +14,16 @@ import torch
 from torch import nn
 
 import evosearch
-from evosearch.artifact import Artifact
 from evosearch.errors import InputError
-from evosearch.evaluation.checkpoint import Checkpoint
-from evosearch.evaluation.models import digits_resnet
-from evosearch.evaluation.weights import load_weights
-from evosearch.knowledge import Knowledge
-from evosearch.run.scorestore import ScoreStore
-from evosearch.study import STUDY_FILE, Study
-from tests.run.test_search import SPACE
-from tests.test_artifact import saved
+from evosearch.export.artifact import Artifact
+from evosearch.models.build import digits_resnet
+from evosearch.models.weights import load_weights
+from evosearch.space.knowledge import Knowledge
+from evosearch.study.scorestore import ScoreStore
+from evosearch.study.study import STUDY_FILE, Study
+from evosearch.training.checkpoint import Checkpoint
+from tests.export.test_artifact import saved
+from tests.run.test_session import SPACE
 
 
 class Payload:

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from evosearch.study import Study
-from tests.run.test_search import go
+from evosearch.study.study import Study
+from tests.run.test_session import go
 from tests.toys import comparable
 
 ROOT = Path(__file__).parent.parent.parent

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from evosearch.files import RunLock
-from evosearch.knowledge import Knowledge
-from evosearch.study import STUDY_FILE, Study
+from evosearch.space.knowledge import Knowledge
+from evosearch.study.study import STUDY_FILE, Study
 from tests.harm.places import fill, read_only, tmpfs
 from tests.test_cli import QUICK, InProcess, evosearch
 from tests.toys import comparable

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evosearch.evaluation.models import ModelConfig
 from evosearch.latency.meter import Meter
+from evosearch.latency.model import LatencyConfig
 from evosearch.latency.runtimes import RUNTIMES
-from evosearch.latencymodel import LatencyConfig
+from evosearch.models.build import ModelConfig
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 
 OVERHEAD, PER_MAC, PER_OUTPUT = 50e-6, 1e-9, 4e-9

@@ -6,8 +6,8 @@ import pytest
 
 from evosearch.errors import InputError
 from evosearch.latency import profile as profiling
+from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import layer_kinds, profile, profile_space, random_widths
-from evosearch.latencymodel import LatencyModel
 from tests.latency.fakes import FakeStopwatch, fake_meter
 
 ROOT = Path(__file__).parents[2]

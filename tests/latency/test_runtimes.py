@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from evosearch.evaluation.models import digits_resnet
 from evosearch.latency.runtimes import RUNTIMES
+from evosearch.models.build import digits_resnet
 from tests.surgery.networks import randomized
 
 

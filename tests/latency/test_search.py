@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from evosearch.certificate import Certificate
+from evosearch.latency.model import Conditions, Timing
 from evosearch.latency.runtimes import RUNTIMES
-from evosearch.latencymodel import Conditions, Timing
-from evosearch.mask import Mask
 from evosearch.run.reopening import reopen_meter
-from evosearch.study import Study
+from evosearch.space.mask import Mask
+from evosearch.study.certificate import Certificate
+from evosearch.study.study import Study
 from tests.latency.fakes import FakeRun, FakeStopwatch
 from tests.test_cli import QUICK, InProcess
 from tests.toys import comparable
@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> InProcess:
     monkeypatch.setitem(RUNTIMES, "eager", lambda module, images, threads: FakeRun(module, images))
     monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: FakeStopwatch())
-    monkeypatch.setattr("evosearch.run.search.time_fresh", time_here)
+    monkeypatch.setattr("evosearch.run.session.time_fresh", time_here)
     return InProcess(monkeypatch, capfd)
 
 
@@ -114,7 +114,7 @@ def test_bad_input_is_one_line(
 def test_a_missing_package_names_the_command(
     run: InProcess, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evosearch.exporting.find_spec", lambda name: None)
+    monkeypatch.setattr("evosearch.export.formats.find_spec", lambda name: None)
     done = run("profile", "quick.toml", "--runtime", "onnxruntime", cwd=place)
     assert done.returncode == 2
     assert "pip install 'evosearch[onnx]'" in done.stderr

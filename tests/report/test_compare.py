@@ -10,9 +10,9 @@ from rich.console import Console
 from evosearch.errors import InputError
 from evosearch.report.compare import Comparison
 from evosearch.report.plot import plot_comparison
-from evosearch.space import SearchSpace
-from evosearch.study import Study
-from evosearch.trial import Objective
+from evosearch.space.space import SearchSpace
+from evosearch.study.study import Study
+from evosearch.study.trial import Objective
 from tests.report.toyrun import toy_run
 from tests.toys import toy_space
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from evosearch.cli import main
-from evosearch.front import ParetoFront
 from evosearch.report.content import convergence, page_json
 from evosearch.report.page import render_page, write_page
 from evosearch.report.pareto import ParetoView
 from evosearch.report.table import reference_point
-from evosearch.study import Study
+from evosearch.study.front import ParetoFront
+from evosearch.study.study import Study
 from tests.report.browser import BROWSER, Page, browser_page
 from tests.report.toyrun import ODD, toy_run, write_card
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from evosearch.report.ties import above_base, tied_members
-from evosearch.run.scorestore import ScoreStore
-from evosearch.scores import Difference, ImageScores
+from evosearch.study.scores import Difference, ImageScores
+from evosearch.study.scorestore import ScoreStore
 from tests.report.toyrun import toy_run
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from evosearch.cost import BudgetRequest
-from evosearch.mask import Mask
-from evosearch.records import Header, Reference
-from evosearch.run.scorestore import ScoreStore
-from evosearch.space import FrozenGroup, SearchSpace
-from evosearch.spacetext import space_to_toml
-from evosearch.study import Study
-from evosearch.trial import Evaluation, Rung, Step, Trial, TrialState
+from evosearch.space.budget import BudgetRequest
+from evosearch.space.mask import Mask
+from evosearch.space.space import FrozenGroup, SearchSpace
+from evosearch.space.text import space_to_toml
+from evosearch.study.records import Header, Reference
+from evosearch.study.scorestore import ScoreStore
+from evosearch.study.study import Study
+from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
 from tests.toys import ToyEvaluator, toy_space
 
 ODD = "</script><b>&\"'"

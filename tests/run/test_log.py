@@ -9,7 +9,7 @@ import pytest
 from evosearch.files import StorageError
 from evosearch.run.log import LOG, RunLog
 from tests.harm.places import fill, tmpfs
-from tests.run.test_search import go
+from tests.run.test_session import go
 
 
 def test_a_line_has_time_level_event_and_values(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evosearch.cost import Budget, BudgetRequest
 from evosearch.errors import InfeasibleBudget, InputError
-from evosearch.knowledge import Knowledge
 from evosearch.run.planning import KNOWLEDGE, Plan, pick_plan, plan_at, remember_plan
 from evosearch.run.planning import SPACE as SPACE_FILE
-from evosearch.spacetext import space_to_toml
-from evosearch.study import Study
-from tests.run.test_search import SPACE, go
+from evosearch.space.budget import Budget, BudgetRequest
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.text import space_to_toml
+from evosearch.study.study import Study
+from tests.run.test_session import SPACE, go
 from tests.toys import ToyEvaluator, toy_knowledge
 
 
@@ -131,7 +131,7 @@ def test_answers_without_torch(run: Path) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from evosearch.run.planning import pick_plan\n"
-        "from evosearch.study import Study\n"
+        "from evosearch.study.study import Study\n"
         "folder = Path(sys.argv[1])\n"
         "print(pick_plan(folder, Study.open(folder), None, 'flops=37%').cost.macs)\n"
         "print('torch' in sys.modules)\n"

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from evosearch.cost import Budget, BudgetRequest
-from evosearch.parallel import OneByOne
-from evosearch.records import Reference
-from evosearch.run.loop import Limits, Outcome, search
 from evosearch.run.preparation import begin_segment
-from evosearch.run.scorestore import ScoreStore
+from evosearch.search.loop import Limits, Outcome, search
+from evosearch.search.parallel import OneByOne
+from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.strategies import STRATEGIES
-from evosearch.study import STUDY_FILE, Study
-from tests.run.test_search import SPACE, builder, header
+from evosearch.study.records import Reference
+from evosearch.study.scorestore import ScoreStore
+from evosearch.study.study import STUDY_FILE, Study
+from tests.run.test_session import SPACE, builder, header
 from tests.toys import ToyEvaluator, comparable
 
 TIGHT = BudgetRequest(flops="25%..40%").resolve(SPACE.base_cost)

@@ -8,7 +8,7 @@ import pytest
 from evosearch.errors import InputError
 from evosearch.latency.runtimes import RUNTIMES
 from evosearch.run.freshtiming import time_fresh
-from evosearch.study import Study
+from evosearch.study.study import Study
 from tests.latency.fakes import FakeRun, FakeStopwatch
 from tests.test_cli import InProcess, place, run  # noqa: F401  (fixtures)
 

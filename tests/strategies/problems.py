@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evosearch.cost import Bound, Budget
-from evosearch.costform import CostTerm, Monomial
-from evosearch.knowledge import Array, Knowledge, SensitivityCurve
-from evosearch.mask import Bits, ChannelGroup
-from evosearch.space import SearchSpace
-from evosearch.trial import Evaluation, Proposal, Trial, TrialState
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.costform import CostTerm, Monomial
+from evosearch.space.knowledge import Array, Knowledge, SensitivityCurve
+from evosearch.space.mask import Bits, ChannelGroup
+from evosearch.space.space import SearchSpace
+from evosearch.study.trial import Evaluation, Proposal, Trial, TrialState
 
 
 def chain(sizes: Sequence[int], *, multiple_of: int = 1, min_keep: int = 1) -> SearchSpace:

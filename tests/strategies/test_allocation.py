@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evosearch.cost import Bound, Budget
 from evosearch.errors import InfeasibleBudget
-from evosearch.space import SearchSpace
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.space import SearchSpace
 from evosearch.strategies.allocation import Allocator, allocate
 from evosearch.strategies.baselines import uniform_widths
 from evosearch.strategies.two_step import ErrorCurve

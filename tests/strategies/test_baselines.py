@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evosearch.cost import Bound, Budget
 from evosearch.errors import InfeasibleBudget
-from evosearch.mask import Mask
-from evosearch.space import SearchSpace, Widths
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.baselines import (
     Scores,
     global_mask,

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evosearch.cost import Bound, Budget
 from evosearch.errors import InfeasibleBudget, InputError
-from evosearch.knowledge import Knowledge
-from evosearch.mask import Mask
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.mask import Mask
 from evosearch.strategies import STRATEGIES, strategy_class
 from evosearch.strategies.base import Strategy
-from evosearch.trial import Proposal, Rung, Trial, TrialState
+from evosearch.study.trial import Proposal, Rung, Trial, TrialState
 from tests.strategies.problems import budget_of, chain, knowledge_of, outcome
 
 SPACE = chain([16, 21, 12, 18], min_keep=2)

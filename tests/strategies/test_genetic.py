@@ -8,17 +8,17 @@ import moocore
 import numpy as np
 import pytest
 
-from evosearch.cost import Bound, Budget
-from evosearch.costform import CostTerm, Monomial
-from evosearch.front import ParetoFront
-from evosearch.knowledge import Knowledge, SensitivityCurve
-from evosearch.mask import ChannelGroup, Mask
-from evosearch.space import SearchSpace
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.costform import CostTerm, Monomial
+from evosearch.space.knowledge import Knowledge, SensitivityCurve
+from evosearch.space.mask import ChannelGroup, Mask
+from evosearch.space.space import SearchSpace
 from evosearch.strategies.baselines import random_mask
 from evosearch.strategies.genetic import Genetic, NsgaConfig
 from evosearch.strategies.initial import served_range
 from evosearch.strategies.two_step import TwoStep
-from evosearch.trial import Objective, Proposal, Rung, Trial, TrialState
+from evosearch.study.front import ParetoFront
+from evosearch.study.trial import Objective, Proposal, Rung, Trial, TrialState
 from tests.strategies.problems import budget_of, chain, knowledge_of, outcome
 
 Loss = Callable[[Mask], float]

@@ -6,7 +6,7 @@ import pytest
 from evosearch.seeding import Stream, generator
 from evosearch.strategies.genetic_layer import evolve
 from evosearch.strategies.layerwise import Layerwise, LayerwiseConfig
-from evosearch.trial import Trial
+from evosearch.study.trial import Trial
 from tests.strategies.problems import budget_of, chain, greedy_removal, knowledge_of, outcome
 
 SPACE = chain([10, 14, 12])

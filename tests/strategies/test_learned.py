@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from evosearch.errors import InputError
-from evosearch.knowledge import Array, Knowledge
-from evosearch.mask import Mask
-from evosearch.space import SearchSpace
+from evosearch.space.knowledge import Array, Knowledge
+from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace
 from evosearch.strategies.baselines import random_mask
 from evosearch.strategies.learned import LossModel, Weights
 from evosearch.strategies.sensitivity import calibrated
 from evosearch.strategies.two_step import TwoStep
-from evosearch.trial import Proposal, Rung, Trial, TrialState
+from evosearch.study.trial import Proposal, Rung, Trial, TrialState
 from tests.strategies.problems import budget_of, chain, knowledge_of, outcome
 
 SPACE = chain([16, 21, 12, 18], min_keep=2)

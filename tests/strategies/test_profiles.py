@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from evosearch.cost import Bound, Budget
 from evosearch.errors import InputError
-from evosearch.knowledge import Knowledge
-from evosearch.mask import Mask
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.mask import Mask
 from evosearch.strategies import STRATEGIES
 from evosearch.strategies.base import Strategy
 from evosearch.strategies.baselines import (
@@ -15,7 +15,7 @@ from evosearch.strategies.baselines import (
     triangular_mask,
     uniform_mask,
 )
-from evosearch.trial import Proposal, Trial
+from evosearch.study.trial import Proposal, Trial
 from tests.strategies.problems import budget_of, chain, knowledge_of, outcome
 
 SPACE = chain([16, 21, 12, 18], min_keep=2)

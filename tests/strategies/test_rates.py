@@ -10,7 +10,7 @@ from evosearch.strategies.baselines import uniform_widths
 from evosearch.strategies.rates import Rates, RatesConfig
 from evosearch.strategies.regression import sampled_weights
 from evosearch.strategies.two_step import TwoStep
-from evosearch.trial import Trial
+from evosearch.study.trial import Trial
 from tests.strategies.problems import budget_of, chain, knowledge_of, outcome
 
 SPACE = chain([16, 20, 24, 18])

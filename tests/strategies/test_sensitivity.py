@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evosearch.errors import InputError
-from evosearch.knowledge import SensitivityCurve
+from evosearch.space.knowledge import SensitivityCurve
 from evosearch.strategies.sensitivity import LEAST_INCREASE, SensitivityRates, calibrated
 from evosearch.strategies.two_step import ErrorCurve
 from tests.strategies.problems import budget_of, chain, knowledge_of

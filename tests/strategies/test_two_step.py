@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evosearch.costform import CostTerm, Monomial
 from evosearch.errors import InputError
-from evosearch.mask import ChannelGroup
-from evosearch.space import SearchSpace
+from evosearch.space.costform import CostTerm, Monomial
+from evosearch.space.mask import ChannelGroup
+from evosearch.space.space import SearchSpace
 from evosearch.strategies.two_step import CURVE_POINTS, TwoStep, descend_by_swaps, flip_deltas
 from tests.strategies.problems import chain, correlated_gram, greedy_removal, wishart_gram
 

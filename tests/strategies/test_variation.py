@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evosearch.costform import CostTerm, Monomial
-from evosearch.mask import ChannelGroup
-from evosearch.space import SearchSpace
+from evosearch.space.costform import CostTerm, Monomial
+from evosearch.space.mask import ChannelGroup
+from evosearch.space.space import SearchSpace
 from evosearch.strategies.baselines import random_mask
 from evosearch.strategies.population import Layout, Population
 from evosearch.strategies.two_step import TwoStep, child_errors, quadratic_errors

@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from evosearch.mask import Mask
-from evosearch.space import SearchSpace
+from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from tests.surgery.networks import PATTERNS
 from tests.surgery.operators import OPERATORS

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from evosearch.mask import Mask
+from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact, masked
 from tests.surgery.cases import CASES, Found, discovered, random_masks, tensors
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from evosearch.errors import InputError, TracingError
-from evosearch.mask import ChannelGroup
+from evosearch.space.mask import ChannelGroup
 from evosearch.surgery.discovery import Discovery, GroupRules, WidthRules, discover
 from tests.surgery.cases import CASES, discovered
 from tests.surgery.networks import Plain, Residual, conv, head

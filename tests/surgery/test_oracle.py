@@ -8,7 +8,7 @@ import torch_pruning
 import torchvision
 from torch import nn
 
-from evosearch.surgery.tracing import trace
+from evosearch.surgery.tracing.export import trace
 
 Site = tuple[str, int]
 """A convolution or linear layer, and one of its output channels."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.errors import TracingError
-from evosearch.mask import ChannelGroup, Member
+from evosearch.space.mask import ChannelGroup, Member
 from evosearch.surgery.discovery import GroupRules, discover
 from evosearch.surgery.proof import Checker, Proof, prove
-from evosearch.surgery.tracing import Trace, trace
+from evosearch.surgery.tracing.export import Trace, trace
 from tests.surgery.cases import CASES
 from tests.surgery.networks import Net, conv, head, randomized
 

@@ -1,0 +1,121 @@
+"""Importance criteria: scores that rank channels inside a group.
+
+A new one is a class in a file, and a line in `CRITERIA`.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from evosearch.criteria.activations import APoZ, ClassResponse, HRank, MeanActivation
+from evosearch.criteria.base import Batches, Criterion, Needs, Scores
+from evosearch.criteria.cap import CaP
+from evosearch.criteria.coreset import Coreset
+from evosearch.criteria.gradients import Drive, GroupFisher, GroupFisherMACs, Snip, Taylor
+from evosearch.criteria.hessian import HAP
+from evosearch.criteria.magnitude import (
+    FPGM,
+    L1,
+    L2,
+    BNScale,
+    InOutNorm,
+    Random,
+    RelativeL1,
+    ZeroKeep,
+)
+from evosearch.criteria.network import Network
+from evosearch.criteria.reconstruction import Lasso, TwoStep
+from evosearch.criteria.synflow import SynFlow
+from evosearch.errors import InputError, unknown_name
+from evosearch.seeding import Stream, generator
+from evosearch.space.mask import ChannelGroup
+from evosearch.surgery.tracing.walk import Layer
+
+CRITERIA: dict[str, type[Criterion[Any]]] = {
+    "l1": L1,
+    "l2": L2,
+    "random": Random,
+    "relative_l1": RelativeL1,
+    "zero_keep": ZeroKeep,
+    "in_out_norm": InOutNorm,
+    "fpgm": FPGM,
+    "bn_scale": BNScale,
+    "coreset": Coreset,
+    "synflow": SynFlow,
+    "mean_activation": MeanActivation,
+    "apoz": APoZ,
+    "hrank": HRank,
+    "class_response": ClassResponse,
+    "taylor": Taylor,
+    "group_fisher": GroupFisher,
+    "group_fisher_macs": GroupFisherMACs,
+    "snip": Snip,
+    "drive": Drive,
+    "hap": HAP,
+    "lasso": Lasso,
+    "cap": CaP,
+    "two_step": TwoStep,
+}
+"""Every criterion by name."""
+
+
+def criterion_class(name: str) -> type[Criterion[Any]]:
+    """Returns the criterion of a name.
+
+    Raises:
+        InputError: there is none; names the nearest that there is.
+    """
+    if name not in CRITERIA:
+        raise unknown_name("criterion", name, CRITERIA)
+    return CRITERIA[name]
+
+
+def score_channels(
+    names: Iterable[str], network: Network, batches: Batches, rng: np.random.Generator
+) -> dict[str, Scores]:
+    """Scores the channels of every group by several criteria.
+
+    Criteria of the same kind share one pass over the data. What a criterion draws does not depend
+    on which others are asked for.
+
+    Args:
+        names: of criteria.
+        network: what is scored; not changed.
+        batches: images and labels, on the model's device.
+        rng: of all draws.
+
+    Returns:
+        Criterion -> group -> `(channels,)`, higher is kept.
+
+    Raises:
+        InputError: a name is unknown, data is missing, or a score is not finite.
+    """
+    seed = int(rng.integers(2**62))
+    kinds: dict[Callable[..., Any], dict[str, Criterion[Any]]] = defaultdict(dict)
+    for name in dict.fromkeys(names):
+        criterion = criterion_class(name)()
+        if criterion.needs is not Needs.NOTHING and not batches:
+            raise InputError(f"criterion {name!r} needs {criterion.needs.value}: no batches came")
+        kinds[type(criterion).gather][name] = criterion
+    found: dict[str, Scores] = {}
+    for gather, criteria in kinds.items():
+        drawing = generator(seed, Stream.STATISTICS, gather.__qualname__)
+        evidence = gather(list(criteria.values()), network, batches, drawing)
+        for (name, criterion), own in zip(criteria.items(), evidence, strict=True):
+            draws = generator(seed, Stream.STATISTICS, "criterion", name)
+            found[name] = criterion.score(network, own, draws)
+            for group in network.groups:
+                if not np.isfinite(found[name][group.name]).all():
+                    raise InputError(
+                        f"criterion {name!r}: a score of group {group.name!r} is not finite"
+                    )
+    return {name: found[name] for name in dict.fromkeys(names)}
+
+
+def l1(model: nn.Module, groups: Sequence[ChannelGroup], layers: Sequence[Layer]) -> Scores:
+    """Scores each channel by the L1 norm of the filters that write it, which draws nothing."""
+    network = Network(model=model, groups=groups, layers=layers)
+    return L1()(network, (), np.random.default_rng(0))

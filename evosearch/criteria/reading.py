@@ -1,0 +1,74 @@
+"""Hooks where the readers of channels read them: there a dropped channel is missing."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from evosearch.criteria.network import Network
+from evosearch.errors import InputError
+from evosearch.models.modes import evaluating
+
+OnRead = Callable[[str, Tensor], Tensor | None]
+"""Module name and its input -> what it reads in place of that, or None."""
+
+
+@contextmanager
+def reading(network: Network, on_read: OnRead) -> Iterator[nn.Module]:
+    """Gives the model in eval mode, with a hook before each layer that reads scored channels.
+
+    Modes are back and the hooks gone afterwards, whatever happens inside.
+
+    Raises:
+        InputError: a layer's weight does not belong to a linear or convolution module.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(network.model))
+        for name in network.inputs:
+            module = network.model.get_submodule(name)
+            if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+                raise InputError(
+                    f"module {name!r} ({type(module).__name__}) reads channels out of sight:"
+                    " expected a linear or convolution module; exclude what writes them"
+                )
+            handle = module.register_forward_pre_hook(partial(_call, name, on_read))
+            stack.callback(handle.remove)
+        yield network.model
+
+
+def _call(
+    name: str, on_read: OnRead, _module: nn.Module, inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, ...] | None:
+    replaced = on_read(name, inputs[0])
+    return None if replaced is None else (replaced, *inputs[1:])
+
+
+def channel_dim(module: nn.Module) -> int:
+    """Returns the dimension of a layer's input that its channels run along."""
+    return -1 if isinstance(module, nn.Linear) else 1
+
+
+def by_image(values: Tensor, images: int) -> Tensor:
+    """Returns rows gathered by image, `(images, rows of one, ...)`.
+
+    Args:
+        values: `(rows, ...)`; an image has several rows where code folds windows or tokens into
+            the batch, its own next to each other.
+        images: how many there are.
+    """
+    return values.reshape(images, -1, *values.shape[1:])
+
+
+def stacked(group: str, calls: Sequence[Tensor]) -> Tensor:
+    """Returns what was found at each call of a group's readers, in one tensor.
+
+    Raises:
+        InputError: no reader was called.
+    """
+    if not calls:
+        raise InputError(
+            f"group {group!r}: none of the modules that read it was called; exclude what writes it"
+        )
+    return torch.stack([*calls])

@@ -1,0 +1,182 @@
+"""Images as bytes in memory or as files, and views of them that normalise what is read."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, Self, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evosearch.data.transforms import Transform
+from evosearch.errors import InputError
+from evosearch.models.build import one_line
+
+Indices = NDArray[np.int64]
+Positions = Tensor | Indices | slice
+
+
+class Pixels(Protocol):
+    """Images as their source gives them, before normalisation."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height and width of every image."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def read(self, positions: Indices) -> Tensor:
+        """Returns a new tensor `(images, channels, height, width)`: uint8, or float32."""
+        ...
+
+
+@final
+class StoredPixels:
+    """Images in an array; one that is mapped from a file is read by the system as needed."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        """Takes `(images, channels, height, width)`, uint8 or float32."""
+        self._array = array
+        self.shape: tuple[int, ...] = array.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def read(self, positions: Indices) -> Tensor:
+        """See `Pixels.read`."""
+        return torch.from_numpy(self._array[positions])
+
+
+@final
+class LazyPixels:
+    """Images that are loaded and transformed whenever they are asked for."""
+
+    def __init__(
+        self,
+        load: Callable[[int], Any],
+        count: int,
+        transform: Transform | None,
+        *,
+        recipe: str = "",
+        files: Sequence[Path] = (),
+    ) -> None:
+        """Loads the first image, which tells the shape of all.
+
+        Args:
+            load: gives the image at a position: of Pillow, or `(channels, height, width)`.
+            count: number of images.
+            transform: what is done to each; it must leave all of one shape.
+            recipe: says what `transform` does, so that its results can be told apart.
+            files: where each image comes from, where it comes from a file; those are loaded by
+                as many threads as torch has.
+
+        Raises:
+            InputError: the first image cannot be loaded.
+        """
+        self._load, self._count, self._transform = load, count, transform
+        self.recipe, self.files = recipe, files
+        first = self._one(0)
+        self.shape: tuple[int, ...] = tuple(first.shape)
+        self.dtype = first.dtype
+        self.image_bytes = first.nbytes
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, positions: Indices) -> Tensor:
+        """See `Pixels.read`.
+
+        Raises:
+            InputError: an image cannot be loaded, or is of another shape than the first.
+        """
+        workers = torch.get_num_threads() if self.files else 1
+        if workers == 1:
+            images = [self._one(int(position)) for position in positions]
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                images = list(pool.map(self._one, map(int, positions)))
+        for position, image in zip(positions, images, strict=True):
+            if image.shape != self.shape:
+                raise InputError(
+                    f"{self._name(int(position))}: an image of shape {tuple(image.shape)}, while"
+                    f" the first has {self.shape}; give [[data.transforms]] such as Resize and"
+                    " CenterCrop that make them alike"
+                )
+        return torch.stack(images)
+
+    def _one(self, position: int) -> Tensor:
+        try:
+            image = self._load(position)
+            return _as_pixels(image if self._transform is None else self._transform(image))
+        except Exception as error:
+            raise InputError(f"{self._name(position)}: {one_line(error)}") from error
+
+    def _name(self, position: int) -> str:
+        return str(self.files[position]) if self.files else f"image {position}"
+
+
+def _as_pixels(image: Any) -> Tensor:
+    """Returns an image as `(channels, height, width)`, bytes as they are, others as float32."""
+    from PIL.Image import Image
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    pixels: Tensor = pil_to_tensor(image) if isinstance(image, Image) else torch.as_tensor(image)
+    if pixels.ndim != 3:
+        raise InputError(
+            "expected a Pillow image or (channels, height, width), got an array of shape"
+            f" {tuple(pixels.shape)}"
+        )
+    return pixels if pixels.dtype == torch.uint8 else pixels.to(torch.float32)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Images:
+    """A choice of images, normalised as they are read.
+
+    Attributes:
+        pixels: where they are.
+        positions: which of them these are, `(images,)`.
+        mean: of each channel, subtracted; empty: none.
+        std: of each channel, divided by; empty: none.
+    """
+
+    pixels: Pixels
+    positions: Indices = field(repr=False)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, chosen: Positions) -> Tensor:
+        """Returns images as float32, normalised, `(images, channels, height, width)`."""
+        return self.normalised(self.raw(chosen))
+
+    def raw(self, chosen: Positions) -> Tensor:
+        """Returns images as their source gives them: uint8, or float32."""
+        return self.pixels.read(self.positions[_as_index(chosen)])
+
+    def normalised(self, raw: Tensor) -> Tensor:
+        """Returns what `raw` gave as float32: bytes as shares of 255, minus mean, over std."""
+        images = raw.to(torch.float32)
+        if raw.dtype == torch.uint8:
+            images = images.div_(255)
+        if not self.mean:
+            return images
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return (images - mean).div_(std)
+
+    def select(self, chosen: Positions) -> Self:
+        """Returns a choice of these images; none is read or copied."""
+        return replace(self, positions=self.positions[_as_index(chosen)])
+
+
+def _as_index(chosen: Positions) -> Indices | slice:
+    return chosen.cpu().numpy() if isinstance(chosen, Tensor) else chosen

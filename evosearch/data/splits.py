@@ -1,0 +1,239 @@
+"""Images and labels, in splits whose types say what they may be used for.
+
+A function that takes a `SearchSplit` cannot be handed a `TestSplit`: mypy refuses it, and so does
+`require_split` at run time. `load_search_data` never shows the test split; `load_test_split` is
+for `testing.py` alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Self, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evosearch.data.augmentation import Augmentation
+from evosearch.data.config import BATCHED, DataConfig
+from evosearch.data.duplicates import Listed, require_distinct
+from evosearch.data.imagecache import image_hashes, kept
+from evosearch.data.images import Images, Indices, Positions
+from evosearch.data.paths import find
+from evosearch.data.sources import Pool, load_pools
+from evosearch.data.splitting import draw, listed
+from evosearch.data.transforms import build_transform
+from evosearch.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """What all splits hold; only its four final subclasses are ever made.
+
+    Attributes:
+        images: read as float32, normalised, `(images, channels, height, width)`.
+        labels: int64, `(images,)`, for classes; `(images, ...)` for a task of one's own.
+        indices: int64, `(images,)`: positions in the data as its source orders it.
+    """
+
+    images: Images
+    labels: Tensor
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, positions: Positions) -> Self:
+        """Returns the images at `positions` of this split, a split of the same type."""
+        return replace(
+            self,
+            images=self.images.select(positions),
+            labels=self.labels[positions],
+            indices=self.indices[positions],
+        )
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields images and labels in order, `size` at a time and the rest at last."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield self.images[part], self.labels[part]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainSplit(Split):
+    """Images for gradients, and for the statistics of a network that learns from them."""
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Returns the augmented images and the labels at `positions`."""
+        drawn = self.augmentation.transformed(self.images.raw(positions), rng)
+        images = self.augmentation.apply(self.images.normalised(drawn), rng)
+        return images, self.labels[positions]
+
+
+@final
+class CalibrationSplit(Split):
+    """Images for statistics: BatchNorm, Gram matrices, sensitivities."""
+
+
+@final
+class SearchSplit(Split):
+    """Images that the search scores on; also those that choose the best epoch."""
+
+
+@final
+class TestSplit(Split):
+    """Images that only the final report sees."""
+
+
+def require_split(split: object, *allowed: type[Split]) -> None:
+    """Checks at run time what the types say: that a function got the split that it is meant for.
+
+    Raises:
+        TypeError: `split` is of another type, such as a `TestSplit`.
+    """
+    if type(split) not in allowed:
+        names = " or ".join(kind.__name__ for kind in allowed)
+        raise TypeError(f"expected a {names}, got a {type(split).__name__}")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SearchData:
+    """Everything that a search may see.
+
+    Raises:
+        InputError: an image is in two splits.
+    """
+
+    train: TrainSplit
+    calibration: CalibrationSplit
+    search: SearchSplit
+
+    def __post_init__(self) -> None:
+        _require_disjoint(self.train, self.calibration, self.search)
+
+
+def load_search_data(config: DataConfig, folder: Path = Path()) -> SearchData:
+    """Loads the splits that a search may see.
+
+    Args:
+        config: the `[data]` section.
+        folder: where the space file lies.
+
+    Raises:
+        InputError: the data cannot be loaded, or has too few images for the splits.
+    """
+    pool, _ = load_pools(config, folder)
+    listed_images = _listed(pool) if config.check_duplicates else None
+    pool = replace(pool, images=kept(pool.images))
+    labels = _classes(pool)
+    search = _search_positions(config, folder, pool, labels)
+    rest = np.setdiff1d(np.arange(len(labels)), search)
+    calibration = draw(labels, rest, config.calibration, config.seed, "calibration")
+    train = np.setdiff1d(rest, calibration)
+    if listed_images is not None:
+        chosen = {"train": train, "calibration": calibration, "search": search}
+        hashes, names = listed_images
+        require_distinct({k: (hashes[v], [names[i] for i in v]) for k, v in chosen.items()})
+    parts = [pool.take(chosen) for chosen in (train, calibration, search)]
+    images = [kept(part.images) for part in parts]
+    return SearchData(
+        train=TrainSplit(
+            images=images[0],
+            labels=parts[0].labels,
+            indices=parts[0].indices,
+            augmentation=_augmentation(config, pool.images.pixels.shape[0]),
+        ),
+        calibration=CalibrationSplit(
+            images=images[1], labels=parts[1].labels, indices=parts[1].indices
+        ),
+        search=SearchSplit(images=images[2], labels=parts[2].labels, indices=parts[2].indices),
+    )
+
+
+def load_test_split(config: DataConfig, folder: Path = Path()) -> TestSplit:
+    """Loads the test split. For `testing.py` alone.
+
+    Raises:
+        InputError: the data cannot be loaded.
+    """
+    pool, held_out = load_pools(config, folder)
+    if config.check_duplicates:
+        require_distinct(
+            {"train, calibration or search": _listed(pool), "test": _listed(held_out)}
+        )
+    test = TestSplit(
+        images=kept(held_out.images), labels=held_out.labels, indices=held_out.indices
+    )
+    _require_disjoint(pool, test)
+    return test
+
+
+def search_list(config: DataConfig, folder: Path) -> Path | None:
+    """Returns the file that lists the images of the search split, where the section names one.
+
+    Raises:
+        InputError: it is missing.
+    """
+    if isinstance(config.search, int):
+        return None
+    advice = "give a number of images, or a file that lists them, one a line"
+    return find(config.search, folder, "[data] search", advice)
+
+
+def _search_positions(config: DataConfig, folder: Path, pool: Pool, labels: Indices) -> Indices:
+    listing = search_list(config, folder)
+    if listing is not None:
+        search = listed(listing, pool.names)
+        _require_rest(config, len(search), labels)
+        return search
+    count = int(config.search)
+    _require_rest(config, count, labels)
+    return draw(labels, np.arange(len(labels)), count, config.seed, "search")
+
+
+def _listed(pool: Pool) -> Listed:
+    """Returns the hashes and the names of a pool's images."""
+    names = pool.names or [f"image {index}" for index in pool.indices.tolist()]
+    return image_hashes(pool.images), names
+
+
+def _classes(pool: Pool) -> Indices:
+    """Returns what the draws balance: classes, or nothing where labels are no classes."""
+    labels = pool.labels
+    is_class = labels.ndim == 1 and not labels.is_floating_point()
+    return labels.numpy() if is_class else np.zeros(len(labels), dtype=np.int64)
+
+
+def _require_rest(config: DataConfig, search: int, labels: Indices) -> None:
+    left = len(labels) - config.calibration - search
+    classes = len(np.unique(labels))
+    if left < classes:
+        raise InputError(
+            f"[data] calibration = {config.calibration} and search = {search} leave {left}"
+            f" of {len(labels)} training images for {classes} classes; lower them"
+        )
+
+
+def _augmentation(config: DataConfig, channels: int) -> Augmentation:
+    named = {entry.name: entry for entry in config.augment}
+    others = [entry for entry in config.augment if entry.name not in BATCHED]
+    black = tuple(-m / s for m, s in zip(config.mean, config.std, strict=True))
+    return Augmentation(
+        crop=named["crop"].arguments.get("border", "black") if "crop" in named else None,
+        flip="flip" in named,
+        black=black or (0.0,) * channels,
+        transform=build_transform(others, "[data] augment"),
+    )
+
+
+def _require_disjoint(*splits: Split | Pool) -> None:
+    for left, right in combinations(splits, 2):
+        shared = np.intersect1d(left.indices, right.indices).size
+        if shared:
+            names = f"{type(left).__name__} and {type(right).__name__}"
+            raise InputError(f"{names} share {shared} images; splits must be disjoint")

@@ -1,1 +1,0 @@
-"""What a mask is worth: data, models, scoring and training."""

@@ -1,0 +1,177 @@
+"""A compact network on disk: plan (JSON), weights (safetensors), card (JSON); no pickle."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+
+from evosearch.errors import InputError
+from evosearch.export import rebuild as rebuild_module
+from evosearch.export.card import CARD_TEXT, card_markdown
+from evosearch.files import write_json, write_text, writing
+from evosearch.models.weights import save_weights
+from evosearch.space.mask import Mask
+
+FORMAT = 1
+PLAN, WEIGHTS, CARD = "plan.json", "weights.safetensors", "card.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A compact model on disk.
+
+    Attributes:
+        plan: how the original model becomes the compact one: `model` (the space's section),
+            `modules` (attributes that differ, by module), `keep` and `sizes` (the mask).
+        card: what the network is and what was measured on it.
+        folder: where it lies.
+    """
+
+    plan: Mapping[str, Any]
+    card: Mapping[str, Any]
+    folder: Path
+
+    @classmethod
+    def save(
+        cls,
+        folder: Path,
+        *,
+        network: nn.Module,
+        base: nn.Module,
+        mask: Mask,
+        model_section: Mapping[str, Any],
+        card: Mapping[str, Any],
+    ) -> "Artifact":
+        """Writes a compact network; the folder appears whole or not at all.
+
+        Args:
+            folder: replaced where it exists, once the new one is whole.
+            network: the compact network.
+            base: the network that it came from, whose constructor rebuilds it.
+            mask: the channels that it keeps.
+            model_section: the space's `[model]`.
+            card: what was measured.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        plan = {
+            "format": FORMAT,
+            "model": dict(model_section),
+            "modules": changed_attributes(base, network),
+            "keep": mask.to_json(),
+            "sizes": {name: bits.size for name, bits in mask.items()},
+        }
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        with writing(folder):
+            partial.mkdir(parents=True)
+            write_json(partial / PLAN, plan)
+            write_card(partial, card)
+            save_weights(network, partial / WEIGHTS)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        return cls(plan=plan, card=card, folder=folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Artifact":
+        """Opens an artifact without loading its weights.
+
+        Raises:
+            InputError: the folder holds none, one of another version, or one that is not
+                whole in itself: with links out of it, or a plan of more than sizes.
+        """
+        for name in (PLAN, CARD, WEIGHTS):
+            if (folder / name).is_symlink():
+                raise InputError(f"{folder / name}: a link out of its folder; copy the file here")
+        try:
+            plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(
+                f"{folder}: not an artifact (no readable {PLAN} and {CARD})"
+            ) from error
+        except ValueError as error:
+            raise InputError(f"{folder}: malformed {PLAN} or {CARD}: {error}") from error
+        if not isinstance(plan, dict) or plan.get("format") != FORMAT:
+            raise InputError(f"{folder / PLAN}: this version reads artifact format {FORMAT}")
+        _require_sizes(folder / PLAN, plan.get("modules"))
+        return cls(plan=plan, card=card, folder=folder)
+
+    def load(self, build_model: Callable[[], nn.Module]) -> nn.Module:
+        """Returns the compact network, in eval mode.
+
+        Args:
+            build_model: makes the original, unpruned model; its weights do not matter.
+
+        Raises:
+            InputError: the model is not the one that the artifact was made from.
+        """
+        try:
+            return rebuild_module.rebuild(build_model(), self.folder)
+        except (ValueError, KeyError, OSError, SafetensorError) as error:
+            raise InputError(f"{self.folder}: cannot be loaded: {error}") from error
+
+    def export(self, target: Path) -> None:
+        """Copies plan, weights, card and a loader that needs torch and safetensors only.
+
+        Raises:
+            InputError: the target exists.
+        """
+        if target.exists():
+            raise InputError(f"{target}: exists already; name a new folder")
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name in (PLAN, WEIGHTS):
+            shutil.copyfile(self.folder / name, partial / name)
+        write_card(partial, self.card)
+        shutil.copyfile(rebuild_module.__file__, partial / "load.py")
+        partial.rename(target)
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Writes a card into a folder, for programs (JSON) and for people (Markdown)."""
+    write_json(folder / CARD, card)
+    write_text(folder / CARD_TEXT, card_markdown(card))
+
+
+def _require_sizes(path: Path, modules: Any) -> None:
+    """Checks that a plan sets nothing in a model but sizes.
+
+    Raises:
+        InputError: it sets something else; names the module.
+    """
+    if not isinstance(modules, dict) or not all(isinstance(v, dict) for v in modules.values()):
+        raise InputError(f"{path}: malformed: expected modules, each with its sizes")
+    for name, attributes in modules.items():
+        for attribute, value in attributes.items():
+            values = value if isinstance(value, list) else [value]
+            if attribute.startswith("_") or not all(type(item) is int for item in values):
+                raise InputError(
+                    f"{path}: module {name!r}: {attribute} = {value!r} is no size; expected whole"
+                    " numbers"
+                )
+
+
+def changed_attributes(base: nn.Module, network: nn.Module) -> dict[str, dict[str, Any]]:
+    """Returns the sizes that differ between a model's modules and its compact network's."""
+    originals = dict(base.named_modules())
+    changes: dict[str, dict[str, Any]] = {}
+    for name, module in network.named_modules():
+        before = vars(originals[name])
+        differing = {
+            attribute: value
+            for attribute, value in vars(module).items()
+            if isinstance(value, int | tuple)
+            and not isinstance(value, bool)
+            and before.get(attribute) != value
+        }
+        if differing:
+            changes[name] = differing
+    return changes

@@ -1,0 +1,240 @@
+"""What a mask is worth: compact, compensate, recalibrate, score on the search split."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from functools import cached_property
+from typing import TypeVar, final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from evosearch.criteria import criterion_class, score_channels
+from evosearch.criteria.network import Network
+from evosearch.data.splits import CalibrationSplit, SearchSplit
+from evosearch.errors import EvaluationError
+from evosearch.models.precision import Precision
+from evosearch.refit.building import LARGEST_BATCH_MAP, Build, Builder, images_within
+from evosearch.refit.compensated_error import CompensatedErrors
+from evosearch.refit.folding import fold_batchnorms
+from evosearch.refit.gram import Consumer, collect_statistics, gram_blocks
+from evosearch.seeding import Stream, generator
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.mask import Mask
+from evosearch.study.scores import ImageScores
+from evosearch.study.trial import Evaluation
+from evosearch.surgery.discovery import Discovery
+from evosearch.tasks.scoring import batch_size_on, device_of, image_scores
+from evosearch.tasks.task import CLASSIFICATION, Task
+
+
+class EvaluatorConfig(BaseModel):
+    """How candidates are scored.
+
+    Attributes:
+        batch_size: images per forward pass when scoring; by default 64 on a CPU, and 1024
+            elsewhere.
+        calibration_batch: images per forward pass when statistics are measured, at most: fewer
+            where the network's feature maps are large.
+        build: what makes a candidate of a compact network: "compensated" refits its weights and
+            BatchNorm statistics, "recalibrated" its statistics alone, which is several times
+            faster. The network that a search is for is compensated either way.
+        build_images: calibration images that candidates are built on; fewer where the network's
+            feature maps are large.
+        precision: what candidates compute in: "bfloat16", "float32", or "auto" for the first
+            where the device is faster with it.
+        recovery_images: train images of a short recovery, one epoch of distillation, before a
+            candidate is scored; 0 is none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch_size: int | None = Field(default=None, ge=1)
+    calibration_batch: int = Field(default=128, ge=2)
+    build: Build = "compensated"
+    build_images: int = Field(default=512, ge=2)
+    precision: Precision = "auto"
+    recovery_images: int = Field(default=0, ge=0)
+
+
+T = TypeVar("T")
+
+WEIGHTS_KEPT = 2**25
+"""Weights of the compact networks that are kept for the next rung of the same candidates: 128 MiB.
+All of a genetic round of small networks, a few of ResNet-50's."""
+
+
+@final
+class MaskEvaluator:
+    """Scores masks on the search split; its statistics come from the calibration split."""
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        discovery: Discovery,
+        calibration: CalibrationSplit,
+        search: SearchSplit,
+        config: EvaluatorConfig,
+        seed: int,
+        task: Task = CLASSIFICATION,
+        recover: Callable[[nn.Module], None] | None = None,
+    ) -> None:
+        """Records the outputs of the base network's layers.
+
+        Args:
+            model: the base network, trained; not changed.
+            discovery: its proven groups and its layers.
+            calibration: images for statistics.
+            search: images that candidates are scored on.
+            config: how candidates are scored.
+            seed: the run's.
+            task: what candidates are judged by.
+            recover: trains a compact network for a moment before it is scored, in place; always
+                in the same way.
+        """
+        self._task = task
+        self._recover = recover
+        self._model = model
+        self._discovery = discovery
+        self.images = len(search)
+        shuffled = generator(seed, Stream.EVALUATION, "order").permutation(len(search))
+        self._search = search.take(shuffled)
+        place = device_of(model)
+        self._batch_size = config.batch_size or batch_size_on(place)
+        self._built: OrderedDict[Mask, nn.Module] = OrderedDict()
+        self._weights_kept = 0
+        # Sources list images class by class; a batch of one class has other statistics than all.
+        order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
+        most = images_within(LARGEST_BATCH_MAP, model, discovery.layers)
+        self._labelled = [
+            (batch.to(place), labels.to(place))
+            for batch, labels in calibration.take(order).batches(
+                min(config.calibration_batch, most)
+            )
+            if len(batch) > 1  # BatchNorm cannot take statistics of a single image
+        ]
+        self._batches = [batch for batch, _ in self._labelled]
+        self._seed = seed
+        self.builder = Builder(
+            model=model.eval(),
+            discovery=discovery,
+            batches=self._batches,
+            images=config.build_images,
+            build=config.build,
+            precision=config.precision,
+            seed=seed,
+        )
+
+    def prepare(self, *, errors: bool) -> None:
+        """See `Evaluator.prepare`."""
+        if errors:
+            _healthy(lambda: self._compensated_errors)
+        else:
+            _healthy(self.builder.prepare)
+
+    def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
+        """See `Evaluator.image_scores`."""
+        if mask not in self._built:
+            network = self._built[mask] = _healthy(lambda: self._candidate(mask))
+            self._weights_kept += _weights(network)
+            while len(self._built) > 1 and self._weights_kept > WEIGHTS_KEPT:
+                self._weights_kept -= _weights(self._built.popitem(last=False)[1])
+        return self._scored(self._built[mask], start, stop)
+
+    def _candidate(self, mask: Mask) -> nn.Module:
+        """Returns the network that a mask is scored by; that of the full mask is the base."""
+        network = self.builder.candidate(mask)
+        if self._recover is not None and mask != self._discovery.space.full_mask():
+            self._recover(network)
+        fold_batchnorms(network, self._discovery.layers)
+        return network
+
+    def compensated_error(self, mask: Mask) -> float:
+        """See `Evaluator.compensated_error`."""
+        return self._compensated_errors(mask)
+
+    @cached_property
+    def _consumers(self) -> dict[str, Consumer]:
+        groups, layers = self._discovery.space.groups, self._discovery.layers
+        return collect_statistics(self._model, groups, layers, self._batches, self._seed)
+
+    @cached_property
+    def _compensated_errors(self) -> CompensatedErrors:
+        groups = self._discovery.space.groups
+        return CompensatedErrors(self._model, groups, self._consumers.values())
+
+    def evaluate(self, mask: Mask) -> Evaluation:
+        """Returns what a mask is worth on the whole search split."""
+        began = time.perf_counter()
+        scores = self.image_scores(mask, 0, self.images)
+        return Evaluation.of(scores.score, seconds=time.perf_counter() - began)
+
+    def evaluate_plain(self, mask: Mask) -> Evaluation:
+        """Returns what the network of a mask is worth that is recalibrated alone: a baseline."""
+        began = time.perf_counter()
+        scores = self._scored(_healthy(lambda: self.builder.plain(mask)), 0, self.images)
+        return Evaluation.of(scores.score, seconds=time.perf_counter() - began)
+
+    def _scored(self, network: nn.Module, start: int, stop: int) -> ImageScores:
+        # Whole batches from the first image on, so that no image's sums depend on the range.
+        size = self._batch_size
+        first = start // size * size
+        part = self._search.take(np.arange(first, min(self.images, -(-stop // size) * size)))
+        scores = _healthy(
+            lambda: image_scores(
+                network,
+                part,
+                task=self._task,
+                batch_size=size,
+                precision=self.builder.precision,
+            )
+        )
+        return scores.between(start - first, stop - first)
+
+    def knowledge(self, criteria: Collection[str]) -> Knowledge:
+        """Returns the Gram matrices and importance scores of the base network.
+
+        Args:
+            criteria: names of the importance criteria.
+
+        Raises:
+            InputError: there is no such criterion, or it cannot score this network.
+        """
+        groups, layers, task = self._discovery.space.groups, self._discovery.layers, self._task
+        network = Network(
+            model=self._model,
+            groups=groups,
+            layers=layers,
+            losses=lambda output, labels: task.losses(task.outputs(output), labels),
+            consumers=self._consumers,
+        )
+        rng = generator(self._seed, Stream.STATISTICS, "criteria")
+        scores = score_channels(criteria, network, self._labelled, rng)
+        return Knowledge(
+            gram=gram_blocks(self._model, groups, self._consumers),
+            scores=scores,
+            comparable={
+                name: {
+                    group: criterion_class(name).normaliser(own) for group, own in found.items()
+                }
+                for name, found in scores.items()
+            },
+        )
+
+
+def _weights(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _healthy(attempt: Callable[[], T]) -> T:
+    """Returns what an attempt gives; what goes wrong in torch is the candidate's fault.
+
+    Raises:
+        EvaluationError: it failed.
+    """
+    try:
+        return attempt()
+    except (RuntimeError, ValueError) as error:
+        raise EvaluationError(f"{type(error).__name__}: {error}") from error

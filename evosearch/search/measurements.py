@@ -1,0 +1,50 @@
+"""What was measured of masks is remembered, and not measured again."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import final
+
+from evosearch.search.parallel import Executor, Measured, Task
+from evosearch.space.mask import Mask
+from evosearch.study.scorestore import ScoreStore
+
+
+@final
+class Measurements:
+    """Has masks measured, whole rounds of them at a time, and keeps the scores of images."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        store: ScoreStore,
+        checkpoint: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Takes who measures and who remembers.
+
+        Args:
+            executor: carries out measurements.
+            store: remembers scores of images, and is asked first.
+            checkpoint: called before every measurement; what it raises ends the round.
+        """
+        self._executor, self._store, self._checkpoint = executor, store, checkpoint
+        self.images = executor.images
+
+    def of(self, masks: Sequence[Mask], images: int) -> Iterator[Measured]:
+        """Yields each mask's scores on the first images, or its compensated error for none."""
+        have = [self._store.get(mask) if images else None for mask in masks]
+        missing = [
+            Task(mask=mask, start=0 if old is None else len(old.losses), stop=images)
+            for mask, old in zip(masks, have, strict=True)
+            if old is None or len(old.losses) < images
+        ]
+        results = self._executor.measure(missing)
+        for mask, old in zip(masks, have, strict=True):
+            if old is not None and len(old.losses) >= images:
+                yield Measured(scores=old.between(0, images), seconds=0.0)
+                continue
+            self._checkpoint()
+            result = next(results)
+            if result.scores is not None:
+                scores = result.scores if old is None else old.then(result.scores)
+                self._store.put(mask, scores)
+                result = Measured(scores=scores, seconds=result.seconds)
+            yield result

@@ -1,0 +1,292 @@
+"""The search space: channel groups, exact costs as forms in their widths, legality and repair."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evosearch.errors import InfeasibleBudget, InputError
+from evosearch.space.budget import RESOURCES, Budget, Cost, format_count, format_time
+from evosearch.space.costform import CostTerm, LatencyTerm, Monomial
+from evosearch.space.mask import Bits, ChannelGroup, Mask
+
+Widths = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenGroup:
+    """Channels that the search leaves alone, and why."""
+
+    name: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """What is searched: which channels may go, and what every choice costs.
+
+    Attributes:
+        groups: the prunable groups in network order; an array of widths follows this order.
+        terms: the cost of every module; their sum is the network's.
+        frozen: what stays, with reasons.
+        latency: the predicted time of one batch on one device, as a sum; empty without a model.
+        reference: the sections of the space file that say which model and data this is.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    terms: tuple[CostTerm, ...]
+    frozen: tuple[FrozenGroup, ...] = ()
+    latency: tuple[LatencyTerm, ...] = ()
+    reference: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Group name -> number of channels."""
+        return {group.name: group.size for group in self.groups}
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits that change with the groups or the costs."""
+        parts = (self.groups, self.terms, *([self.latency] if self.latency else []))
+        return sha256(repr(parts).encode()).hexdigest()[:16]
+
+    # Cost
+
+    @cached_property
+    def _forms(self) -> dict[str, tuple[Widths, Widths, Widths]]:
+        """Per resource: coefficients and the two columns that each multiplies (0 is the 1)."""
+        column = {group.name: i + 1 for i, group in enumerate(self.groups)}
+        parts: dict[str, list[Monomial]] = {
+            resource: [m for term in self.terms for m in getattr(term, resource)]
+            for resource in RESOURCES
+        }
+        parts["latency"] = [m for term in self.latency for m in term.picoseconds]
+        forms = {}
+        for resource, monomials in parts.items():
+            totals: dict[tuple[int, int], int] = {}
+            for monomial in monomials:
+                columns = sorted(column[name] for name in monomial.groups)
+                left, right = [0] * (2 - len(columns)) + columns
+                totals[left, right] = totals.get((left, right), 0) + monomial.coefficient
+            keys = np.array(list(totals), dtype=np.int64).reshape(-1, 2)
+            coefficients = np.array(list(totals.values()), dtype=np.int64)
+            forms[resource] = coefficients, keys[:, 0], keys[:, 1]
+        return forms
+
+    def costs(self, widths: Widths) -> dict[str, Widths]:
+        """Returns the exact costs of many plans at once.
+
+        Args:
+            widths: `(plans, groups)`.
+
+        Returns:
+            For each of "macs", "params", "activations" and "latency" an array `(plans,)`.
+        """
+        padded = np.ones((len(widths), len(self.groups) + 1), dtype=np.int64)
+        padded[:, 1:] = widths
+        return {
+            resource: (padded[:, left] * padded[:, right]) @ coefficients
+            for resource, (coefficients, left, right) in self._forms.items()
+        }
+
+    def cost_of_widths(self, widths: Widths) -> Cost:
+        """Returns the exact cost of one plan, `(groups,)`."""
+        costs = self.costs(np.asarray(widths)[None])
+        return Cost(**{resource: int(values[0]) for resource, values in costs.items()})
+
+    def cost(self, mask: Mask) -> Cost:
+        """Returns the exact cost of the network that a mask leaves."""
+        return self.cost_of_widths(self.widths(mask))
+
+    def widths(self, mask: Mask) -> Widths:
+        """Returns a mask's widths in group order, `(groups,)`."""
+        return np.array([mask[group.name].sum() for group in self.groups], dtype=np.int64)
+
+    @cached_property
+    def full_widths(self) -> Widths:
+        """Every group's size, `(groups,)`."""
+        return np.array([group.size for group in self.groups], dtype=np.int64)
+
+    @cached_property
+    def least_widths(self) -> Widths:
+        """Every group's smallest legal width, `(groups,)`."""
+        return np.array([group.legal_widths()[0] for group in self.groups], dtype=np.int64)
+
+    @cached_property
+    def base_cost(self) -> Cost:
+        """Cost of the unpruned network."""
+        return self.cost_of_widths(self.full_widths)
+
+    @cached_property
+    def smallest_cost(self) -> Cost:
+        """The smallest reachable cost: every group at its smallest legal width."""
+        return self.cost_of_widths(self.least_widths)
+
+    @cached_property
+    def prunable_share(self) -> float:
+        """Share of the base network's MACs in layers with a prunable side."""
+        prunable = sum(
+            term.evaluate(self.sizes).macs
+            for term in self.terms
+            if any(monomial.groups for monomial in term.macs)
+        )
+        return prunable / self.base_cost.macs
+
+    def fits(self, widths: Widths, budget: Budget) -> NDArray[np.bool_]:
+        """Returns which of many plans `(plans, groups)` meet the budget, `(plans,)`."""
+        costs = self.costs(widths)
+        met = np.ones(len(widths), dtype=np.bool_)
+        for name, bound in budget.bounds.items():
+            met &= costs[name] <= bound.high
+        return met
+
+    def require_reachable(self, budget: Budget) -> None:
+        """Checks that some mask fits even the lower end of the budget.
+
+        Raises:
+            InfeasibleBudget: none does; names the smallest reachable cost and what holds it up.
+        """
+        for name, bound in budget.bounds.items():
+            smallest, base = getattr(self.smallest_cost, name), getattr(self.base_cost, name)
+            if smallest <= bound.low:
+                continue
+            least = dict(zip(self.sizes, self.least_widths.tolist(), strict=True))
+            amounts = (
+                {term.name: term.evaluate(least) for term in self.latency}
+                if name == "latency"
+                else {term.name: getattr(term.evaluate(least), name) for term in self.terms}
+            )
+            rest = sorted(amounts.items(), key=lambda item: (-item[1], item[0]))
+            holders = ", ".join(f"{part} {_shown(name, c)}" for part, c in rest[:3] if c)
+            raise InfeasibleBudget(
+                f"budget of {_amount(name, bound.low)} ({bound.low / base:.1%} of the base) is out"
+                f" of reach: the smallest reachable network has {_amount(name, smallest)}"
+                f" ({smallest / base:.1%}), held up by {holders}"
+            )
+
+    # Legality
+
+    def check(self, mask: Mask) -> None:
+        """Checks that a mask belongs to this space.
+
+        Raises:
+            InputError: groups or sizes differ, or a width is not legal.
+        """
+        if set(mask) != set(self.sizes):
+            raise InputError(f"mask names groups {sorted(mask)}, expected {sorted(self.sizes)}")
+        for group in self.groups:
+            bits = mask[group.name]
+            if bits.size != group.size:
+                raise InputError(
+                    f"mask of group {group.name!r} has {bits.size} channels, expected {group.size}"
+                )
+            if int(bits.sum()) not in group.legal_widths():
+                raise InputError(
+                    f"mask keeps {int(bits.sum())} channels of group {group.name!r}; legal widths"
+                    f" are {_summary(group.legal_widths())}"
+                )
+
+    def full_mask(self) -> Mask:
+        """Returns the mask that keeps everything."""
+        return Mask({group.name: np.ones(group.size, dtype=np.bool_) for group in self.groups})
+
+    def fit_widths(self, widths: Widths, budget: Budget) -> Widths:
+        """Returns legal widths within the budget, no larger than asked where those are legal.
+
+        Widths that are legal and fit come back unchanged. Others are scaled down together, then
+        grown again one legal step at a time in turn, as far as the budget and `widths` allow.
+
+        Args:
+            widths: `(groups,)`, any integers.
+            budget: its upper end is met.
+
+        Raises:
+            InfeasibleBudget: not even the smallest legal widths fit.
+        """
+        legal = [np.array(group.legal_widths()) for group in self.groups]
+        steps = np.array(
+            [
+                max(0, np.searchsorted(w, x, side="right") - 1)
+                for w, x in zip(legal, widths, strict=True)
+            ],
+            dtype=np.int64,
+        )
+
+        def at(step: Widths) -> Widths:
+            return np.array([w[s] for w, s in zip(legal, step, strict=True)], dtype=np.int64)
+
+        if self.fits(at(steps)[None], budget)[0]:
+            return at(steps)
+        shares = np.linspace(0, 1, 257)[:-1]
+        scaled = np.floor(shares[:, None] * steps).astype(np.int64)
+        fitting = np.flatnonzero(self.fits(np.stack([at(row) for row in scaled]), budget))
+        if fitting.size == 0:
+            self.require_reachable(
+                Budget.from_json({n: [b.high] * 2 for n, b in budget.bounds.items()})
+            )
+        current = scaled[fitting[-1]]
+        growing = list(range(len(steps)))
+        while growing:
+            grown = []
+            for group in growing:
+                trial = current.copy()
+                trial[group] += 1
+                if trial[group] <= steps[group] and self.fits(at(trial)[None], budget)[0]:
+                    current = trial
+                    grown.append(group)
+            growing = grown
+        return at(current)
+
+    def sample(self, rng: np.random.Generator, budget: Budget) -> Mask:
+        """Returns a random legal mask within the budget: widths first, then channels."""
+        widths = [int(rng.choice(group.legal_widths())) for group in self.groups]
+        scores = {group.name: rng.random(group.size) for group in self.groups}
+        return self.top_channels(self.fit_widths(np.array(widths), budget), scores)
+
+    def top_channels(self, widths: Widths, scores: Mapping[str, NDArray[Any]]) -> Mask:
+        """Returns the mask that keeps the highest-scored channels; ties keep the earlier channel.
+
+        Args:
+            widths: `(groups,)`.
+            scores: group name -> `(channels,)`.
+        """
+        bits: dict[str, Bits] = {}
+        for group, width in zip(self.groups, widths, strict=True):
+            order = np.argsort(-np.asarray(scores[group.name]), kind="stable")
+            bits[group.name] = np.isin(np.arange(group.size), order[:width])
+        return Mask(bits)
+
+    def repair(self, mask: Mask, rng: np.random.Generator, budget: Budget) -> Mask:
+        """Returns a legal mask within the budget, near to the one given.
+
+        A mask that is legal and fits comes back equal. Widths are lowered by `fit_widths`; which
+        channels go (or come, where a width was under the smallest legal one) is drawn at random.
+        """
+        widths = self.fit_widths(self.widths(mask), budget)
+        # Kept channels score in [1, 2), dropped ones in [0, 1): kept ones go first, at random.
+        scores = {name: bits + rng.random(bits.size) for name, bits in mask.items()}
+        return self.top_channels(widths, scores)
+
+
+def _shown(resource: str, amount: int) -> str:
+    if resource == "latency":
+        return format_time(amount)
+    return format_count(2 * amount if resource == "macs" else amount)
+
+
+def _amount(resource: str, amount: int) -> str:
+    unit = {"macs": " FLOPs", "latency": " predicted latency"}.get(resource, f" {resource}")
+    return _shown(resource, amount) + unit
+
+
+def _summary(widths: Sequence[int]) -> str:
+    return (
+        ", ".join(map(str, widths))
+        if len(widths) <= 6
+        else f"{widths[0]}, {widths[1]}, ..., {widths[-1]}"
+    )

@@ -1,0 +1,127 @@
+"""Whether a run's winner was measured to keep its latency budget."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from evosearch.errors import InputError
+from evosearch.files import write_json, writing
+from evosearch.latency.model import Conditions, Timing
+from evosearch.space.budget import Budget, format_time
+
+CERTIFICATE = "certificate.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A trial that was timed.
+
+    Attributes:
+        trial: its number.
+        predicted: its picoseconds by the latency model.
+        timing: as measured.
+    """
+
+    trial: int
+    predicted: int
+    timing: Timing
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Reads what `dataclasses.asdict` gave."""
+        return cls(**{**data, "timing": Timing(**data["timing"])})
+
+
+def interval(timing: Timing, budget: Budget, base_picoseconds: int) -> tuple[float, float]:
+    """Returns the 95 % interval that a latency budget is judged on, in picoseconds.
+
+    A share is judged on the ratio to the base network, which load on the machine hits alike; a
+    time on the time.
+    """
+    if budget.relative_latency:
+        return timing.ratio_low * base_picoseconds, timing.ratio_high * base_picoseconds
+    return 1e12 * timing.low, 1e12 * timing.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What was measured of the trials that a latency budget was to be certified for.
+
+    Attributes:
+        limit: the budget, in picoseconds.
+        relative: whether it was asked for as a share of the base network's latency.
+        base_picoseconds: the base network's, which shares refer to.
+        conditions: under which it was measured.
+        attempts: the trials that were timed, in order, each in its slowest process; where the
+            budget is certified, the last one keeps it.
+        certified: whether the upper end of the last one's interval is under the budget.
+    """
+
+    limit: int
+    relative: bool
+    base_picoseconds: int
+    conditions: Conditions
+    attempts: tuple[Check, ...]
+    certified: bool
+
+    @property
+    def winner(self) -> Check | None:
+        """The trial that keeps the budget."""
+        return self.attempts[-1] if self.certified else None
+
+    def __str__(self) -> str:
+        share = f"{self.limit / self.base_picoseconds:.1%} of the base network's"
+        budget = share if self.relative else format_time(self.limit)
+        if self.winner is not None:
+            failed = f", after {len(self.attempts) - 1} that did not" if self.attempts[1:] else ""
+            return (
+                f"latency budget of {budget} certified: trial {self.winner.trial} takes at"
+                f" most, in the slowest of several processes, {self.winner.timing}{failed}"
+            )
+        if not self.attempts:
+            return f"latency budget of {budget} not certified: no trial is predicted to keep it"
+        last = self.attempts[-1]
+        low = last.timing.ratio_low * self.base_picoseconds
+        low = low if self.relative else 1e12 * last.timing.low
+        reason = (
+            "the budget is finer than the noise"
+            if low <= self.limit
+            else "the upper end of every interval is over it"
+        )
+        return (
+            f"latency budget of {budget} not certified, {reason}: of {len(self.attempts)} trials"
+            f" the last, trial {last.trial}, takes {last.timing}"
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes the certificate into a run's folder.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with writing(folder / CERTIFICATE):
+            write_json(folder / CERTIFICATE, asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Certificate | None":
+        """Reads the certificate of a run; None where it has none.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        path = folder / CERTIFICATE
+        if not path.is_file():
+            return None
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                **{
+                    **data,
+                    "conditions": Conditions(**data["conditions"]),
+                    "attempts": tuple(Check.from_json(item) for item in data["attempts"]),
+                }
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not a certificate ({error!r})") from error

@@ -1,0 +1,205 @@
+"""What a study's file holds: its header, its segments and its trials, as JSON and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from evosearch.errors import InputError
+from evosearch.space.budget import Budget, Cost
+from evosearch.space.mask import Mask
+from evosearch.study.certificate import Check
+from evosearch.study.trial import Evaluation, Objective, Rung, Step, Trial, TrialState
+
+FORMAT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A network that was measured beside the search, to compare with.
+
+    Attributes:
+        name: what tables call it.
+        mask: its channels.
+        cost: its exact cost.
+        evaluation: as measured on the search split.
+    """
+
+    name: str
+    mask: Mask
+    cost: Cost
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a study is about; written once, before its first trial.
+
+    Attributes:
+        space_digest: of the search space.
+        config_digest: of the run's config file.
+        sizes: group name -> number of channels.
+        least_widths: group name -> smallest legal width.
+        budget: what is feasible.
+        base_cost: of the unpruned network.
+        strategy: name of the strategy.
+        seed: the run's.
+        references: the base network first, then the baselines.
+        config: what that file said, key by key, so that an edit can be named.
+    """
+
+    space_digest: str
+    config_digest: str
+    sizes: Mapping[str, int]
+    least_widths: Mapping[str, int]
+    budget: Budget
+    base_cost: Cost
+    strategy: str
+    seed: int
+    references: tuple[Reference, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size_objective(self) -> Objective:
+        """The size minimised beside the loss."""
+        return Objective(self.budget.size)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the header as JSON."""
+        return {
+            "format": FORMAT,
+            **asdict(self),
+            "sizes": dict(self.sizes),
+            "least_widths": dict(self.least_widths),
+            "budget": self.budget.to_json(),
+            "references": [
+                {
+                    "name": reference.name,
+                    "mask": reference.mask.to_json(),
+                    "cost": asdict(reference.cost),
+                    "evaluation": evaluation_to_json(reference.evaluation),
+                }
+                for reference in self.references
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Header":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: another version wrote it.
+        """
+        if data.get("format") != FORMAT:
+            raise InputError(f"study format {data.get('format')!r}, this version reads {FORMAT}")
+        content = {key: value for key, value in data.items() if key != "format"}
+        references = tuple(
+            Reference(
+                name=item["name"],
+                mask=Mask.from_json(item["mask"], data["sizes"]),
+                cost=Cost(**item["cost"]),
+                evaluation=evaluation_from_json(item["evaluation"]),
+            )
+            for item in data["references"]
+        )
+        return cls(
+            **{
+                **content,
+                "budget": Budget.from_json(data["budget"]),
+                "base_cost": Cost(**data["base_cost"]),
+                "references": references,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A part of a study whose trials were proposed for one budget.
+
+    Attributes:
+        first: number of its first trial.
+        budget: what is feasible from here on.
+        aim: what trials are proposed for: the budget itself; a size that the search for the
+            smallest network of some accuracy tries; or, with a latency, the budget over the
+            correction that the checks call for.
+        checks: trials that were timed before it began.
+    """
+
+    first: int
+    budget: Budget
+    aim: Budget
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def feasible(self) -> Budget:
+        """What a trial must meet: of latency, what the corrected model allows."""
+        return self.budget if self.budget.latency is None else self.aim
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the segment as JSON."""
+        return {
+            "first": self.first,
+            "budget": self.budget.to_json(),
+            "aim": self.aim.to_json(),
+            **({"checks": [asdict(check) for check in self.checks]} if self.checks else {}),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Segment":
+        """Reads what `to_json` wrote."""
+        return cls(
+            first=data["first"],
+            budget=Budget.from_json(data["budget"]),
+            aim=Budget.from_json(data["aim"]),
+            checks=tuple(Check.from_json(item) for item in data.get("checks", ())),
+        )
+
+
+def trial_to_json(trial: Trial) -> dict[str, Any]:
+    """Returns a trial as JSON, but for its number and state, which the study keeps itself."""
+    evaluation = trial.evaluation
+    return {
+        "generation": trial.generation,
+        "mask": trial.mask.to_json(),
+        "genome": dict(trial.genome),
+        "cost": asdict(trial.cost),
+        "evaluation": None if evaluation is None else evaluation_to_json(evaluation),
+        "steps": [{**asdict(step), "rung": step.rung.name} for step in trial.steps],
+        "error": trial.error,
+        "duplicate_of": trial.duplicate_of,
+    }
+
+
+def trial_from_json(
+    number: int, state: str, record: Mapping[str, Any], sizes: Mapping[str, int]
+) -> Trial:
+    """Reads what `trial_to_json` wrote.
+
+    Args:
+        number: of the trial.
+        state: name of a `TrialState`.
+        record: the JSON.
+        sizes: group name -> number of channels.
+    """
+    evaluation = record["evaluation"]
+    return Trial(
+        number=number,
+        generation=record["generation"],
+        mask=Mask.from_json(record["mask"], sizes),
+        genome=record["genome"],
+        cost=Cost(**record["cost"]),
+        state=TrialState[state],
+        evaluation=None if evaluation is None else evaluation_from_json(evaluation),
+        steps=tuple(Step(**{**step, "rung": Rung[step["rung"]]}) for step in record["steps"]),
+        error=record["error"],
+        duplicate_of=record["duplicate_of"],
+    )
+
+
+def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns an evaluation as JSON."""
+    return {**asdict(evaluation), "rung": evaluation.rung.name}
+
+
+def evaluation_from_json(data: Mapping[str, Any]) -> Evaluation:
+    """Reads what `evaluation_to_json` wrote."""
+    return Evaluation(**{**data, "rung": Rung[data["rung"]]})

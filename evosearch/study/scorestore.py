@@ -1,0 +1,56 @@
+"""Scores of images on disk, mask by mask: what ties, races and resumed rounds compare.
+
+Derived: an evaluation would give the same scores again, so the folder may be deleted.
+"""
+
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from evosearch.files import writing
+from evosearch.space.mask import Mask
+from evosearch.study.scores import ImageScores
+
+SCORES = "scores"
+"""Folder of a run that holds them."""
+
+
+@final
+class ScoreStore:
+    """One file for each mask, with its scores on the first images of the search split."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes a folder, made when something is stored."""
+        self._folder = folder
+
+    def get(self, mask: Mask) -> ImageScores | None:
+        """Returns the scores stored of a mask, or None; a damaged file counts as none."""
+        try:
+            with self._path(mask).open("rb") as file:
+                values = np.load(file, allow_pickle=False)
+            losses, metrics = np.asarray(values, dtype=np.float64)
+        except (OSError, ValueError, TypeError, EOFError):
+            return None
+        return ImageScores(losses=losses, metrics=metrics)
+
+    def put(self, mask: Mask, scores: ImageScores) -> None:
+        """Stores the scores of a mask in place of what there was.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        values = np.stack([scores.losses, scores.metrics])
+        compact = values.astype(np.float32)
+        # Losses come from float32 networks, so that half the space nearly always holds them.
+        exact = np.array_equal(compact.astype(np.float64), values)
+        path = self._path(mask)
+        temporary = path.with_suffix(".tmp")
+        with writing(path):
+            self._folder.mkdir(exist_ok=True)
+            with temporary.open("wb") as file:
+                np.save(file, compact if exact else values, allow_pickle=False)
+            temporary.replace(path)
+
+    def _path(self, mask: Mask) -> Path:
+        return self._folder / f"{mask.key}.npy"

@@ -1,0 +1,154 @@
+"""One evaluated candidate: what was tried, what came of it, and what is optimised."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum, IntEnum
+from typing import Any
+
+from evosearch.space.budget import Budget, Cost
+from evosearch.space.mask import Mask
+from evosearch.study.scores import Score
+
+Genome = Mapping[str, Any]
+"""A strategy's own description of a proposal, as JSON: layer weights, parents, operator."""
+
+
+class Rung(IntEnum):
+    """How far up the fitness ladder a candidate climbed; only FULL scores enter the front."""
+
+    COST = 0
+    TWO_STEP = 1
+    COMPENSATED = 2
+    PARTIAL = 3
+    FULL = 4
+
+
+class TrialState(Enum):
+    """How a trial ended: at the top of the ladder, on a lower rung, or not at all."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one rung said of a candidate.
+
+    Attributes:
+        rung: the rung.
+        score: lower is better: the strategy's own two-step score, the compensated error, or the
+            loss in nats.
+        images: number of search images that it was scored on.
+        seconds: wall time.
+    """
+
+    rung: Rung
+    score: float
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a candidate was measured to be worth on the search split.
+
+    Attributes:
+        loss: mean over images, in nats.
+        loss_se: its standard error over images.
+        accuracy: share of images classified right, in [0, 1].
+        accuracy_se: its standard error over images.
+        images: number of images scored.
+        seconds: wall time of the evaluation.
+        rung: the rung reached.
+    """
+
+    loss: float
+    loss_se: float
+    accuracy: float
+    accuracy_se: float
+    images: int
+    seconds: float
+    rung: Rung = Rung.FULL
+
+    @classmethod
+    def of(cls, score: Score, *, seconds: float, rung: Rung = Rung.FULL) -> "Evaluation":
+        """Returns the evaluation that a score amounts to."""
+        return cls(**asdict(score), seconds=seconds, rung=rung)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A mask to evaluate.
+
+    Attributes:
+        mask: the channels to keep.
+        genome: the strategy's own description of it.
+        two_step: the strategy's own score by the two-step approximation, lower is better; None
+            where it has none.
+    """
+
+    mask: Mask
+    genome: Genome = field(default_factory=dict)
+    two_step: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One proposal and its outcome.
+
+    Attributes:
+        number: position in the study, from 0.
+        generation: the round that proposed it, from 0.
+        mask: the channels kept.
+        genome: as proposed.
+        cost: exact cost of the network that the mask leaves.
+        state: COMPLETE with an evaluation on all images, PRUNED, or FAIL with an error.
+        evaluation: what was measured; of a PRUNED trial on a part of the images, or None where
+            it did not come to held-out images.
+        steps: what every rung said that it climbed.
+        error: one line on why the candidate failed.
+        duplicate_of: number of the earlier trial with the same mask, whose outcome this repeats.
+    """
+
+    number: int
+    generation: int
+    mask: Mask
+    genome: Genome
+    cost: Cost
+    state: TrialState
+    evaluation: Evaluation | None = None
+    steps: tuple[Step, ...] = ()
+    error: str | None = None
+    duplicate_of: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the trial climbed to the top of the ladder."""
+        return self.state is TrialState.COMPLETE
+
+    def violation(self, budget: Budget) -> float:
+        """Returns by how much the trial exceeds a budget; 0.0 when it is met."""
+        accuracy = None if self.evaluation is None else self.evaluation.accuracy
+        return budget.violation(self.cost, accuracy)
+
+
+class Objective(Enum):
+    """A quantity to minimise. Losses and sizes are both smaller-is-better, everywhere."""
+
+    LOSS = "loss"
+    MACS = "macs"
+    PARAMS = "params"
+    LATENCY = "latency"
+
+    def of(self, trial: Trial) -> float:
+        """Returns the trial's value.
+
+        Raises:
+            ValueError: the trial failed and the objective is a measurement.
+        """
+        if self is not Objective.LOSS:
+            return float(getattr(trial.cost, self.value))
+        if trial.evaluation is None:
+            raise ValueError(f"trial {trial.number} failed: it has no {self.value}")
+        return trial.evaluation.loss

@@ -1,0 +1,229 @@
+"""What is coupled in a network: labels propagated over its exported graph.
+
+`trace` follows DESIGN's one rule. A convolution or linear layer writes fresh labels and reads
+others; an elementwise sum or product unites labels position by position; operators that move
+elements carry the labels along; what the rules do not know is frozen, with its name as reason.
+"""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from io import StringIO
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from evosearch.errors import TracingError
+from evosearch.models.modes import evaluating, training_structure
+from evosearch.space.mask import ChannelGroup
+from evosearch.space.space import FrozenGroup
+from evosearch.surgery.tracing import rules_layers, rules_operators, rules_sizes
+from evosearch.surgery.tracing.grouping import Grouping, group_channels
+from evosearch.surgery.tracing.walk import EVALUATION, TRAINING, Graph, Walk
+from evosearch.surgery.tracing.walk import Layer as Layer
+
+RULES = {**rules_operators.RULES, **rules_sizes.RULES, **rules_layers.RULES}
+"""Operator name -> what it does to labels."""
+_SIZES = ("groups", "num_groups", "num_channels", "num_features")
+"""Attributes of modules that hold a size which no tensor of theirs may have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """What tracing found, before proof.
+
+    Attributes:
+        groups: prunable groups in network order.
+        frozen: channels that stay, with reasons, by the module that writes them.
+        layers: every call of a convolution or linear layer, in execution order.
+        training_layers: those of the training graph, where there is one.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    frozen: tuple[FrozenGroup, ...]
+    layers: tuple[Layer, ...]
+    training_layers: tuple[Layer, ...] = ()
+
+
+def trace(model: nn.Module, example: tuple[Any, ...]) -> Trace:
+    """Finds the channel groups of a model, taking the loosest reading of every operator.
+
+    Args:
+        model: in any mode; it is not changed.
+        example: its arguments, batched, with a batch of at least 2.
+
+    Raises:
+        TracingError: `torch.export` cannot export the model.
+    """
+    return Export(model, example).read({}).trace
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What one reading of every choice makes of a model's graphs."""
+
+    walk: Walk
+    grouping: Grouping
+
+    @property
+    def trace(self) -> Trace:
+        """Its groups, frozen channels and layers."""
+        return Trace(
+            groups=self.grouping.groups,
+            frozen=self.grouping.frozen,
+            layers=tuple(self.walk.layers[EVALUATION]),
+            training_layers=tuple(self.walk.layers.get(TRAINING, ())),
+        )
+
+    @cached_property
+    def open_choices(self) -> dict[str, frozenset[str]]:
+        """The choices that could be stricter, and the groups whose channels each ties or cuts."""
+        group_of = {
+            root: name for name, roots in self.grouping.roots.items() for root in roots.tolist()
+        }
+        return {
+            name: frozenset(
+                group_of[root]
+                for part in choice.touched
+                for root in torch.unique(self.walk.labels.roots(part)).tolist()
+                if root in group_of
+            )
+            for name, choice in self.walk.choices.items()
+            if not choice.strict
+        }
+
+
+@final
+class Export:
+    """A model's exported graphs, to be walked as often as there are readings to try.
+
+    Attributes:
+        program: the model in eval mode.
+        training: whether there is a graph of training as well. It is there for parameters that
+            nothing reads in eval mode (auxiliary heads), and has the modules that hold others in
+            training mode, but dropout and normalization as in evaluation.
+    """
+
+    def __init__(self, model: nn.Module, example: tuple[Any, ...]) -> None:
+        """Exports the model.
+
+        Raises:
+            TracingError: `torch.export` cannot export the model.
+        """
+        try:
+            with evaluating(model):
+                self.program = _export(model, example)
+        except Exception as error:
+            raise failure(model, "cannot be traced by torch.export", error) from error
+        self._graphs = [_graph(EVALUATION, self.program, model, example)]
+        read = {node.name for node in self.program.graph.nodes if node.users}
+        if not read.issuperset(self.program.graph_signature.inputs_to_parameters):
+            # Where training does not run on this example, there is nothing to keep in step.
+            with suppress(Exception), training_structure(model):
+                program = _export(model, example)
+                self._graphs.append(_graph(TRAINING, program, model, example))
+        self.training = len(self._graphs) > 1
+
+    def read(self, readings: Mapping[str, int]) -> Reading:
+        """Walks the graphs.
+
+        Args:
+            readings: name of a choice -> which reading to take; the loosest where none is given.
+        """
+        walk = Walk(RULES, readings)
+        for graph in self._graphs:
+            walk.follow(graph)
+        return Reading(walk=walk, grouping=group_channels(walk))
+
+    def inputs(self, model: nn.Module, example: tuple[Any, ...]) -> list[Any]:
+        """Returns what the placeholders of the evaluation graph stand for, in order.
+
+        Args:
+            model: of the same structure as the exported one.
+            example: its arguments.
+        """
+        tensors, sources = _tensors(model), self._graphs[0].sources
+        constants = self.program.graph_signature.inputs_to_lifted_tensor_constants
+        leaves = iter(pytree.tree_leaves(example))
+        result = []
+        for node in self.program.graph.find_nodes(op="placeholder"):
+            if node.name in sources:
+                result.append(tensors[sources[node.name]])
+            elif node.name in constants:
+                result.append(self.program.constants[constants[node.name]])
+            else:
+                result.append(next(leaves))
+        return result
+
+
+def _export(model: nn.Module, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    # What torch says on the way is for its developers; an error carries the reason.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            torch.enable_grad(),
+            warnings.catch_warnings(),
+            redirect_stderr(StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            return torch.export.export(model, example, strict=False)
+    finally:
+        logging.disable(disabled)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    return tensors | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _graph(
+    name: str, program: torch.export.ExportedProgram, model: nn.Module, example: tuple[Any, ...]
+) -> Graph:
+    signature, tensors = program.graph_signature, _tensors(model)
+    first_name: dict[int, str] = {}  # a shared parameter has many
+    for tensor_name, tensor in tensors.items():
+        first_name.setdefault(id(tensor), tensor_name)
+    attributes = {
+        f"{module_name}.{attribute}": (vars(module)[attribute],)
+        for module_name, module in model.named_modules()
+        for attribute in _SIZES
+        if isinstance(vars(module).get(attribute), int)
+    }
+    return Graph(
+        name=name,
+        graph=program.graph,
+        sources={
+            placeholder: first_name[id(tensors[tensor_name])]
+            for placeholder, tensor_name in (
+                signature.inputs_to_parameters | signature.inputs_to_buffers
+            ).items()
+        },
+        shapes=attributes | {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        constants=frozenset(signature.inputs_to_lifted_tensor_constants),
+        batch=batch_size(example),
+    )
+
+
+def failure(model: nn.Module, what: str, error: Exception) -> TracingError:
+    """Returns one clear line about an error in a user's model."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return TracingError(f"{type(model).__name__} {what}: {lines[0]}")
+
+
+def batch_size(example: tuple[Any, ...]) -> int:
+    """Returns the number of images in a model's arguments.
+
+    Raises:
+        TracingError: there is no tensor among them.
+    """
+    for leaf in pytree.tree_leaves(example):
+        if isinstance(leaf, Tensor) and leaf.ndim:
+            return leaf.shape[0]
+    raise TracingError("the example input holds no tensor")

@@ -1,0 +1,277 @@
+"""What operators do to labels whose sizes the model's code may fix.
+
+An exported graph does not tell a size that follows a pruned width (`x.shape[1] // 2`) from one
+that the code fixes (`8`). So each of these operators has readings: in the loose ones its sizes
+follow, and positions are tied part by part where it cuts the channels; in the strict one its
+sizes are fixed, and the channels that must stay for it are frozen. The proof decides.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from math import gcd
+
+import torch
+from torch import Tensor, fx
+
+from evosearch.surgery.tracing.labels import blocks, reshape
+from evosearch.surgery.tracing.rules_operators import apply
+from evosearch.surgery.tracing.walk import Constant, Rule, Value, Walk, operator_name, spread
+
+
+def _fixed(node: fx.Node) -> str:
+    return f"operator {operator_name(node)} with sizes fixed in the code"
+
+
+def _reshape(walk: Walk, node: fx.Node) -> Value:
+    """Where it splits channels into parts, one of the new dimensions follows the width."""
+    labels = walk.tensor(walk.inputs(node)[0])
+    if labels is None:
+        return walk.refuse(node, "on a weight")
+    shape = node.meta["val"].shape
+    result = reshape(labels, shape)
+    along = walk.labels.changing(result)
+    arguments = walk.arguments(node)
+    sizes: Sequence[int] = arguments.get("size") or arguments.get("shape") or [-1] * len(shape)
+    derived = [dim for dim in along if dim < len(sizes) and sizes[dim] == -1]
+    split: list[int] = []
+    for before, after in blocks(labels.shape, shape):
+        parts = [dim for dim in along if dim in after]
+        if len(parts) > sum(walk.labels.changes(labels, dim) for dim in before):
+            split += parts
+    if not split and derived == along:
+        return result
+    # The longest part is the likeliest to follow the width, unless the code says which does.
+    follow = sorted(split, key=lambda dim: (dim not in derived, -shape[dim]))
+    reading = walk.choose(node, max(1, len(follow)) + 1, result)
+    if reading == max(1, len(follow)):
+        walk.freeze(result, _fixed(node))
+        return result
+    return walk.labels.tie(result, [dim for dim in split if dim != follow[reading]])
+
+
+def _expand(walk: Walk, node: fx.Node) -> Value:
+    labels = walk.tensor(walk.inputs(node)[0])
+    if labels is None:
+        return walk.refuse(node, "on a weight")
+    shape = node.meta["val"].shape
+    labels = labels[(None,) * (len(shape) - labels.ndim)]
+    along = walk.labels.changing(labels)
+    sizes = walk.arguments(node)["size"]
+    if not along and len(shape) > 1 and labels.shape[1] == 1 < shape[1]:
+        # One channel becomes many, which take part in whatever they meet.
+        walk.freeze(labels, f"operator {operator_name(node)} broadcasts it over channels")
+        if walk.choose(node, 2, labels) == 0:
+            fresh = walk.labels.new(shape[1])
+            walk.touch(node, fresh)
+            return spread(fresh, 1, shape)
+    elif any(sizes[dim] != -1 for dim in along) and walk.choose(node, 2, labels) == 1:
+        walk.freeze(labels, _fixed(node))
+    return labels.expand(shape)
+
+
+def _cut(walk: Walk, node: fx.Node, dim: int, bounds: Sequence[int]) -> Tensor | None:
+    """Returns the labels of a node's input, which the node cuts at `bounds`.
+
+    A bound counts channels from the start, or from the end where it is negative. Loose: the cut
+    falls between equal parts, whose positions are tied. Strict: the channels that a bound counts
+    are frozen.
+    """
+    labels = walk.tensor(walk.inputs(node)[0])
+    if labels is None or not bounds or not walk.labels.changes(labels, dim):
+        return labels
+    channels = walk.channels(labels, dim)
+    if channels is None:
+        return None
+    unit = gcd(channels.numel(), *bounds)
+    reading = walk.choose(node, 2 if unit > 1 else 1, channels)
+    if reading == 0 and unit > 1:
+        channels = walk.labels.tie(channels.reshape(-1, unit), [0]).flatten()
+    else:
+        for bound in bounds:
+            walk.freeze(channels[:bound] if bound > 0 else channels[bound:], _fixed(node))
+    return spread(channels, dim, labels.shape)
+
+
+def _cut_and_apply(walk: Walk, node: fx.Node, dim: int, bounds: Sequence[int]) -> Value:
+    labels = _cut(walk, node, dim, bounds)
+    return walk.refuse(node, "on a weight") if labels is None else apply(node, labels)
+
+
+def _slice(walk: Walk, node: fx.Node) -> Value:
+    arguments = walk.arguments(node)
+    dim, start, end = arguments["dim"], arguments["start"] or 0, arguments["end"]
+    size = node.all_input_nodes[0].meta["val"].shape[dim]
+    if arguments["step"] == 1:
+        bounds = [
+            bound for bound in (start, size if end is None else end) if 0 < abs(bound) < size
+        ]
+        return _cut_and_apply(walk, node, dim, bounds)
+    labels = walk.tensor(walk.inputs(node)[0])
+    if labels is None:
+        return walk.refuse(node, "on a weight")
+    if walk.labels.changes(labels, dim):
+        step, channels = arguments["step"], walk.channels(labels, dim)
+        if channels is None:
+            return walk.refuse(node, "along channels that vary over positions")
+        regular = size % step == 0 and 0 <= start < step and (end is None or end >= size)
+        if regular and walk.choose(node, 2, channels) == 0:
+            tied = walk.labels.tie(channels.reshape(-1, step), [1])
+            return apply(node, spread(tied.flatten(), dim, labels.shape))
+        walk.freeze(channels, _fixed(node))
+    return apply(node, labels)
+
+
+def _narrow(walk: Walk, node: fx.Node) -> Value:
+    arguments = walk.arguments(node)
+    start, length = arguments["start"], arguments["length"]
+    bounds = [bound for bound in (start, start + length) if bound != 0]
+    return _cut_and_apply(walk, node, arguments["dim"], bounds)
+
+
+def _select(walk: Walk, node: fx.Node) -> Value:
+    arguments = walk.arguments(node)
+    labels, dim, index = walk.tensor(arguments["self"]), arguments["dim"], arguments["index"]
+    if labels is None:
+        return walk.refuse(node, "on a weight")
+    if walk.labels.changes(labels, dim):
+        length = index + 1 if index >= 0 else -index
+        start = 0 if index >= 0 else labels.shape[dim] + index
+        walk.freeze(labels.narrow(dim, start, length), _fixed(node))
+    return labels.select(dim, index)
+
+
+def _split(walk: Walk, node: fx.Node) -> Value:
+    arguments = walk.arguments(node)
+    dim = arguments["dim"]
+    size = node.all_input_nodes[0].meta["val"].shape[dim]
+    name = operator_name(node)
+    parts = arguments.get("chunks") or arguments.get("sections")
+    if name == "split_with_sizes" or isinstance(arguments.get("split_size"), list):
+        bounds = list(accumulate(arguments.get("split_sizes") or arguments["split_size"]))
+    elif name == "split":
+        bounds = list(range(arguments["split_size"], size, arguments["split_size"]))
+    elif "indices" in arguments:
+        bounds = [bound for bound in arguments["indices"] if 0 < abs(bound) < size]
+    elif size % parts == 0:
+        bounds = list(range(size // parts, size + 1, size // parts))
+    else:
+        bounds = [1, size]  # of unequal lengths: no equal parts to tie
+    return _cut_and_apply(walk, node, dim, bounds)
+
+
+def _glu(walk: Walk, node: fx.Node) -> Value:
+    """One half of the channels gates the other."""
+    dim, shape = walk.arguments(node)["dim"], node.meta["val"].shape
+    labels = _cut(walk, node, dim, [shape[dim]])
+    if labels is None:
+        return walk.refuse(node, "on a weight")
+    first, second = labels.chunk(2, dim)
+    return walk.labels.unite(first, second)
+
+
+def _unbind(walk: Walk, node: fx.Node) -> Value:
+    labels, dim = walk.tensor(walk.inputs(node)[0]), walk.arguments(node)["dim"]
+    if labels is None:
+        return walk.refuse(node, "on a weight")
+    if walk.labels.changes(labels, dim):
+        walk.freeze(labels, _fixed(node))
+    return apply(node, labels)
+
+
+def _pad(walk: Walk, node: fx.Node) -> Value:
+    arguments = walk.arguments(node)
+    labels, shape = walk.tensor(arguments["self"]), node.meta["val"].shape
+    if labels is None:
+        return walk.refuse(node, "on a weight")
+    pads: Sequence[int] = arguments["pad"]
+    along = walk.labels.changing(labels)
+    wide = [dim for dim in along if any(pads[2 * (labels.ndim - 1 - dim) :][:2])]
+    if not wide:
+        for dim in set(range(labels.ndim)) - set(along):
+            labels = labels.narrow(dim, 0, 1)
+        return labels.expand(shape)
+    dim = wide[0]
+    channels = walk.channels(labels, dim)
+    if channels is None or len(wide) > 1 or arguments.get("mode", "constant") != "constant":
+        return walk.refuse(node, "over channels")
+    before, after = pads[2 * (labels.ndim - 1 - dim) :][:2]
+    crops = [bound for bound in (max(0, -before), min(0, after)) if bound]
+    unit = gcd(channels.numel(), *crops)
+    loose = walk.choose(node, 2, channels) == 0
+    if loose and unit > 1:
+        channels = walk.labels.tie(channels.reshape(-1, unit), [0]).flatten()
+    else:
+        for bound in crops:
+            walk.freeze(channels[:bound] if bound > 0 else channels[bound:], _fixed(node))
+    sides = [
+        walk.labels.new(max(0, count))
+        if loose
+        else walk.labels.new_frozen(_fixed(node)).expand(max(0, count))
+        for count in (before, after)
+    ]
+    for side in sides:
+        walk.touch(node, side)
+    kept = channels[max(0, -before) : channels.numel() + min(0, after)]
+    return spread(torch.cat([sides[0], kept, sides[1]]), dim, shape)
+
+
+def _roll(walk: Walk, node: fx.Node) -> Value:
+    """A shift of channels is fixed: it may fit one width and not another."""
+    labels = walk.tensor(walk.inputs(node)[0])
+    dims = walk.arguments(node)["dims"]
+    if labels is None or any(walk.labels.changes(labels, dim) for dim in dims or [0]):
+        return walk.refuse(node, "over channels")
+    return labels
+
+
+def _channel_shuffle(walk: Walk, node: fx.Node) -> Value:
+    arguments = walk.arguments(node)
+    channels, groups = walk.channels(arguments["self"], 1), arguments["groups"]
+    if channels is None or walk.choose(node, 2, channels) == 1:
+        return walk.refuse(node)
+    tied = walk.labels.tie(channels.reshape(groups, -1), [0])
+    return spread(tied.T.flatten(), 1, node.meta["val"].shape)
+
+
+def _pixel_shuffle(walk: Walk, node: fx.Node) -> Value:
+    """The channels that make the pixels of one output channel go together."""
+    arguments = walk.arguments(node)
+    channels = walk.channels(arguments["self"], 1)
+    if channels is None:
+        return walk.refuse(node)
+    parts = channels.reshape(-1, arguments["upscale_factor"] ** 2)
+    return spread(walk.labels.tie(parts, [1])[:, 0], 1, node.meta["val"].shape)
+
+
+def _pixel_unshuffle(walk: Walk, node: fx.Node) -> Value:
+    arguments = walk.arguments(node)
+    channels = walk.channels(arguments["self"], 1)
+    if channels is None:
+        return walk.refuse(node)
+    repeated = channels.repeat_interleave(arguments["downscale_factor"] ** 2)
+    return spread(repeated, 1, node.meta["val"].shape)
+
+
+def _constant(walk: Walk, node: fx.Node) -> Value:  # noqa: ARG001
+    return Constant()
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(
+        ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as"),
+        _reshape,
+    ),
+    "expand": _expand,
+    "slice": _slice,
+    "narrow": _narrow,
+    "select": _select,
+    "unbind": _unbind,
+    "glu": _glu,
+    **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split"), _split),
+    **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
+    "roll": _roll,
+    "channel_shuffle": _channel_shuffle,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
+    **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty"), _constant),
+}

@@ -1,0 +1,126 @@
+"""The test split, opened once for each named network and counted: nothing else touches it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
+
+from evosearch.data.config import DataConfig
+from evosearch.data.splits import load_test_split
+from evosearch.errors import InputError
+from evosearch.files import write_text, writing
+from evosearch.models.weights import weights_digest
+from evosearch.study.scores import Score
+from evosearch.tasks.scoring import image_scores
+from evosearch.tasks.task import CLASSIFICATION, Task
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TestResult:
+    """What one network was measured to be worth on the test split.
+
+    Attributes:
+        weights: digest of the network's weights.
+        score: its loss and accuracy.
+    """
+
+    weights: str
+    score: Score
+
+
+class _Ledger(BaseModel):
+    """The file: which data it is about, how often the split was opened, and what came of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: DataConfig
+    opened: int = Field(default=0, ge=0)
+    results: dict[str, TestResult] = Field(default_factory=dict)
+
+
+@final
+class TestReport:
+    """Measures named, finished networks on the test split, each of them once.
+
+    A ledger on disk holds the results and how often the split was opened, so that neither a
+    second look nor a second program goes unseen.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        data: DataConfig,
+        folder: Path = Path(),
+        *,
+        task: Task = CLASSIFICATION,
+    ) -> None:
+        """Opens the ledger, or starts one with the first measurement.
+
+        Args:
+            path: of the ledger, a JSON file.
+            data: the `[data]` section.
+            folder: where the space file lies.
+            task: what networks are judged by.
+
+        Raises:
+            InputError: the file is no ledger, or one of other data.
+        """
+        self._path, self._folder, self._task = path, folder, task
+        self._ledger = _Ledger(data=data)
+        if not path.exists():
+            return
+        try:
+            self._ledger = _Ledger.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{path}: not a ledger of test results ({reason})") from error
+        if self._ledger.data != data:
+            raise InputError(f"{path}: a ledger of other data; its [data] section differs")
+
+    @property
+    def opened(self) -> int:
+        """How often the test split was opened."""
+        return self._ledger.opened
+
+    @property
+    def results(self) -> dict[str, TestResult]:
+        """What was measured so far, by name, in order."""
+        return dict(self._ledger.results)
+
+    def measure(self, name: str, model: nn.Module) -> TestResult:
+        """Returns a network's score on the test split, from the ledger where it has one.
+
+        Args:
+            name: what the network is called in the report.
+            model: finished; left in the mode that it was in.
+
+        Raises:
+            InputError: the name was measured with other weights.
+            EvaluationError: a loss is not finite.
+            StorageError: the ledger cannot be written; then the split is not opened.
+        """
+        digest = weights_digest(model)
+        known = self._ledger.results.get(name)
+        if known is not None:
+            if known.weights == digest:
+                return known
+            raise InputError(
+                f"{self._path}: {name!r} was measured on test with other weights; a network is"
+                " measured once, so give the new one another name"
+            )
+        # Counted before it is opened: a look that crashes is still a look.
+        self._ledger.opened += 1
+        self._save()
+        split = load_test_split(self._ledger.data, self._folder)
+        outcome = image_scores(model, split, task=self._task).score
+        result = TestResult(weights=digest, score=outcome)
+        self._ledger.results[name] = result
+        self._save()
+        return result
+
+    def _save(self) -> None:
+        with writing(self._path):
+            write_text(self._path, self._ledger.model_dump_json(indent=2))

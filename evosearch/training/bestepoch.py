@@ -1,0 +1,79 @@
+"""Which epoch of a training was the best, by the search split."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from evosearch.data.splits import SearchSplit
+from evosearch.study.scores import Score
+from evosearch.tasks.scoring import score
+from evosearch.tasks.task import Task
+from evosearch.training.trainer import EpochRecord, OnEpoch
+
+
+@final
+class BestEpoch:
+    """Scores a network epoch by epoch and remembers the weights of its best."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        search: SearchSplit,
+        epochs: int,
+        on_epoch: OnEpoch | None,
+        task: Task,
+    ) -> None:
+        """Takes what is trained, what it is scored on, and for how many epochs."""
+        self._model, self._search, self._epochs = model, search, epochs
+        self._on_epoch, self._task = on_epoch, task
+        self._began = time.perf_counter()
+        self._loss = math.inf
+        self._state: dict[str, Tensor] = {}
+        self.epoch = 0
+        self.history: list[EpochRecord] = []
+
+    def record(self, train_loss: float | None) -> None:
+        """Scores the network; `train_loss` is None before the first step."""
+        result = score(self._model, self._search, task=self._task)
+        if result.loss < self._loss:
+            self._loss, self.epoch = result.loss, len(self.history)
+            state = self._model.state_dict()
+            self._state = {name: tensor.detach().clone() for name, tensor in state.items()}
+        self.history.append(
+            EpochRecord(
+                epoch=len(self.history),
+                epochs=self._epochs,
+                train_loss=train_loss,
+                search=result,
+                seconds=time.perf_counter() - self._began,
+            )
+        )
+        if self._on_epoch is not None:
+            self._on_epoch(self.history[-1])
+
+    def state(self) -> dict[str, Any]:
+        """Returns the epochs so far and the best weights, as tensors and plain values."""
+        return {
+            "loss": self._loss,
+            "epoch": self.epoch,
+            "weights": self._state,
+            "history": [asdict(record) for record in self.history],
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Goes back to what `state` gave."""
+        self._loss, self.epoch, self._state = state["loss"], state["epoch"], state["weights"]
+        self.history = [
+            EpochRecord(**{**record, "search": Score(**record["search"])})
+            for record in state["history"]
+        ]
+        self._began -= self.history[-1].seconds
+
+    def restore(self) -> None:
+        """Gives the network the weights of its best epoch."""
+        self._model.load_state_dict(self._state)
+        self._model.eval()

@@ -1,0 +1,269 @@
+"""Fine-tuning a compact network on the outputs and attention maps of the network it came from."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import final
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from evosearch.data.splits import SearchSplit, TrainSplit, require_split
+from evosearch.models.build import torch_seeded
+from evosearch.models.modes import evaluating
+from evosearch.models.precision import Precision, resolve_precision
+from evosearch.models.weights import weights_digest
+from evosearch.seeding import Stream, integer
+from evosearch.tasks.scoring import device_of
+from evosearch.tasks.task import CLASSIFICATION, Task
+from evosearch.training.attention import (
+    attention_layers,
+    attention_loss,
+    attention_map,
+    module_outputs,
+)
+from evosearch.training.bestepoch import BestEpoch
+from evosearch.training.checkpoint import Checkpoint
+from evosearch.training.heads import holders_of_heads
+from evosearch.training.objective import distillation_loss
+from evosearch.training.optimizers import Optimizer, resolve_optimizer
+from evosearch.training.trainer import EpochRecord, OnEpoch, Training
+
+
+class FinetuneConfig(BaseModel):
+    """How a compact network is fine-tuned.
+
+    Attributes:
+        epochs: passes over the train split.
+        batch_size: images per step, at most.
+        lr: SGD's learning rate in the first step, of which Muon takes a share; a cosine takes it
+            to zero.
+        weight_decay: L2 penalty on all parameters that SGD moves.
+        optimizer: "sgd", or "muon" for the kernels of convolutions and SGD for the rest (see
+            `optimizers`), or "auto" for Muon where the device is fast with bfloat16. Muon gets
+            further in few epochs; in many it need not be better.
+        temperature: softens both networks' logits.
+        alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
+            to 0 where the task's output is no logits.
+        precision: what the forward passes compute in: "bfloat16", "float32", or "auto" for the
+            first where the device is faster with it. Weights stay float32.
+        attention: weight of attention transfer; 0 is none.
+        attention_layers: patterns of the modules whose attention maps are matched; empty takes
+            the last module of each image size.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.05, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    optimizer: Optimizer = "sgd"
+    temperature: float = Field(default=4.0, gt=0)
+    alpha: float = Field(default=0.9, ge=0, le=1)
+    precision: Precision = "auto"
+    attention: float = Field(default=0.0, ge=0)
+    attention_layers: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """How a fine-tuning went.
+
+    Attributes:
+        history: one record per epoch, the first of the network before its first step.
+        best_epoch: the epoch of least loss on the search split, whose weights the student has.
+        attention_layers: the modules whose attention maps were matched.
+    """
+
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    attention_layers: tuple[str, ...]
+
+    @property
+    def best(self) -> EpochRecord:
+        """The record of the best epoch."""
+        return self.history[self.best_epoch]
+
+
+def distil(
+    teacher: nn.Module,
+    student: nn.Module,
+    train: TrainSplit,
+    search: SearchSplit,
+    config: FinetuneConfig,
+    seed: int,
+    on_epoch: OnEpoch | None = None,
+    *,
+    task: Task = CLASSIFICATION,
+    progress: Path | None = None,
+) -> Distillation:
+    """Fine-tunes a student on its teacher's outputs and keeps its best epoch.
+
+    The best epoch is that of least loss on the search split; the network as it came counts as
+    epoch 0. BatchNorm statistics are measured anew after every epoch. Auxiliary heads are left
+    out. The weights are a function of the two networks, the
+    data, the config, the seed and the number of threads.
+
+    Args:
+        teacher: not changed.
+        student: changed in place, and left in evaluation mode.
+        train: what is learned from.
+        search: what the best epoch is chosen by.
+        config: the `[finetune]` section.
+        seed: of order and augmentation.
+        on_epoch: called after every epoch, and once before the first.
+        task: whose loss is the hard part, and which output of both networks is compared.
+        progress: a file that keeps how far this went, epoch by epoch, so that one that was
+            killed goes on and ends as it would have; None keeps nothing.
+
+    Raises:
+        InputError: an attention layer is not in both networks, or outputs do not fit the task.
+        EvaluationError: a loss is no longer finite.
+        StorageError: the progress cannot be written.
+    """
+    require_split(search, SearchSplit)
+    config = _resolved(config, student)
+    layers = _matched_layers(teacher, student, train, config)
+    checkpoint = None
+    if progress is not None:
+        about = _about(teacher, student, train, search, config, seed)
+        checkpoint = Checkpoint(progress, about)
+    best = BestEpoch(student, search, config.epochs, on_epoch, task)
+    with _training(teacher, student, train, config, seed, task, layers) as training:
+        saved = None if checkpoint is None else checkpoint.load()
+        if saved is None:
+            best.record(None)
+        else:
+            training.restore(saved["training"])
+            best.resume(saved["best"])
+        for train_loss in training.epochs():
+            training.measure_norms()
+            best.record(train_loss)
+            if checkpoint is not None:
+                checkpoint.save({"training": training.state(), "best": best.state()})
+    best.restore()
+    return Distillation(
+        history=tuple(best.history), best_epoch=best.epoch, attention_layers=layers
+    )
+
+
+def distil_blindly(
+    teacher: nn.Module,
+    student: nn.Module,
+    train: TrainSplit,
+    config: FinetuneConfig,
+    seed: int,
+    *,
+    task: Task = CLASSIFICATION,
+) -> None:
+    """Fine-tunes a student as `distil` does, and keeps the last epoch: no score chooses.
+
+    Args:
+        teacher: not changed.
+        student: changed in place, and left in evaluation mode.
+        train: what is learned from.
+        config: the `[finetune]` section.
+        seed: of order and augmentation.
+        task: whose loss is the hard part, and which output of both networks is compared.
+
+    Raises:
+        InputError: an attention layer is not in both networks, or outputs do not fit the task.
+        EvaluationError: a loss is no longer finite.
+    """
+    config = _resolved(config, student)
+    layers = _matched_layers(teacher, student, train, config)
+    with _training(teacher, student, train, config, seed, task, layers) as training:
+        for _ in training.epochs():
+            training.measure_norms()
+    student.eval()
+
+
+def _resolved(config: FinetuneConfig, student: nn.Module) -> FinetuneConfig:
+    """Returns a config with what "auto" stands for on the student's device."""
+    place = str(device_of(student))
+    found = {
+        "precision": resolve_precision(config.precision, place),
+        "optimizer": resolve_optimizer(config.optimizer, place),
+    }
+    return config.model_copy(update=found)
+
+
+def _matched_layers(
+    teacher: nn.Module, student: nn.Module, train: TrainSplit, config: FinetuneConfig
+) -> tuple[str, ...]:
+    """Returns the modules whose attention maps are matched; none without attention."""
+    if not config.attention:
+        return ()
+    return attention_layers(teacher, student, train.images[:1], config.attention_layers)
+
+
+@contextmanager
+def _training(
+    teacher: nn.Module,
+    student: nn.Module,
+    train: TrainSplit,
+    config: FinetuneConfig,
+    seed: int,
+    task: Task,
+    layers: Sequence[str],
+) -> Iterator[Training]:
+    """Gives the training of a student on its teacher's outputs, and on attention at `layers`."""
+    rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
+    holders = [student.get_submodule(name) for name in holders_of_heads(teacher, train.images[:2])]
+    seeded = torch_seeded(integer(seed, Stream.FINETUNING, "dropout"), device_of(student))
+    with (
+        seeded,
+        evaluating(teacher),
+        module_outputs(teacher, layers) as teacher_features,
+        module_outputs(student, layers) as student_features,
+    ):
+
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            with torch.no_grad():
+                target = task.outputs(teacher(images)).float()
+            total = distillation_loss(
+                task.outputs(student(images)).float(),
+                target,
+                labels,
+                temperature=config.temperature,
+                alpha=config.alpha,
+                task=task,
+            )
+            if layers:
+                total = total + config.attention * attention_loss(
+                    [attention_map(student_features[name]) for name in layers],
+                    [attention_map(teacher_features[name]) for name in layers],
+                )
+            return total
+
+        yield Training(
+            student,
+            train,
+            config,
+            loss,
+            rng,
+            evaluating=holders,
+            precision=config.precision,
+            optimizer=config.optimizer,
+        )
+
+
+def _about(
+    teacher: nn.Module,
+    student: nn.Module,
+    train: TrainSplit,
+    search: SearchSplit,
+    config: FinetuneConfig,
+    seed: int,
+) -> str:
+    """Returns a digest of what a fine-tuning depends on."""
+    digest = sha256(f"{weights_digest(teacher)} {weights_digest(student)} {seed}".encode())
+    digest.update(config.model_dump_json().encode())
+    for split in (train, search):
+        digest.update(split.indices.numpy().tobytes())
+    return digest.hexdigest()

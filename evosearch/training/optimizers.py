@@ -1,0 +1,93 @@
+"""What turns gradients into steps: SGD, or Muon for the kernels of convolutions."""
+
+from collections.abc import Sequence
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from evosearch.models.precision import resolve_precision
+
+Optimizer = Literal["auto", "muon", "sgd"]
+
+MUON_SHARE = 0.2
+"""Muon's learning rate, as a share of SGD's: the size of its steps is not the gradients'."""
+
+
+def resolve_optimizer(optimizer: Optimizer, device: str) -> Optimizer:
+    """Returns what "auto" stands for: Muon where the device is fast with bfloat16, else SGD.
+
+    torch's Muon computes its steps in bfloat16, which takes a processor without it seconds for
+    one large kernel.
+    """
+    if optimizer != "auto":
+        return optimizer
+    return "muon" if resolve_precision("auto", device) == "bfloat16" else "sgd"
+
+
+def optimizers(
+    model: nn.Module, kind: Optimizer, *, lr: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """Returns what updates a model's parameters.
+
+    Args:
+        model: those of its parameters that take no gradient are left out.
+        kind: "sgd" has Nesterov momentum 0.9 and an L2 penalty; "muon" leaves to it what is no
+            kernel of a convolution. Grouped convolutions, whose outputs read different channels,
+            and transposed ones count as none.
+        lr: of SGD; Muon takes `MUON_SHARE` of it.
+        weight_decay: the penalty. Muon's is decoupled from the gradients, and next to nothing at
+            values that are usual for SGD.
+    """
+    modules = model.modules() if kind == "muon" else ()
+    kernels = [
+        module.weight
+        for module in modules
+        if isinstance(module, nn.modules.conv._ConvNd)
+        and module.groups == 1
+        and not module.transposed
+        and module.weight.requires_grad
+    ]
+    taken = {id(kernel) for kernel in kernels}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    found: list[torch.optim.Optimizer] = []
+    if kernels:
+        found.append(KernelMuon(kernels, lr=MUON_SHARE * lr, weight_decay=weight_decay))
+    if rest:
+        found.append(
+            torch.optim.SGD(rest, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+        )
+    return found
+
+
+@final
+class KernelMuon(torch.optim.Muon):
+    """Muon (Jordan et al. 2024) on kernels, each a matrix `(outputs, inputs x positions)`.
+
+    A step moves a kernel along the orthogonal matrix nearest to its momentum, so that all
+    directions of its output change alike. Gradients are the model's to clear.
+    """
+
+    def __init__(self, kernels: Sequence[Tensor], *, lr: float, weight_decay: float) -> None:
+        """Takes the kernels, which are updated in place.
+
+        Args:
+            kernels: `(outputs, inputs, ...)` each.
+            lr: learning rate.
+            weight_decay: share of the weights that a step of learning rate 1 takes away.
+        """
+        self._kernels = tuple(kernels)
+        matrices = [nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in kernels]
+        super().__init__(matrices, lr=lr, weight_decay=weight_decay, momentum=0.9)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Makes one step; a kernel without a gradient stays."""
+        matrices = self.param_groups[0]["params"]
+        for kernel, matrix in zip(self._kernels, matrices, strict=True):
+            matrix.copy_(kernel.flatten(1))
+            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
+        super().step()  # type: ignore[no-untyped-call]
+        for kernel, matrix in zip(self._kernels, matrices, strict=True):
+            kernel.copy_(matrix.view_as(kernel))
+            matrix.grad = None

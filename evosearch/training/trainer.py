@@ -1,0 +1,280 @@
+"""The one epoch loop of the program, and the training of base networks with it."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from evosearch.data.splits import SearchSplit, TrainSplit, require_split
+from evosearch.errors import EvaluationError, InputError
+from evosearch.models.build import torch_seeded
+from evosearch.models.precision import Precision, computing_in, images_last
+from evosearch.refit.norms import recalibrate
+from evosearch.seeding import Stream, integer
+from evosearch.study.scores import Score
+from evosearch.tasks.scoring import device_of, score
+from evosearch.tasks.task import CLASSIFICATION, Task, cross_entropy
+from evosearch.training.optimizers import Optimizer, optimizers
+
+NORM_IMAGES = 4096
+"""Train images that BatchNorm statistics are measured on after an epoch, at most."""
+
+
+class Schedule(Protocol):
+    """What the epoch loop needs to know of a config."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the train split."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step, at most."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the first step."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """L2 penalty on all parameters that SGD moves."""
+        ...
+
+
+class TrainConfig(BaseModel):
+    """How a base network is trained.
+
+    Attributes:
+        epochs: passes over the train split.
+        batch_size: images per step, at most: an epoch is cut into batches of nearly equal size.
+        lr: learning rate of the first step; a cosine takes it to zero.
+        weight_decay: L2 penalty on all parameters.
+        label_smoothing: probability that is spread evenly over the classes, in [0, 1); not with
+            a loss of the task's own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=60, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.1, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One epoch of a training.
+
+    Attributes:
+        epoch: from 1; 0 is the network before its first step.
+        epochs: planned in all.
+        train_loss: mean of the training objective over the epoch's images; none at epoch 0.
+        search: score on the search split after the epoch, where one was given.
+        seconds: since training began.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float | None
+    search: Score | None
+    seconds: float
+
+
+OnEpoch = Callable[[EpochRecord], None]
+BatchLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@final
+class Training:
+    """The training of one model, epoch by epoch; its state can be saved after any of them.
+
+    Learning rates follow half a cosine to zero, step by step (Loshchilov and Hutter 2017, eq. 5,
+    without restarts).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: TrainSplit,
+        schedule: Schedule,
+        batch_loss: BatchLoss,
+        rng: torch.Generator,
+        *,
+        evaluating: Sequence[nn.Module] = (),
+        precision: Precision = "float32",
+        optimizer: Optimizer = "sgd",
+    ) -> None:
+        """Takes what is trained and how.
+
+        The order of the images and their augmentation come from `rng` alone.
+
+        Args:
+            model: changed in place.
+            train: drawn from without replacement, epoch by epoch.
+            schedule: how long and how fast.
+            batch_loss: images and labels of a batch, on the model's device -> mean objective.
+            rng: of the CPU.
+            evaluating: modules of the model that stay in evaluation mode; not those inside them.
+            precision: what the forward passes compute in.
+            optimizer: what makes the steps (see `optimizers`).
+        """
+        require_split(train, TrainSplit)
+        self._precision = precision
+        self._model, self._train, self._schedule = model, train, schedule
+        self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
+        self._done = 0
+        self._steps = math.ceil(len(train) / schedule.batch_size)
+        self._optimizers = optimizers(
+            model, optimizer, lr=schedule.lr, weight_decay=schedule.weight_decay
+        )
+        self._cosines = [
+            CosineAnnealingLR(part, schedule.epochs * self._steps) for part in self._optimizers
+        ]
+
+    def epochs(self) -> Iterator[float]:
+        """Trains, yielding the mean objective after every epoch that is left.
+
+        Raises:
+            EvaluationError: the objective is no longer finite.
+        """
+        while self._done < self._schedule.epochs:
+            self._done += 1
+            yield self._epoch(self._done)
+
+    def _epoch(self, epoch: int) -> float:
+        model, schedule, place = self._model, self._schedule, device_of(self._model)
+        model.train()
+        for module in self._evaluating:
+            module.training = False
+        total = 0.0
+        order = torch.randperm(len(self._train), generator=self._rng)
+        # Batches of nearly equal size: a last batch of one image would break BatchNorm.
+        for positions in order.tensor_split(self._steps):
+            images, labels = self._train.batch(positions, self._rng)
+            with computing_in(self._precision, place):
+                loss = self._batch_loss(images_last(images.to(place)), labels.to(place))
+            value = loss.item()
+            if not math.isfinite(value):
+                raise EvaluationError(
+                    f"training diverged in epoch {epoch} of {schedule.epochs}"
+                    f" (loss {value}); lower lr = {schedule.lr:g}"
+                )
+            model.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            for optimizer, cosine in zip(self._optimizers, self._cosines, strict=True):
+                optimizer.step()
+                cosine.step()
+            total += value * len(positions)
+        return total / len(self._train)
+
+    def measure_norms(self) -> None:
+        """Measures BatchNorm statistics anew, on train images as the epochs see them.
+
+        The running averages of training remember a few batches, and weights that have moved on
+        since (Wu and Johnson 2021, arXiv 2105.07576, section 3).
+        """
+        place, count = device_of(self._model), min(len(self._train), NORM_IMAGES)
+        order = torch.randperm(len(self._train), generator=self._rng)[:count]
+        parts = order.tensor_split(math.ceil(count / self._schedule.batch_size))
+        batches = (self._train.batch(part, self._rng)[0] for part in parts)
+        with computing_in(self._precision, place):
+            recalibrate(self._model, (images_last(batch.to(place)) for batch in batches))
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that the epochs to come depend on, as tensors and plain values."""
+        place = device_of(self._model)
+        return {
+            "done": self._done,
+            "model": self._model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "cosines": [cosine.state_dict() for cosine in self._cosines],
+            "images": self._rng.get_state(),
+            "dropout": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(place) if place.type == "cuda" else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to what `state` gave, in this process or an earlier one."""
+        self._done = state["done"]
+        self._model.load_state_dict(state["model"])
+        for optimizer, own in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
+        for cosine, own in zip(self._cosines, state["cosines"], strict=True):
+            cosine.load_state_dict(own)
+        self._rng.set_state(state["images"])
+        torch.set_rng_state(state["dropout"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], device_of(self._model))
+
+
+def train_base(
+    model: nn.Module,
+    train: TrainSplit,
+    search: SearchSplit | None,
+    config: TrainConfig,
+    seed: int,
+    on_epoch: OnEpoch | None = None,
+    *,
+    task: Task = CLASSIFICATION,
+) -> tuple[EpochRecord, ...]:
+    """Trains a base network on its task's loss; the network of the last epoch is the result.
+
+    The search split only shows how training goes: nothing is chosen by it, so that it stays a
+    fair judge of the networks cut from this one. The weights are a function of the initial
+    weights, the data, the config, the seed and the number of threads.
+
+    Args:
+        model: changed in place, and left in evaluation mode.
+        train: what is learned.
+        search: scored after every epoch, where given.
+        config: the `[train]` section.
+        seed: of order and augmentation.
+        on_epoch: called after every epoch.
+        task: whose loss is lowered.
+
+    Returns:
+        One record per epoch.
+
+    Raises:
+        EvaluationError: the loss is no longer finite.
+        InputError: the outputs do not fit the task, or labels are to be smoothed for a loss of
+            the task's own.
+    """
+    if config.label_smoothing and task.loss is not cross_entropy:
+        raise InputError("[train] label_smoothing is for cross-entropy; [task] has its own loss")
+    began = time.perf_counter()
+    rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        output = task.outputs(model(images))
+        if config.label_smoothing:
+            return functional.cross_entropy(output, labels, label_smoothing=config.label_smoothing)
+        return task.losses(output, labels).mean()
+
+    history: list[EpochRecord] = []
+    with torch_seeded(integer(seed, Stream.BASE_TRAINING, "dropout"), device_of(model)):
+        for train_loss in Training(model, train, config, loss, rng).epochs():
+            record = EpochRecord(
+                epoch=len(history) + 1,
+                epochs=config.epochs,
+                train_loss=train_loss,
+                search=None if search is None else score(model, search, task=task),
+                seconds=time.perf_counter() - began,
+            )
+            history.append(record)
+            if on_epoch is not None:
+                on_epoch(record)
+    model.eval()
+    return tuple(history)

@@ -1,0 +1,155 @@
+"""Scores from weights alone, by hand and against torch-pruning."""
+
+import numpy as np
+import pytest
+import torch
+import torch_pruning
+import torchvision
+from torch import nn
+
+from evosearch.criteria import l1
+from evosearch.criteria.coreset import draw_coreset, reweighted
+from tests.criteria.toys import Normed, Stream, linear_pair, scores, seen, set_weights
+
+IMAGE = torch.randn(1, 3, 3)
+
+
+def stream() -> Stream:
+    model = Stream()
+    set_weights(
+        model,
+        {
+            "a": [1.0, -2.0],
+            "b": [[3.0, -1.0], [0.0, 0.5]],
+            "c": [[1.0, 0.0], [2.0, 0.0], [2.0, 3.0]],
+        },
+    )
+    return model
+
+
+HALF = np.sqrt([(1 + 9 + 1) / 2, (4 + 0.25) / 2])
+BY_HAND = {
+    "l1": [(1 + 4) / 2, (2 + 0.5) / 2],
+    "l2": HALF,
+    "relative_l1": [5 / 3, 2.5 / 3],
+    # All weights that write: 1 2 3 1 0 .5; their median is 1, and two zeros lie under it.
+    "zero_keep": [0, 2 / 3],
+    # What reads: column 0 of b (3, 0) and of c (1, 2, 2); column 1 (-1, .5) and (0, 0, 3).
+    "in_out_norm": [11**0.5 + 18**0.5, 4.25**0.5 + 10.25**0.5],
+    "fpgm": [(9 + 9 + 2.25) ** 0.5] * 2,
+    "bn_scale": [1, 1],
+    "coreset": [11**0.5 * 3, 4.25**0.5 * 3],
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_stream_by_hand(name: str) -> None:
+    found = scores(name, seen(stream(), IMAGE), ())
+    assert list(found) == ["a"]
+    np.testing.assert_allclose(found["a"], BY_HAND[name])
+
+
+def test_l1_needs_no_network_object() -> None:
+    network = seen(stream(), IMAGE)
+    np.testing.assert_allclose(
+        l1(network.model, network.groups, network.layers)["a"], BY_HAND["l1"]
+    )
+
+
+def test_random_draws_from_the_generator_alone() -> None:
+    network = seen(stream(), IMAGE)
+    first, again, other = (scores("random", network, (), seed)["a"] for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert ((first >= 0) & (first < 1)).all()
+
+
+def test_fpgm_sums_plain_distances() -> None:
+    """Filters 0, 3 and 4 on a line: torch-pruning squares norms and would not see the sign."""
+    found = scores(
+        "fpgm", seen(linear_pair([[0.0], [3.0], [-4.0]], [[1.0] * 3]), torch.ones(1)), ()
+    )
+    np.testing.assert_allclose(found["0"], [3 + 4, 3 + 7, 4 + 7])
+
+
+def test_bn_scale_and_coreset_read_batchnorm() -> None:
+    model = Normed(2)
+    with torch.no_grad():
+        model.norm.weight.copy_(torch.tensor([-3.0, 2.0]))
+        model.norm.bias.copy_(torch.tensor([1.0, 0.0]))
+        model.norm.running_mean.copy_(torch.tensor([2.0, 0.0]))
+        model.norm.running_var.copy_(torch.tensor([9.0, 1.0]))
+        model.first.weight.fill_(1)
+        model.last.weight.fill_(0)
+        model.last.weight[1, 0] = 2
+        model.last.weight[2, 1] = 1
+    network = seen(model, torch.randn(2, 4, 4))
+    np.testing.assert_allclose(scores("bn_scale", network, ())["first"], [3, 2])
+    # Folded: filter 0 is -1 in 18 places with bias 1 - (-1) * 2 = 3, filter 1 is 2 with bias 0.
+    expected = [(18 + 9) ** 0.5 * 6, (18 * 4) ** 0.5 * 3]
+    np.testing.assert_allclose(scores("coreset", network, ())["first"], expected)
+
+
+def test_a_coreset_keeps_the_function_in_expectation() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
+    network = seen(model, torch.randn(3))
+    importance = scores("coreset", network, ())["0"]
+    images = torch.randn(50, 3)
+    rng = np.random.default_rng(0)
+    outputs = []
+    for _ in range(400):
+        kept, factors = draw_coreset(importance, 4, rng)
+        assert kept.sum() == 4
+        assert not factors[~kept].any()
+        # However the draws fall, the probabilities weigh their factors to one.
+        assert (importance / importance.sum()) @ factors == pytest.approx(1)
+        outputs.append(reweighted(network, {"0": factors})(images).detach())
+    mean = torch.stack(outputs).mean(0)
+    assert (mean - model(images)).norm() < 0.1 * (outputs[0] - model(images)).norm()
+    with pytest.raises(ValueError, match="expected 3"):
+        draw_coreset(np.array([1.0, 0.0, 1.0]), 3, rng)
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "bn_scale"])
+def test_ranks_as_torch_pruning_does(name: str) -> None:
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(weights=None).eval().double()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.normal_()
+    example = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    network = seen(model, example[0])
+    ours = scores(name, network, ())
+    power, kind = {
+        "l1": (1, nn.Conv2d),
+        "l2": (2, nn.Conv2d),
+        "bn_scale": (1, nn.BatchNorm2d),
+    }[name]
+    importance = torch_pruning.importance.MagnitudeImportance(p=power, target_types=[kind])
+    graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=example)
+    modules = {module: path for path, module in model.named_modules()}
+    compared = 0
+    for group in graph.get_all_groups(ignored_layers=[model.fc]):
+        # Its score adds what reads the channels; Li et al. score what writes them. It counts in
+        # float32: close scores may change places.
+        writers = [
+            item
+            for item in group
+            if isinstance(item.dep.target.module, kind)
+            and graph.is_out_channel_pruning_fn(item.dep.handler)
+        ]
+        theirs = importance(writers).numpy()
+        paths = {modules[item.dep.target.module] for item in writers}
+        name_here = next(
+            g.name
+            for g in network.groups
+            if any(m.tensor.rpartition(".")[0] in paths and m.dim == 0 for m in g.members)
+        )
+        mine = ours[name_here] ** power
+        np.testing.assert_allclose(mine / mine.mean(), theirs, rtol=1e-5)
+        order = np.argsort(theirs)
+        assert (np.diff(mine[order]) >= -1e-6 * mine.mean()).all()
+        compared += 1
+    assert compared == len(network.groups)

@@ -1,0 +1,93 @@
+"""Exported files give the network's outputs in a fresh process, for any batch size."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evosearch.errors import EvosearchError, InputError
+from evosearch.export import formats as exporting
+from evosearch.export.artifact import Artifact
+from evosearch.export.formats import CHECK, FILES, export_network, verify
+from evosearch.models.build import ModelConfig, build_model
+from evosearch.space.budget import Budget
+from evosearch.surgery.compaction import compact
+from evosearch.surgery.discovery import GroupRules, discover
+from evosearch.surgery.randomizing import randomize
+
+DIGITS = ModelConfig(
+    build="evosearch.models.build:digits_resnet", input=[1, 8, 8], kwargs={"width": 8}
+)
+
+
+def artifact(folder: Path, config: ModelConfig) -> Artifact:
+    """Saves the network of a model at half its MACs, with weights that keep signals alive."""
+    model = build_model(config, seed=0)
+    example = (torch.randn(2, *config.input),)
+    randomize(model, example, torch.Generator().manual_seed(0))
+    space = discover(model.eval(), example, GroupRules(), seed=0).space
+    half = Budget.exactly(macs=space.base_cost.macs // 2)
+    mask = space.sample(np.random.default_rng(0), half)
+    return Artifact.save(
+        folder / "artifact",
+        network=compact(model, space.groups, mask).eval(),
+        base=model,
+        mask=mask,
+        model_section=config.model_dump(mode="json", exclude_none=True),
+        card={"name": "a test"},
+    )
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_an_export_is_checked_and_its_card_says_how_far_outputs_differ(
+    kind: str, tmp_path: Path
+) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxscript", reason="ONNX is not installed")
+    difference = export_network(artifact(tmp_path, DIGITS), kind, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {FILES[kind], CHECK, "card.json", "card.md"}
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["name"] == "a test"
+    assert card["export"]["largest_difference"] == difference
+    assert difference < 1e-4 * max(1.0, card["export"]["largest_output"])
+    assert card["export"]["largest_output"] > 0.1
+    assert verify(tmp_path / "out")[0] == difference
+    with pytest.raises(InputError, match="exists already"):
+        export_network(artifact(tmp_path, DIGITS), kind, tmp_path / "out")
+
+
+def test_other_outputs_and_broken_files_are_refused(tmp_path: Path) -> None:
+    export_network(artifact(tmp_path, DIGITS), "pt2", tmp_path / "out")
+    checks = dict(np.load(tmp_path / "out" / CHECK))
+    checks["outputs7"] = checks["outputs7"] + 0.01
+    np.savez(tmp_path / "out" / CHECK, **checks)
+    with pytest.raises(EvosearchError, match=r"outputs differ .* by 1\.0e-02"):
+        verify(tmp_path / "out")
+    (tmp_path / "out" / FILES["pt2"]).write_bytes(b"no archive")
+    with pytest.raises(EvosearchError, match="does not run"):
+        verify(tmp_path / "out")
+    with pytest.raises(InputError, match="holds no exported network"):
+        verify(tmp_path)
+
+
+def test_a_missing_package_is_named_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'evosearch\[onnx\]'"):
+        export_network(artifact(tmp_path, DIGITS), "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_torchvision_networks_at_half_their_flops(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="ONNX is not installed")
+    config = ModelConfig(build=f"torchvision:{name}", input=[3, 96, 96], kwargs={"weights": None})
+    difference = export_network(artifact(tmp_path, config), "onnx", tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["export"]["largest_output"] > 0.1
+    assert difference < 1e-4

@@ -1,0 +1,143 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from evosearch.errors import InputError
+from evosearch.models.build import cifar_resnet
+from evosearch.models.weights import load_weights, save_weights, weights_digest
+
+SHARED = Path(__file__).parents[3] / "shared" / "weights"
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Linear(3, 2))
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model_state_dict": {f"module.{name}": t for name, t in s.items()}},
+    ],
+)
+def test_checkpoints_round_trip(tmp_path, wrap):
+    torch.save(wrap(net(1).state_dict()), tmp_path / "net.pt")
+    model = net(2)
+    load_weights(model, tmp_path / "net.pt")
+    assert weights_digest(model) == weights_digest(net(1))
+
+
+def test_safetensors_round_trip(tmp_path):
+    save_weights(net(1), tmp_path / "net.safetensors")
+    model = net(2)
+    load_weights(model, tmp_path / "net.safetensors")
+    assert weights_digest(model) == weights_digest(net(1))
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_tied_weights_can_be_saved(tmp_path):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    save_weights(model, tmp_path / "net.safetensors")
+    load_weights(model, tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("0.bias"), r"missing 0\.bias$"),
+        (lambda s: s.update(extra=torch.zeros(1)), "unexpected extra$"),
+        (
+            lambda s: s.update({"0.weight": torch.zeros(4, 1, 1, 1)}),
+            r"other shapes: 0\.weight \(4, 1, 1, 1\) for \(3, 1, 1, 1\)",
+        ),
+        (
+            lambda s: s.update({f"m{i}": torch.zeros(1) for i in range(5)}),
+            "unexpected m0, m1, m2 and 2 more",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(tmp_path, change, message):
+    state = dict(net(1).state_dict())
+    change(state)
+    path = tmp_path / "net.safetensors"
+    save_file(state, path)
+    model = net(2)
+    before = weights_digest(model)
+    with pytest.raises(InputError, match=message) as caught:
+        load_weights(model, path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    assert weights_digest(model) == before
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.pt"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x80\x04K\x01."])
+def test_broken_files(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"no weights file|no state dict") as caught:
+        load_weights(net(), tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.pt"])
+def test_a_cut_file(tmp_path, name):
+    whole = tmp_path / name
+    if name.endswith(".pt"):
+        torch.save(net().state_dict(), whole)
+    else:
+        save_weights(net(), whole)
+    whole.write_bytes(whole.read_bytes()[:-50])
+    with pytest.raises(InputError, match="no weights file"):
+        load_weights(net(), whole)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
+def test_a_pickle_is_refused_without_running_it(tmp_path, write):
+    write({"0.weight": Trap(tmp_path / "ran")}, tmp_path / "net.pt")
+    with pytest.raises(InputError, match="nothing but tensors"):
+        load_weights(net(), tmp_path / "net.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_that_is_no_state_dict(tmp_path):
+    torch.save([torch.zeros(2)], tmp_path / "net.pt")
+    with pytest.raises(InputError, match="the keys state_dict, model_state_dict, model"):
+        load_weights(net(), tmp_path / "net.pt")
+
+
+def test_the_digest_sees_values_names_buffers_and_types():
+    digests = {weights_digest(net(0)), weights_digest(net(1)), weights_digest(net(0).double())}
+    changed = net(0)
+    changed[1].running_mean[0] = 1
+    renamed = nn.Sequential(nn.Identity(), *net(0))
+    digests |= {weights_digest(changed), weights_digest(renamed)}
+    assert len(digests) == 5
+    assert weights_digest(net(0)) == weights_digest(net(0).train())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared networks are not on this machine")
+@pytest.mark.parametrize("depth", [20, 56])
+def test_cifar_resnets_take_the_shared_weights(depth):
+    path = SHARED / f"cifar10_jpeg_resnet{depth}.safetensors"
+    model = cifar_resnet(depth)
+    load_weights(model, path)
+    assert torch.equal(model.linear.weight, load_file(path)["linear.weight"])
+    assert torch.isfinite(model.eval()(torch.zeros(2, 3, 32, 32))).all()

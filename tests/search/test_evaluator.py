@@ -1,0 +1,272 @@
+"""What a mask is scored to be worth, and that scoring leaves the model alone."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from evosearch.criteria import reconstruction
+from evosearch.data.config import DataConfig
+from evosearch.data.splits import SearchData, load_search_data
+from evosearch.errors import EvaluationError
+from evosearch.models.build import digits_resnet
+from evosearch.refit.norms import recalibrate
+from evosearch.search import evaluator as evaluator_module
+from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.space.mask import Mask
+from evosearch.surgery.discovery import Discovery, GroupRules, discover
+from evosearch.tasks.scoring import score
+from evosearch.training.trainer import TrainConfig, train_base
+
+
+@pytest.fixture(scope="module")
+def data() -> SearchData:
+    return load_search_data(DataConfig(name="digits", calibration=200, search=350))
+
+
+@pytest.fixture(scope="module")
+def model(data: SearchData) -> nn.Module:
+    torch.manual_seed(0)
+    network = digits_resnet(width=8)
+    train_base(network, data.train, None, TrainConfig(epochs=4), seed=0)
+    return network
+
+
+@pytest.fixture(scope="module")
+def discovery(model: nn.Module) -> Discovery:
+    return discover(model, (torch.randn(2, 1, 8, 8),), GroupRules(), seed=0)
+
+
+def make(model: nn.Module, data: SearchData, discovery: Discovery, **config: Any) -> MaskEvaluator:
+    return MaskEvaluator(
+        model=model,
+        discovery=discovery,
+        calibration=data.calibration,
+        search=data.search,
+        config=EvaluatorConfig(**{"precision": "float32", **config}),
+        seed=0,
+    )
+
+
+def half(discovery: Discovery, seed: int) -> Mask:
+    rng = np.random.default_rng(seed)
+    return Mask({g.name: rng.permutation(g.size) < g.size // 2 for g in discovery.space.groups})
+
+
+def test_the_full_mask_is_the_base_network(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    evaluation = make(model, data, discovery).evaluate(discovery.space.full_mask())
+    base = score(model, data.search)
+    assert evaluation.loss == pytest.approx(base.loss, rel=1e-5)
+    assert evaluation.accuracy == base.accuracy
+    assert evaluation.images == len(data.search) == 350
+
+
+def test_a_mask_is_worth_the_same_whenever_it_is_asked(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    one, other = make(model, data, discovery), make(model, data, discovery)
+    first, second = half(discovery, 1), half(discovery, 2)
+    values = [one.evaluate(first).loss, one.evaluate(second).loss, one.evaluate(first).loss]
+    assert values[0] == values[2] == other.evaluate(first).loss
+    assert values[0] != values[1]
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_bfloat16_scores_nearly_as_float32_does(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    masks = [half(discovery, seed) for seed in range(6)]
+    losses = {
+        (build, precision): [
+            make(model, data, discovery, build=build, precision=precision).evaluate(mask).loss
+            for mask in masks
+        ]
+        for build in ("compensated", "recalibrated")
+        for precision in ("float32", "bfloat16")
+    }
+    for build in ("compensated", "recalibrated"):
+        exact, coarse = losses[build, "float32"], losses[build, "bfloat16"]
+        assert coarse != exact
+        assert coarse == pytest.approx(exact, rel=0.05)
+
+
+def test_a_recalibrated_candidate_is_the_plain_network(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    """Folding and the memory layout change nothing but the last digits."""
+    images = {"build_images": 200, "calibration_batch": 100}
+    evaluator = make(model, data, discovery, build="recalibrated", **images)
+    for seed in range(3):
+        mask = half(discovery, seed)
+        plain = evaluator.evaluate_plain(mask).loss
+        assert evaluator.evaluate(mask).loss == pytest.approx(plain, rel=1e-4)
+
+
+def test_a_network_is_built_once_for_all_rungs(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round of the genetic search has 12 candidates on its first rung; then some climb on."""
+    evaluator = make(model, data, discovery)
+    built: list[Mask] = []
+    real = evaluator.builder.candidate
+    monkeypatch.setattr(evaluator.builder, "candidate", lambda m: built.append(m) or real(m))
+    masks = [half(discovery, seed) for seed in range(12)]
+    for stop, climbing in ((50, masks), (350, masks[::2])):
+        for mask in climbing:
+            evaluator.image_scores(mask, 0, stop)
+    assert built == masks
+
+
+def test_large_networks_are_not_all_kept(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluator_module, "WEIGHTS_KEPT", 1)
+    evaluator = make(model, data, discovery)
+    for seed in range(3):
+        evaluator.image_scores(half(discovery, seed), 0, 50)
+    assert list(evaluator._built) == [half(discovery, 2)]
+
+
+def test_large_maps_make_small_calibration_batches(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = max(
+        layer.outputs * model.get_parameter(layer.weight).shape[layer.writes]
+        for layer in discovery.layers
+    )
+    monkeypatch.setattr(evaluator_module, "LARGEST_BATCH_MAP", 7 * largest + 1)
+    evaluator = make(model, data, discovery, calibration_batch=100)
+    assert max(len(batch) for batch in evaluator._batches) == 7
+
+
+def test_what_layers_read_is_measured_once(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Gram matrices and the criteria that need the same statistics share one pass."""
+    passes = []
+    real = evaluator_module.collect_statistics
+    monkeypatch.setattr(
+        evaluator_module, "collect_statistics", lambda *args: passes.append(args) or real(*args)
+    )
+    monkeypatch.delattr(reconstruction, "collect_statistics")
+    make(model, data, discovery).knowledge(["two_step", "cap"])
+    assert len(passes) == 1
+
+
+def test_compensation_helps_random_masks(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    evaluator = make(model, data, discovery)
+    masks = [half(discovery, seed) for seed in range(5)]
+    gains = [evaluator.evaluate_plain(m).loss - evaluator.evaluate(m).loss for m in masks]
+    assert min(gains) > 0
+
+
+def test_a_network_that_overflows_is_an_evaluation_error(
+    data: SearchData, discovery: Discovery
+) -> None:
+    torch.manual_seed(0)
+    broken = digits_resnet(width=8)
+    with torch.no_grad():
+        broken.linear.weight.fill_(float("nan"))
+    with pytest.raises(EvaluationError, match="not finite"):
+        make(broken, data, discovery).evaluate_plain(half(discovery, 0))
+
+
+def test_recalibration_takes_the_statistics_of_the_batch_and_touches_nothing_else() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5))
+    model.eval()
+    images = torch.randn(50, 1, 4, 4)
+    weights = model[0].weight.clone()
+    recalibrate(model, [images])
+    read = model[0](images).detach().movedim(1, -1).flatten(0, -2)
+    torch.testing.assert_close(model[1].running_mean, read.mean(0))
+    torch.testing.assert_close(model[1].running_var, read.var(0))
+    assert torch.equal(model[0].weight, weights)
+    assert model[1].momentum == 0.1
+    assert not any(module.training for module in model.modules())
+
+
+def test_recalibration_averages_over_batches() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1))
+    first, second = torch.full((4, 1, 2, 2), 1.0), torch.full((4, 1, 2, 2), 4.0)
+    recalibrate(model, [first, second])
+    assert float(model[0].running_mean) == 2.5
+    assert model.training
+
+
+def test_statistics_do_not_depend_on_the_order_of_the_source(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    """Image folders list class by class; such batches would have other statistics."""
+    by_class = data.calibration.take(torch.argsort(data.calibration.labels, stable=True))
+    mask = half(discovery, 0)
+    losses = []
+    for calibration in (data.calibration, by_class):
+        evaluator = MaskEvaluator(
+            model=model,
+            discovery=discovery,
+            calibration=calibration,
+            search=data.search,
+            config=EvaluatorConfig(calibration_batch=40, build_images=100),
+            seed=0,
+        )
+        losses.append(evaluator.evaluate(mask).loss)
+        losses.append(evaluator.evaluate_plain(mask).loss)
+    assert losses[2] == pytest.approx(losses[0], rel=0.15)
+    assert losses[3] == pytest.approx(losses[1], rel=0.15)
+
+
+def test_images_score_the_same_whatever_range_they_are_asked_in(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    mask = half(discovery, 3)
+    whole = make(model, data, discovery).image_scores(mask, 0, 350)
+    for cuts in ([0, 128, 350], [0, 7, 130, 131, 350]):
+        parts = make(model, data, discovery)
+        found = [parts.image_scores(mask, a, b) for a, b in pairwise(cuts)]
+        np.testing.assert_array_equal(np.concatenate([f.losses for f in found]), whole.losses)
+        np.testing.assert_array_equal(np.concatenate([f.metrics for f in found]), whole.metrics)
+
+
+def test_compensated_errors_order_masks_of_one_group_as_the_loss_does(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    evaluator = make(model, data, discovery)
+    full = discovery.space.full_mask()
+    assert evaluator.compensated_error(full) == 0
+    name = max(discovery.space.sizes, key=lambda group: discovery.space.sizes[group])
+    size = discovery.space.sizes[name]
+    errors = [
+        evaluator.compensated_error(Mask({**full, name: np.arange(size) < width}))
+        for width in (1, size // 2, size - 1)
+    ]
+    assert errors[0] > errors[1] > errors[2] > 0
+
+
+def test_recovery_trains_candidates_but_not_the_base(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    def recover(network: nn.Module) -> None:
+        with torch.no_grad():
+            next(network.parameters()).mul_(0.5)
+
+    parts = {
+        "model": model,
+        "discovery": discovery,
+        "calibration": data.calibration,
+        "search": data.search,
+        "config": EvaluatorConfig(),
+        "seed": 0,
+    }
+    plain, recovered = MaskEvaluator(**parts), MaskEvaluator(**parts, recover=recover)
+    full, mask = discovery.space.full_mask(), half(discovery, 4)
+    assert plain.evaluate(full).loss == recovered.evaluate(full).loss
+    assert plain.evaluate(mask).loss != recovered.evaluate(mask).loss
