@@ -1,14 +1,11 @@
 """Files that a program depends on: written whole or not at all, held by one process."""
 
-import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 from evosearch.errors import EvosearchError, InputError
 
@@ -33,39 +30,6 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-@final
-class RunLock:
-    """Holds a run for one process; the system frees it when the process ends, however it ends."""
-
-    def __init__(self, folder: Path) -> None:
-        """Takes the lock.
-
-        Raises:
-            InputError: another process holds it; says which, where and since when.
-            StorageError: the folder cannot be written to.
-        """
-        path = folder / "lock"
-        with writing(path):
-            self._file = path.open("a+b", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.seek(0)
-            holder = self._file.read().decode(errors="replace").strip() or "another process"
-            self._file.close()
-            raise InputError(
-                f"{folder}: in use by {holder}; wait for it, or stop it, and try again"
-            ) from error
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        with writing(path):
-            self._file.truncate(0)
-            self._file.write(f"pid {os.getpid()} on {socket.gethostname()} since {since}".encode())
-
-    def release(self) -> None:
-        """Frees the lock."""
-        self._file.close()
-
-
 def write_json(path: Path, data: Any) -> None:
     """Writes JSON by way of a temporary name, so that a file is whole or absent."""
     write_text(path, json.dumps(data, indent=2) + "\n")
@@ -76,3 +40,31 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def find(name: str, folder: Path, where: str, advice: str, *, holding: str = "") -> Path:
+    """Returns the file or folder that a space file names.
+
+    Args:
+        name: as written; absolute, or relative to `folder`, or else to $EVOSEARCH_DATA.
+        folder: where the space file lies.
+        where: the key that names it, for messages.
+        advice: what to do where it is missing, for messages.
+        holding: what must be in it, where it is a folder.
+
+    Raises:
+        InputError: it is in neither place; says where it looked and what to do.
+    """
+    extra = os.environ.get("EVOSEARCH_DATA")
+    places = [folder, *([Path(extra)] if extra else [])]
+    for place in places:
+        if (place / name / holding).exists():
+            return place / name
+    looked = " nor at ".join(str((place / name / holding).absolute()) for place in places)
+    unset = "" if extra else "; $EVOSEARCH_DATA, where it may lie too, is not set"
+    raise InputError(f"{where} = {name!r}: nothing at {looked}{unset}; {advice}")
+
+
+def cache_folder() -> Path:
+    """Returns where results that can be made again are kept: $EVOSEARCH_CACHE or a default."""
+    return Path(os.environ.get("EVOSEARCH_CACHE") or Path.home() / ".cache" / "evosearch")

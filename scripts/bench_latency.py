@@ -17,13 +17,13 @@ from pathlib import Path
 import evosearch
 from evosearch.aims.certifying import SECONDS
 from evosearch.latency.meter import Meter
-from evosearch.latency.model import Timing
-from evosearch.latency.profile import profile_space
 from evosearch.latency.timing import compare
+from evosearch.run.profiling import profile_space
 from evosearch.run.reopening import reopen_meter
 from evosearch.run.timedfront import timed_front
 from evosearch.study.certificate import Certificate
 from evosearch.study.study import Study
+from evosearch.study.timing import Timing
 from evosearch.study.trial import Trial
 
 DIGITS = Path(__file__).parents[1] / "search_spaces" / "digits_resnet.toml"

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torchvision.models import resnet50
 
-from evosearch.models.build import torch_seeded
+from evosearch.machine import torch_seeded
 from evosearch.models.weights import save_weights
 from evosearch.run.config import SearchConfig
 from evosearch.run.session import Run

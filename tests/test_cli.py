@@ -12,7 +12,7 @@ from evosearch.cli import main
 
 QUICK = """
 [model]
-build = "evosearch.models.build:digits_resnet"
+build = "evosearch.models.zoo:digits_resnet"
 input = [1, 8, 8]
 [model.kwargs]
 width = 8
@@ -244,7 +244,7 @@ BAD_SPACES = {
         "none.safetensors",
     ),
     "untraceable": (
-        QUICK.replace("evosearch.models.build:digits_resnet", "odd.py:Odd").replace(
+        QUICK.replace("evosearch.models.zoo:digits_resnet", "odd.py:Odd").replace(
             "[model.kwargs]\nwidth = 8", ""
         ),
         "cannot be traced",
@@ -322,7 +322,7 @@ def test_what_cannot_be_searched_is_refused_before_the_base_is_trained(
     monkeypatch.setattr("evosearch.run.subject.train_base", None)
     text = QUICK.replace("epochs = 3", "epochs = 7")  # not in the cache
     if build is not None:
-        text = text.replace("evosearch.models.build:digits_resnet", build)
+        text = text.replace("evosearch.models.zoo:digits_resnet", build)
         kwargs = "num_embeddings = 9\nembedding_dim = 8" if "Embedding" in build else ""
         text = text.replace("width = 8", kwargs)
     (place / "untrained.toml").write_text(text)

@@ -263,7 +263,7 @@ WORDS = st.one_of(
     st.sampled_from([*PLACES, *COMMANDS, "--help", "--", "-", "-x"]),
     st.sampled_from(["-1", "0", "1", "2", "50%", "30%..60%", "knee", "best", "rates", "rate"]),
     st.sampled_from(["1x8x8", "8", "flops=50%", "params=80%", "nan", "inf", "flops", "random"]),
-    st.sampled_from(["torchvision:resnet", "no.module:f", "evosearch.models.build:digits"]),
+    st.sampled_from(["torchvision:resnet", "no.module:f", "evosearch.models.zoo:digits"]),
     TEXT,
 )
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from evosearch.latency.model import LatencyModel, Timing
+from evosearch.latency.model import LatencyModel
 from evosearch.space.mask import Mask
 from evosearch.study.certificate import Certificate, Check, interval
 from evosearch.study.study import Study
+from evosearch.study.timing import Timing
 from evosearch.study.trial import Objective, Trial
 
 CHECKED = 3

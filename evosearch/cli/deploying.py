@@ -54,6 +54,7 @@ def export(
     from evosearch.export.artifact import Artifact
     from evosearch.export.formats import FILES, export_network
     from evosearch.export.formats import verify as verify_export
+    from evosearch.run.config import space_folder_of
 
     if verify:
         difference, largest = verify_export(artifact)
@@ -69,7 +70,8 @@ def export(
         return
     with stages(messages) as on_stage:
         on_stage("export, and its check in a fresh process")
-        difference = export_network(Artifact.open(artifact), kind, to)
+        opened = Artifact.open(artifact)
+        difference = export_network(opened, kind, to, space_folder_of(opened.card))
     output.print(
         f"exported: {to / FILES[kind]} (largest difference of outputs {difference:.1e})",
         soft_wrap=True,

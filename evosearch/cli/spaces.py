@@ -53,8 +53,8 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Measure what latency depends on here, and how well it can be predicted; cached."""
-    from evosearch.latency.profile import profile_space
     from evosearch.report.latency import profile_summary
+    from evosearch.run.profiling import profile_space
 
     settings = {"runtime": runtime, "batch": batch, "threads": threads}
     try:
@@ -98,8 +98,8 @@ def train(space: SpaceArgument) -> None:
     from evosearch.run.config import SearchConfig
     from evosearch.run.spacefile import load_space_file
     from evosearch.run.subject import base_network, cached_weights
+    from evosearch.tasks.config import load_task
     from evosearch.tasks.scoring import score
-    from evosearch.tasks.task import load_task
 
     file = load_space_file(space)
     if file.model.weights is not None:

@@ -6,10 +6,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from evosearch.callables import one_line
 from evosearch.data.config import Border
 from evosearch.data.transforms import Transform
 from evosearch.errors import InputError
-from evosearch.models.build import one_line, torch_seeded
+from evosearch.machine import torch_seeded
 
 
 @final

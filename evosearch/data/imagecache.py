@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evosearch.data.images import Images, Indices, LazyPixels, StoredPixels
-from evosearch.data.paths import cache_folder
 from evosearch.errors import InputError
+from evosearch.files import cache_folder
 
 CACHE_BYTES = 4 * 2**30
 """Decoded images that take more than this are not kept, but read whenever they are asked for."""

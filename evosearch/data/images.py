@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evosearch.callables import one_line
 from evosearch.data.transforms import Transform
 from evosearch.errors import InputError
-from evosearch.models.build import one_line
 
 Indices = NDArray[np.int64]
 Positions = Tensor | Indices | slice

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evosearch.callables import one_line, resolve_callable
 from evosearch.data.config import DataConfig
 from evosearch.data.images import Images, LazyPixels, Pixels, Positions, StoredPixels
-from evosearch.data.paths import find
 from evosearch.data.splitting import draw
 from evosearch.data.transforms import build_transform
 from evosearch.errors import InputError, unknown_name
-from evosearch.models.build import one_line, resolve_callable
+from evosearch.files import find
 
 DIGITS_TEST = 450
 """Images of the digits that no search sees: a quarter, as no official split ships with them."""

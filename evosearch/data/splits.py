@@ -20,11 +20,11 @@ from evosearch.data.config import BATCHED, DataConfig
 from evosearch.data.duplicates import Listed, require_distinct
 from evosearch.data.imagecache import image_hashes, kept
 from evosearch.data.images import Images, Indices, Positions
-from evosearch.data.paths import find
 from evosearch.data.sources import Pool, load_pools
 from evosearch.data.splitting import draw, listed
 from evosearch.data.transforms import build_transform
 from evosearch.errors import InputError
+from evosearch.files import find
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from evosearch.callables import one_line
 from evosearch.data.config import TransformConfig
 from evosearch.errors import InputError
-from evosearch.models.build import one_line
 
 Transform = Callable[[Any], Any]
 

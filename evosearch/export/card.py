@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evosearch.errors import InputError
-from evosearch.latency.model import Conditions, Timing
 from evosearch.space.budget import Cost, format_count
 from evosearch.study.scores import Score
+from evosearch.study.timing import Conditions, Timing
 
 CARD_TEXT = "card.md"
 

@@ -20,7 +20,6 @@ from evosearch.errors import EvosearchError, InputError
 from evosearch.export.artifact import Artifact, write_card
 from evosearch.machine import environment
 from evosearch.models.build import ModelConfig, build_model
-from evosearch.run.config import read_run_config
 
 FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
 """Format -> name of the file."""
@@ -49,13 +48,16 @@ _COMPARE = (
 )
 
 
-def export_network(artifact: Artifact, kind: str, target: Path) -> float:
+def export_network(
+    artifact: Artifact, kind: str, target: Path, space_folder: Path = Path()
+) -> float:
     """Exports an artifact's network to a new folder, with its card, and checks it.
 
     Args:
         artifact: the compact network on disk.
         kind: "onnx" or "pt2".
         target: the folder; appears whole or not at all.
+        space_folder: where the space file lies that names the network's builder.
 
     Returns:
         The largest absolute difference between outputs.
@@ -70,7 +72,7 @@ def export_network(artifact: Artifact, kind: str, target: Path) -> float:
     config = ModelConfig.model_validate(artifact.plan["model"])
     if not config.input or isinstance(config.input[0], list | tuple):
         raise InputError("export writes networks of one image tensor; this one takes several")
-    network = artifact.load(lambda: build_model(_unweighted(config), _space_folder(artifact)))
+    network = artifact.load(lambda: build_model(_unweighted(config), space_folder))
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -179,15 +181,6 @@ def _write_checks(network: nn.Module, shape: tuple[int, ...], path: Path) -> Non
 def _unweighted(config: ModelConfig) -> ModelConfig:
     """Returns the model without its trained weights: the artifact has its own."""
     return config.model_copy(update={"weights": None})
-
-
-def _space_folder(artifact: Artifact) -> Path:
-    """Returns where the space file of an artifact's run lies, if the run is still there."""
-    run = artifact.card.get("run")
-    config = Path(run, "config.toml") if isinstance(run, str) else Path()
-    if not config.is_file():
-        return Path()
-    return Path(read_run_config(config.parent).folder)
 
 
 def require_packages(kind: str) -> None:

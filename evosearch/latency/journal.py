@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from evosearch.files import writing
-from evosearch.latency.model import Timing
+from evosearch.study.timing import Timing
 
 
 @final

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.errors import InputError
-from evosearch.latency.model import Conditions, LatencyConfig, Timing
+from evosearch.latency.model import LatencyConfig
 from evosearch.latency.runtimes import RUNTIMES, require_runtime, runtime_versions
 from evosearch.latency.timing import Runner, Stopwatch, compare, torch_stopwatch
 from evosearch.machine import device_name
 from evosearch.models.build import ModelConfig
 from evosearch.seeding import Stream, integer
 from evosearch.space.mask import Mask
+from evosearch.study.timing import Conditions, Timing
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery
 

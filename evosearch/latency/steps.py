@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from evosearch.latency.journal import Journal
 from evosearch.latency.meter import Meter
-from evosearch.latency.model import Timing
 from evosearch.latency.timing import compare
 from evosearch.space.mask import ChannelGroup, Mask
+from evosearch.study.timing import Timing
 
 STEPS = (32, 16, 8, 4, 2)
 """Sizes of blocks that are looked for, largest first."""

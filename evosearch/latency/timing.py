@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from evosearch.latency.model import Timing
 from evosearch.machine import torch_threads
+from evosearch.study.timing import Timing
 
 Runner = Callable[[], object]
 """Runs a network once."""

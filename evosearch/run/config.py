@@ -100,6 +100,14 @@ def read_run_config(folder: Path) -> RunConfig:
     return validated(RunConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
 
 
+def space_folder_of(card: Mapping[str, Any]) -> Path:
+    """Returns where the space file of an artifact's run lies, if the run is still there."""
+    run = card.get("run")
+    if not isinstance(run, str) or not Path(run, CONFIG).is_file():
+        return Path()
+    return Path(read_run_config(Path(run)).folder)
+
+
 def run_config_digest(config: RunConfig) -> str:
     """Returns 16 hexadecimal digits that change with any setting that a run began with."""
     begun = config.model_copy(update={"segments": ()})

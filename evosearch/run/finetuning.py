@@ -12,11 +12,11 @@ import torch
 from evosearch.errors import InputError
 from evosearch.export.artifact import Artifact
 from evosearch.export.card import NamedNetwork
-from evosearch.files import RunLock
 from evosearch.latency.meter import SECONDS
 from evosearch.machine import environment, torch_threads, warn_of_changes
 from evosearch.run.config import read_run_config
 from evosearch.run.freshtiming import time_fresh
+from evosearch.run.lock import RunLock
 from evosearch.run.log import RunLog
 from evosearch.run.planning import (
     Plan,

@@ -15,10 +15,10 @@ from typing import Any
 
 from evosearch.errors import EvosearchError, InputError
 from evosearch.files import write_json
-from evosearch.latency.model import Conditions, Timing
 from evosearch.run.reopening import reopen_meter
 from evosearch.space.mask import Mask
 from evosearch.study.study import Study
+from evosearch.study.timing import Conditions, Timing
 
 REQUEST, ANSWER = "request.json", "answer.json"
 

@@ -8,19 +8,20 @@ from typing import final
 
 from evosearch.aims.certifying import SECONDS, certify, check_front
 from evosearch.errors import EvosearchError
-from evosearch.files import RunLock, writing
-from evosearch.latency.model import Timing
+from evosearch.files import writing
 from evosearch.machine import torch_threads, warn_of_changes
 from evosearch.run.config import SearchConfig
 from evosearch.run.freshtiming import time_fresh
+from evosearch.run.lock import RunLock
 from evosearch.run.log import RunLog
 from evosearch.run.planning import KNOWLEDGE
 from evosearch.run.preparation import Prepared, change_budget, prepare, resolved_budget
 from evosearch.run.reopening import RunEvaluator, reopen
 from evosearch.run.spacefile import SpaceFile
+from evosearch.search.executor import Executor
 from evosearch.search.loop import Limits, Outcome, search
 from evosearch.search.measurements import Measurements
-from evosearch.search.parallel import Executor, OneByOne, Workers
+from evosearch.search.parallel import OneByOne, Workers
 from evosearch.search.probes import OnStage, measure_sensitivity
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.mask import Mask
@@ -30,6 +31,7 @@ from evosearch.study.certificate import Certificate, Check
 from evosearch.study.front import ParetoFront
 from evosearch.study.scorestore import SCORES, ScoreStore
 from evosearch.study.study import Study
+from evosearch.study.timing import Timing
 from evosearch.study.trial import Trial
 from evosearch.training.trainer import OnEpoch
 

@@ -9,9 +9,9 @@ from evosearch.config import read_toml, validated
 from evosearch.data.config import DataConfig
 from evosearch.models.build import ModelConfig
 from evosearch.surgery.discovery import GroupRules
-from evosearch.tasks.task import TaskConfig
+from evosearch.tasks.config import TaskConfig
+from evosearch.training.base_training import TrainConfig
 from evosearch.training.distillation import FinetuneConfig
-from evosearch.training.trainer import TrainConfig
 
 
 class SpaceFile(BaseModel):

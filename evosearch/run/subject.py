@@ -10,17 +10,19 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from evosearch.data.paths import cache_folder
+from evosearch.callables import one_line
 from evosearch.data.splits import SearchData, load_search_data, search_list
 from evosearch.errors import InputError
-from evosearch.files import writing
-from evosearch.models.build import ModelConfig, build_model, one_line
+from evosearch.files import cache_folder, writing
+from evosearch.models.build import ModelConfig, build_model
 from evosearch.models.weights import load_weights, save_weights
 from evosearch.run.spacefile import SpaceFile
 from evosearch.space.space import SearchSpace
 from evosearch.surgery.discovery import Discovery, discover
-from evosearch.tasks.task import Task, load_task
-from evosearch.training.trainer import OnEpoch, train_base
+from evosearch.tasks.config import load_task
+from evosearch.tasks.task import Task
+from evosearch.training.base_training import train_base
+from evosearch.training.trainer import OnEpoch
 
 BASE_SEED = 0
 """Of base training and of the proof: both belong to the space, so every run shares them."""

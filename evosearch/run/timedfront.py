@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evosearch.files import RunLock
 from evosearch.latency.journal import Journal
 from evosearch.latency.meter import Meter
-from evosearch.latency.model import Conditions, Timing
+from evosearch.run.lock import RunLock
 from evosearch.run.reopening import reopen_meter
 from evosearch.search.probes import OnStage
 from evosearch.space.budget import Cost
 from evosearch.space.mask import Mask
 from evosearch.study.study import Study
+from evosearch.study.timing import Conditions, Timing
 from evosearch.study.trial import Evaluation
 
 TIMINGS = "timings.jsonl"

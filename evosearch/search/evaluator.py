@@ -14,6 +14,7 @@ from evosearch.criteria import criterion_class, score_channels
 from evosearch.criteria.network import Network
 from evosearch.data.splits import CalibrationSplit, SearchSplit
 from evosearch.errors import EvaluationError
+from evosearch.machine import device_of
 from evosearch.models.precision import Precision
 from evosearch.refit.building import LARGEST_BATCH_MAP, Build, Builder, images_within
 from evosearch.refit.compensated_error import CompensatedErrors
@@ -25,8 +26,9 @@ from evosearch.space.mask import Mask
 from evosearch.study.scores import ImageScores
 from evosearch.study.trial import Evaluation
 from evosearch.surgery.discovery import Discovery
-from evosearch.tasks.scoring import batch_size_on, device_of, image_scores
-from evosearch.tasks.task import CLASSIFICATION, Task
+from evosearch.tasks.classification import CLASSIFICATION
+from evosearch.tasks.scoring import batch_size_on, image_scores
+from evosearch.tasks.task import Task
 
 
 class EvaluatorConfig(BaseModel):

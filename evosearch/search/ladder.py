@@ -12,8 +12,8 @@ from typing import final
 
 import numpy as np
 
+from evosearch.search.executor import Measured
 from evosearch.search.measurements import Measurements
-from evosearch.search.parallel import Measured
 from evosearch.space.budget import Cost
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace

@@ -9,9 +9,9 @@ from itertools import groupby, islice
 from evosearch.aims.controller import is_due
 from evosearch.errors import EvosearchError, InputError
 from evosearch.run.preparation import begin_segment
+from evosearch.search.executor import Executor
 from evosearch.search.ladder import Ladder
 from evosearch.search.measurements import Measurements
-from evosearch.search.parallel import Executor
 from evosearch.space.budget import Budget
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace

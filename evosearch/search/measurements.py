@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
-from evosearch.search.parallel import Executor, Measured, Task
+from evosearch.search.executor import Executor, Job, Measured
 from evosearch.space.mask import Mask
 from evosearch.study.scorestore import ScoreStore
 
@@ -32,7 +32,7 @@ class Measurements:
         """Yields each mask's scores on the first images, or its compensated error for none."""
         have = [self._store.get(mask) if images else None for mask in masks]
         missing = [
-            Task(mask=mask, start=0 if old is None else len(old.losses), stop=images)
+            Job(mask=mask, start=0 if old is None else len(old.losses), stop=images)
             for mask, old in zip(masks, have, strict=True)
             if old is None or len(old.losses) < images
         ]

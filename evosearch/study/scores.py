@@ -1,13 +1,12 @@
 """How good a network was on some images: image by image, in sum, and against another network."""
 
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evosearch.errors import InputError
-from evosearch.space.mask import Mask
 
 NORMAL = 1.959963984540054
 """Standard errors on each side of a 95 % interval."""
@@ -121,39 +120,3 @@ def _mean(values: NDArray[np.float64]) -> tuple[float, float]:
     if count < 2:
         raise InputError(f"a score needs at least two images, got {count}")
     return float(values.mean()), float(values.std(ddof=1) / count**0.5)
-
-
-class Evaluator(Protocol):
-    """Measures candidates; never changes the model that it was given.
-
-    The same mask always gets the same answer: what an evaluation draws derives from the run's
-    seed.
-    """
-
-    images: int
-    """Number of images of the search split."""
-
-    def prepare(self, *, errors: bool) -> None:
-        """Measures once what all scores share, or all compensated errors where those are meant.
-
-        What comes later is the candidate's own time.
-        """
-        ...
-
-    def image_scores(self, mask: Mask, start: int, stop: int) -> ImageScores:
-        """Returns the scores of a mask on the images from `start` up to `stop`.
-
-        The search split is in one random order, the same for all masks of a run; the scores of
-        an image do not depend on which others are asked for.
-
-        Raises:
-            EvaluationError: the candidate has no finite score.
-        """
-        ...
-
-    def compensated_error(self, mask: Mask) -> float:
-        """Returns the error of all layers whose inputs the mask cuts, after compensation.
-
-        A share of output energy, summed over layers; the third rung of the fitness ladder.
-        """
-        ...

@@ -12,10 +12,12 @@ from evosearch.data.splits import (
     require_split,
 )
 from evosearch.errors import EvaluationError
+from evosearch.machine import device_of
 from evosearch.models.modes import evaluating
 from evosearch.models.precision import Precision, computing_in, images_last
 from evosearch.study.scores import ImageScores, Score
-from evosearch.tasks.task import CLASSIFICATION, Task
+from evosearch.tasks.classification import CLASSIFICATION
+from evosearch.tasks.task import Task
 
 
 def batch_size_on(device: torch.device) -> int:
@@ -81,9 +83,3 @@ def image_scores(
     if broken:
         raise EvaluationError(f"the loss is not finite on {broken} of {len(values)} images")
     return ImageScores(losses=values, metrics=torch.cat(metrics).numpy())
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Returns where a model's parameters are; the CPU for a model without any."""
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device

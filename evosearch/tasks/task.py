@@ -2,67 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any, final
 
-import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
-from torch.nn import functional
 
+from evosearch.callables import one_line
 from evosearch.errors import InputError
-from evosearch.models.build import one_line, resolve_callable
 
 MAIN_OUTPUTS = ("out", "logits")
 """What the main output is called where a model gives several."""
 
 Judge = Callable[[Tensor, Tensor], Tensor]
-
-
-class TaskConfig(BaseModel):
-    """The `[task]` section: each a "module:callable" or "file.py:callable", or none.
-
-    Attributes:
-        loss: `loss(output, target) -> (images,)`: what training lowers and the search compares,
-            image by image, with gradients. Without it: cross-entropy, in nats.
-        metric: `metric(output, target) -> (images,)`, each in [0, 1], higher is better: what
-            is shown as accuracy. Without it: whether the largest logit is the label's.
-        output: `output(what the model returns) -> tensor (images, ...)`, in training and in
-            evaluation, of the base network and of every network cut from it. Distillation
-            softens it over its second dimension; for an output that is no logits, set
-            `[finetune] alpha = 0`. Without it: the tensor itself, its entry "out" or "logits",
-            or else its first element.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    loss: str | None = None
-    metric: str | None = None
-    output: str | None = None
-
-
-def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    """Returns the cross-entropy of each image in nats, `(images,)`.
-
-    Args:
-        output: logits, `(images, classes)`.
-        target: int64, `(images,)`.
-
-    Raises:
-        InputError: these are no logits for the labels.
-    """
-    _require_logits(output, target)
-    return functional.cross_entropy(output, target, reduction="none")
-
-
-def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """Returns 1 where the largest logit is the label's and 0 elsewhere, `(images,)`.
-
-    Raises:
-        InputError: these are no logits for the labels.
-    """
-    _require_logits(output, target)
-    return (output.argmax(1) == target).double()
 
 
 def main_output(outputs: Any) -> Any:
@@ -97,8 +47,8 @@ class Task:
         output: what the model returns -> `(images, ...)`.
     """
 
-    loss: Judge = cross_entropy
-    metric: Judge = accuracy
+    loss: Judge
+    metric: Judge
     output: Callable[[Any], Any] = main_output
 
     def outputs(self, returned: Any) -> Tensor:
@@ -137,24 +87,6 @@ class Task:
         return values
 
 
-CLASSIFICATION = Task()
-"""Cross-entropy and accuracy of logits."""
-
-
-def load_task(config: TaskConfig, folder: Path) -> Task:
-    """Returns the task of a `[task]` section.
-
-    Args:
-        config: the section.
-        folder: where the space file lies, and a `file.py` beside it.
-
-    Raises:
-        InputError: there is no such callable.
-    """
-    named = {key: value for key, value in config.model_dump().items() if value is not None}
-    return Task(**{k: resolve_callable(v, folder, f"[task] {k}") for k, v in named.items()})
-
-
 def _call(key: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
@@ -174,20 +106,3 @@ def _per_image(key: str, function: Judge, output: Tensor, target: Tensor) -> Ten
         )
     numbers: Tensor = values
     return numbers
-
-
-def _require_logits(output: Tensor, target: Tensor) -> None:
-    if target.ndim != 1 or target.dtype != torch.int64:
-        raise InputError(
-            f"labels of shape {tuple(target.shape)} and type {target.dtype} are no classes; give"
-            " [task] loss and metric"
-        )
-    if output.ndim != 2 or len(output) != len(target):
-        raise InputError(
-            f"expected logits ({len(target)}, classes) from the model, got {tuple(output.shape)};"
-            " for another task give [task] loss, metric or output"
-        )
-    if int(target.max()) >= output.shape[1]:
-        raise InputError(
-            f"the data has label {int(target.max())}, the model only {output.shape[1]} classes"
-        )

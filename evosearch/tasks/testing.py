@@ -13,8 +13,9 @@ from evosearch.errors import InputError
 from evosearch.files import write_text, writing
 from evosearch.models.weights import weights_digest
 from evosearch.study.scores import Score
+from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.tasks.scoring import image_scores
-from evosearch.tasks.task import CLASSIFICATION, Task
+from evosearch.tasks.task import Task
 
 
 @final

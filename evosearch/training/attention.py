@@ -10,8 +10,8 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from evosearch.errors import InputError
+from evosearch.machine import device_of
 from evosearch.models.modes import evaluating
-from evosearch.tasks.scoring import device_of
 
 
 def attention_map(features: Tensor) -> Tensor:

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from evosearch.data.splits import SearchSplit, TrainSplit, require_split
-from evosearch.models.build import torch_seeded
+from evosearch.machine import device_of, torch_seeded
 from evosearch.models.modes import evaluating
 from evosearch.models.precision import Precision, resolve_precision
 from evosearch.models.weights import weights_digest
 from evosearch.seeding import Stream, integer
-from evosearch.tasks.scoring import device_of
-from evosearch.tasks.task import CLASSIFICATION, Task
+from evosearch.tasks.classification import CLASSIFICATION
+from evosearch.tasks.task import Task
 from evosearch.training.attention import (
     attention_layers,
     attention_loss,

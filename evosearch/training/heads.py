@@ -5,8 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from evosearch.models.build import torch_seeded
-from evosearch.tasks.scoring import device_of
+from evosearch.machine import device_of, torch_seeded
 
 
 def holders_of_heads(model: nn.Module, images: Tensor) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from evosearch.errors import InputError
-from evosearch.tasks.task import CLASSIFICATION, Task
+from evosearch.tasks.classification import CLASSIFICATION
+from evosearch.tasks.task import Task
 
 
 def distillation_loss(

@@ -1,26 +1,20 @@
 """The one epoch loop of the program, and the training of base networks with it."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from evosearch.data.splits import SearchSplit, TrainSplit, require_split
-from evosearch.errors import EvaluationError, InputError
-from evosearch.models.build import torch_seeded
+from evosearch.data.splits import TrainSplit, require_split
+from evosearch.errors import EvaluationError
+from evosearch.machine import device_of
 from evosearch.models.precision import Precision, computing_in, images_last
 from evosearch.refit.norms import recalibrate
-from evosearch.seeding import Stream, integer
 from evosearch.study.scores import Score
-from evosearch.tasks.scoring import device_of, score
-from evosearch.tasks.task import CLASSIFICATION, Task, cross_entropy
 from evosearch.training.optimizers import Optimizer, optimizers
 
 NORM_IMAGES = 4096
@@ -49,27 +43,6 @@ class Schedule(Protocol):
     def weight_decay(self) -> float:
         """L2 penalty on all parameters that SGD moves."""
         ...
-
-
-class TrainConfig(BaseModel):
-    """How a base network is trained.
-
-    Attributes:
-        epochs: passes over the train split.
-        batch_size: images per step, at most: an epoch is cut into batches of nearly equal size.
-        lr: learning rate of the first step; a cosine takes it to zero.
-        weight_decay: L2 penalty on all parameters.
-        label_smoothing: probability that is spread evenly over the classes, in [0, 1); not with
-            a loss of the task's own.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(default=60, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    lr: float = Field(default=0.1, gt=0)
-    weight_decay: float = Field(default=5e-4, ge=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
 
 @final
@@ -217,64 +190,3 @@ class Training:
         torch.set_rng_state(state["dropout"])
         if state["cuda"] is not None:
             torch.cuda.set_rng_state(state["cuda"], device_of(self._model))
-
-
-def train_base(
-    model: nn.Module,
-    train: TrainSplit,
-    search: SearchSplit | None,
-    config: TrainConfig,
-    seed: int,
-    on_epoch: OnEpoch | None = None,
-    *,
-    task: Task = CLASSIFICATION,
-) -> tuple[EpochRecord, ...]:
-    """Trains a base network on its task's loss; the network of the last epoch is the result.
-
-    The search split only shows how training goes: nothing is chosen by it, so that it stays a
-    fair judge of the networks cut from this one. The weights are a function of the initial
-    weights, the data, the config, the seed and the number of threads.
-
-    Args:
-        model: changed in place, and left in evaluation mode.
-        train: what is learned.
-        search: scored after every epoch, where given.
-        config: the `[train]` section.
-        seed: of order and augmentation.
-        on_epoch: called after every epoch.
-        task: whose loss is lowered.
-
-    Returns:
-        One record per epoch.
-
-    Raises:
-        EvaluationError: the loss is no longer finite.
-        InputError: the outputs do not fit the task, or labels are to be smoothed for a loss of
-            the task's own.
-    """
-    if config.label_smoothing and task.loss is not cross_entropy:
-        raise InputError("[train] label_smoothing is for cross-entropy; [task] has its own loss")
-    began = time.perf_counter()
-    rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
-
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        output = task.outputs(model(images))
-        if config.label_smoothing:
-            return functional.cross_entropy(output, labels, label_smoothing=config.label_smoothing)
-        return task.losses(output, labels).mean()
-
-    history: list[EpochRecord] = []
-    with torch_seeded(integer(seed, Stream.BASE_TRAINING, "dropout"), device_of(model)):
-        for train_loss in Training(model, train, config, loss, rng).epochs():
-            record = EpochRecord(
-                epoch=len(history) + 1,
-                epochs=config.epochs,
-                train_loss=train_loss,
-                search=None if search is None else score(model, search, task=task),
-                seconds=time.perf_counter() - began,
-            )
-            history.append(record)
-            if on_epoch is not None:
-                on_epoch(record)
-    model.eval()
-    return tuple(history)

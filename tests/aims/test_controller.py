@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from evosearch.aims.controller import corrected_aim, is_due, next_aim
-from evosearch.latency.model import Timing
 from evosearch.space.budget import Bound, Budget, Cost
 from evosearch.space.mask import Mask
 from evosearch.study.certificate import Check
 from evosearch.study.records import Header, Reference, Segment
+from evosearch.study.timing import Timing
 from evosearch.study.trial import Evaluation, Trial, TrialState
 
 BASE = Cost(macs=1000, params=100, activations=10)

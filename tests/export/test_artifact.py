@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from evosearch.errors import InputError
 from evosearch.export.artifact import Artifact
-from evosearch.models.build import digits_resnet
+from evosearch.models.zoo import digits_resnet
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.tracing.export import trace
 
 SECTION = {
-    "build": "evosearch.models.build:digits_resnet",
+    "build": "evosearch.models.zoo:digits_resnet",
     "input": [1, 8, 8],
     "kwargs": {"width": 8},
 }
@@ -85,11 +85,11 @@ sys.path.insert(0, "out")
 from load import rebuild
 from safetensors.torch import load_file, save_file
 assert not any(name.startswith("evosearch") for name in sys.modules)
-from evosearch.models.build import digits_resnet
+from evosearch.models.zoo import digits_resnet
 for name in ("optuna", "deap", "evosearch.run", "evosearch.strategies"):
     assert name not in sys.modules
 pickle.load = pickle.loads = pickle.Unpickler = None
-from evosearch.models.build import digits_resnet
+from evosearch.models.zoo import digits_resnet
 network = rebuild(digits_resnet(width=8), "out")
 save_file({"logits": network(load_file("images.safetensors")["images"])}, "logits.safetensors")
 """

@@ -18,7 +18,7 @@ from evosearch.surgery.discovery import GroupRules, discover
 from evosearch.surgery.randomizing import randomize
 
 DIGITS = ModelConfig(
-    build="evosearch.models.build:digits_resnet", input=[1, 8, 8], kwargs={"width": 8}
+    build="evosearch.models.zoo:digits_resnet", input=[1, 8, 8], kwargs={"width": 8}
 )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from evosearch.errors import EvosearchError
+from evosearch.search.executor import Job, carried_out
 from evosearch.search.loop import HOPELESS
-from evosearch.search.parallel import Task, carried_out
 from evosearch.space.mask import Mask
 from evosearch.study.scores import ImageScores
 from evosearch.study.study import Study
@@ -52,7 +52,7 @@ def test_a_compensated_error_that_is_no_number_is_a_failure() -> None:
         def compensated_error(self, mask: Mask) -> float:
             return float("nan")
 
-    measured = carried_out(NoNumber(), Task(mask=SPACE.full_mask()))
+    measured = carried_out(NoNumber(), Job(mask=SPACE.full_mask()))
     assert measured.error is None
     assert measured.failure == "EvaluationError: the compensated error is nan"
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from evosearch.errors import EvosearchError, InputError
-from evosearch.files import RunLock, StorageError
+from evosearch.files import StorageError
+from evosearch.run.lock import RunLock
 from evosearch.study.scores import ImageScores
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import STUDY_FILE, Study
@@ -115,7 +116,7 @@ def test_a_folder_that_cannot_be_written_to_can_be_read(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from evosearch.files import RunLock
+from evosearch.run.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

@@ -16,8 +16,8 @@ from torch import nn
 import evosearch
 from evosearch.errors import InputError
 from evosearch.export.artifact import Artifact
-from evosearch.models.build import digits_resnet
 from evosearch.models.weights import load_weights
+from evosearch.models.zoo import digits_resnet
 from evosearch.space.knowledge import Knowledge
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import STUDY_FILE, Study

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evosearch.files import RunLock
+from evosearch.run.lock import RunLock
 from evosearch.space.knowledge import Knowledge
 from evosearch.study.study import STUDY_FILE, Study
 from tests.harm.places import fill, read_only, tmpfs

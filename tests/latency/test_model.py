@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 
 from evosearch.errors import InfeasibleBudget, InputError
-from evosearch.latency.model import Conditions, LatencyModel, Timing
+from evosearch.latency.model import LatencyModel
 from evosearch.space.budget import Bound, Budget, BudgetRequest, Cost, format_time
 from evosearch.space.costform import LatencyTerm, Monomial
 from evosearch.space.text import load_space, space_to_toml
+from evosearch.study.timing import Conditions, Timing
 from tests.toys import toy_space
 
 HERE = Conditions(device="abacus", runtime="eager", batch=64, threads=1, versions={"torch": "2"})

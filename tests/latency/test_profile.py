@@ -7,7 +7,8 @@ import pytest
 from evosearch.errors import InputError
 from evosearch.latency import profile as profiling
 from evosearch.latency.model import LatencyModel
-from evosearch.latency.profile import layer_kinds, profile, profile_space, random_widths
+from evosearch.latency.profile import layer_kinds, profile, random_widths
+from evosearch.run.profiling import profile_space
 from tests.latency.fakes import FakeStopwatch, fake_meter
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from evosearch.latency.runtimes import RUNTIMES
-from evosearch.models.build import digits_resnet
+from evosearch.models.zoo import digits_resnet
 from tests.surgery.networks import randomized
 
 

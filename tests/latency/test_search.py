@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from evosearch.latency.model import Conditions, Timing
 from evosearch.latency.runtimes import RUNTIMES
 from evosearch.run.reopening import reopen_meter
 from evosearch.space.mask import Mask
 from evosearch.study.certificate import Certificate
 from evosearch.study.study import Study
+from evosearch.study.timing import Conditions, Timing
 from tests.latency.fakes import FakeRun, FakeStopwatch
 from tests.test_cli import QUICK, InProcess
 from tests.toys import comparable

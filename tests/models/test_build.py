@@ -2,22 +2,17 @@ import pytest
 import torch
 from torch import nn
 
+from evosearch.callables import resolve_callable
 from evosearch.data.config import DataConfig
 from evosearch.errors import InputError
-from evosearch.models.build import (
-    ModelConfig,
-    PaddedShortcut,
-    build_model,
-    cifar_resnet,
-    digits_resnet,
-    resolve_callable,
-    torch_seeded,
-)
+from evosearch.machine import torch_seeded
+from evosearch.models.build import ModelConfig, build_model
 from evosearch.models.weights import save_weights
+from evosearch.models.zoo import PaddedShortcut, cifar_resnet, digits_resnet
 from evosearch.run import subject as base
 from evosearch.run.spacefile import SpaceFile
 
-DIGITS = "evosearch.models.build:digits_resnet"
+DIGITS = "evosearch.models.zoo:digits_resnet"
 
 
 def config(build=DIGITS, **changes):
@@ -100,14 +95,14 @@ def test_weights_are_relative_to_the_folder(tmp_path):
     [
         ({"build": "digits_resnet"}, "expected 'module:callable'"),
         ({"build": "evosearch.nowhere:net"}, "cannot import .*No module named"),
-        ({"build": "evosearch.models.build:digit_resnet"}, "did you mean 'digits_resnet'"),
+        ({"build": "evosearch.models.zoo:digit_resnet"}, "did you mean 'digits_resnet'"),
         ({"build": "torchvision:resnet81"}, "did you mean 'resnet18'"),
         ({"build": "absent.py:net"}, "no file .*absent.py"),
         ({"build": "bad.py:net"}, "No module named 'no_such_module'"),
         ({"build": "own.py:number"}, "returned a int, expected a torch.nn.Module"),
         ({"build": "own.py:fails"}, "KeyError"),
         ({"kwargs": {"depth": 3}}, "TypeError: .*unexpected keyword argument 'depth'"),
-        ({"build": "evosearch.models.build:cifar_resnet", "kwargs": {"depth": 21}}, "6n"),
+        ({"build": "evosearch.models.zoo:cifar_resnet", "kwargs": {"depth": 21}}, "6n"),
         ({"weights": "absent.safetensors"}, "weights = .*: nothing at"),
     ],
 )

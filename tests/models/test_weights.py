@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from evosearch.errors import InputError
-from evosearch.models.build import cifar_resnet
 from evosearch.models.weights import load_weights, save_weights, weights_digest
+from evosearch.models.zoo import cifar_resnet
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights"
 

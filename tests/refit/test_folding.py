@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evosearch.models.build import cifar_resnet
+from evosearch.models.zoo import cifar_resnet
 from evosearch.refit.folding import fold_batchnorms
 from evosearch.surgery.tracing.export import trace
 from tests.surgery.networks import Net, conv, head, randomized

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from evosearch.files import RunLock
 from evosearch.report.follow import follow, is_held
 from evosearch.report.pareto import ParetoView
 from evosearch.report.progress import Pace
+from evosearch.run.lock import RunLock
 from tests.report.toyrun import ODD, toy_run, write_card
 
 

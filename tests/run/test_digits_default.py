@@ -9,7 +9,7 @@ from evosearch.data.config import DataConfig
 from evosearch.data.splits import load_search_data
 from evosearch.models.build import ModelConfig, build_model
 from evosearch.tasks import testing
-from evosearch.training.trainer import TrainConfig, train_base
+from evosearch.training.base_training import TrainConfig, train_base
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "digits_resnet.toml"
 

@@ -12,14 +12,14 @@ from evosearch.criteria import reconstruction
 from evosearch.data.config import DataConfig
 from evosearch.data.splits import SearchData, load_search_data
 from evosearch.errors import EvaluationError
-from evosearch.models.build import digits_resnet
+from evosearch.models.zoo import digits_resnet
 from evosearch.refit.norms import recalibrate
 from evosearch.search import evaluator as evaluator_module
 from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.space.mask import Mask
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from evosearch.tasks.scoring import score
-from evosearch.training.trainer import TrainConfig, train_base
+from evosearch.training.base_training import TrainConfig, train_base
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from evosearch.errors import EvaluationError
+from evosearch.search.executor import Job, Measured
 from evosearch.search.ladder import Ladder
 from evosearch.search.measurements import Measurements
-from evosearch.search.parallel import Measured, OneByOne, Task
+from evosearch.search.parallel import OneByOne
 from evosearch.space.mask import Mask
 from evosearch.strategies.base import RungPlan
 from evosearch.study.scores import ImageScores
@@ -253,7 +254,7 @@ def test_a_damaged_score_file_counts_as_none(tmp_path: Path) -> None:
 def test_tasks_name_what_is_measured() -> None:
     table = Table({MASKS[0]: 1.0}, {MASKS[0]: 0.25})
     results = list(
-        OneByOne(table).measure([Task(mask=MASKS[0]), Task(mask=MASKS[0], start=5, stop=8)])
+        OneByOne(table).measure([Job(mask=MASKS[0]), Job(mask=MASKS[0], start=5, stop=8)])
     )
     assert isinstance(results[0], Measured)
     assert results[0].error == 0.25

@@ -9,7 +9,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from evosearch.errors import InputError
-from evosearch.files import RunLock
+from evosearch.run.lock import RunLock
 from evosearch.space.budget import BudgetRequest
 from evosearch.study.records import Header, Reference
 from evosearch.study.study import STUDY_FILE, STUDY_NAME, Study

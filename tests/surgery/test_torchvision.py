@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from evosearch.models.build import cifar_resnet
+from evosearch.models.zoo import cifar_resnet
 from evosearch.surgery.compaction import compact, masked
 from evosearch.surgery.counting import count_macs
 from evosearch.surgery.discovery import GroupRules, discover

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict, namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,15 +11,17 @@ from torch import nn
 
 from evosearch.data import splits as data
 from evosearch.errors import EvaluationError, InputError
-from evosearch.models.build import digits_resnet
+from evosearch.models.zoo import digits_resnet
 from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.surgery.discovery import GroupRules, discover
 from evosearch.tasks import testing
+from evosearch.tasks.classification import CLASSIFICATION
+from evosearch.tasks.config import TaskConfig, load_task
 from evosearch.tasks.scoring import image_scores, score
-from evosearch.tasks.task import CLASSIFICATION, Task, TaskConfig, load_task, main_output
+from evosearch.tasks.task import main_output
+from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.distillation import FinetuneConfig, distil
 from evosearch.training.objective import distillation_loss
-from evosearch.training.trainer import TrainConfig, train_base
 from tests.data.helpers import split_of
 
 OWN = """
@@ -94,7 +96,7 @@ def test_distillation_by_hand(own):
 
 
 def test_outputs_with_positions_are_softened_at_each():
-    task = Task(loss=lambda output, target: output.flatten(1).mean(1))
+    task = replace(CLASSIFICATION, loss=lambda output, target: output.flatten(1).mean(1))
     student, teacher = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     options = {"temperature": 2.0, "alpha": 1.0, "task": task}
     whole = distillation_loss(student, teacher, torch.zeros(2), **options)
@@ -104,7 +106,7 @@ def test_outputs_with_positions_are_softened_at_each():
 
 
 def test_outputs_without_classes_cannot_be_softened():
-    task = Task(loss=lambda output, target: output)
+    task = replace(CLASSIFICATION, loss=lambda output, target: output)
     one, labels = torch.zeros(2), torch.zeros(2)
     with pytest.raises(InputError, match=r"alpha = 0.9 softens logits .* is \(2,\); set it to 0"):
         distillation_loss(one, one, labels, temperature=4.0, alpha=0.9, task=task)
@@ -134,7 +136,7 @@ def test_masks_are_scored_by_the_task(few):
     def loss(output, target):
         return output.square().sum(1) + target
 
-    task = Task(loss=loss, metric=lambda output, target: target / 10)
+    task = replace(CLASSIFICATION, loss=loss, metric=lambda output, target: target / 10)
     evaluator = MaskEvaluator(
         model=model, discovery=discovery, calibration=calibration, search=search,
         config=EvaluatorConfig(precision="float32"), seed=0, task=task,
@@ -147,7 +149,11 @@ def test_masks_are_scored_by_the_task(few):
 
 
 def test_the_test_split_is_judged_by_the_task(tmp_path, digits_config):
-    task = Task(loss=lambda output, target: target.double(), metric=lambda o, t: (t == 3) * 1.0)
+    task = replace(
+        CLASSIFICATION,
+        loss=lambda output, target: target.double(),
+        metric=lambda o, t: (t == 3) * 1.0,
+    )
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     report = testing.TestReport(tmp_path / "test.json", digits_config, task=task)
     labels = data.load_test_split(digits_config).labels.double()
@@ -223,13 +229,13 @@ def test_outputs_that_are_no_tensor(returned, message):
 def test_callables_that_break_the_contract(key, function, message):
     split = split_of(data.SearchSplit, IMAGES, [0, 1, 0])
     with pytest.raises(InputError, match=rf"\[task\] {message}|\[task\] {key}: .*{message}") as e:
-        score(nn.Flatten(), split, task=Task(**{key: function}))
+        score(nn.Flatten(), split, task=replace(CLASSIFICATION, **{key: function}))
     assert "\n" not in str(e.value)
 
 
 def test_a_loss_that_is_not_finite_fails_the_candidate():
     split = split_of(data.SearchSplit, IMAGES, [0, 1, 0])
-    task = Task(loss=lambda output, target: target / 0)
+    task = replace(CLASSIFICATION, loss=lambda output, target: target / 0)
     with pytest.raises(EvaluationError, match="not finite on 3 of 3"):
         score(nn.Flatten(), split, task=task)
 

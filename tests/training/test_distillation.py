@@ -6,18 +6,18 @@ import torch
 from torch import nn
 
 from evosearch.errors import InputError
-from evosearch.models.build import digits_resnet
 from evosearch.models.weights import weights_digest
+from evosearch.models.zoo import digits_resnet
 from evosearch.tasks.scoring import score
 from evosearch.training import bestepoch
 from evosearch.training.attention import attention_loss, attention_map
+from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.distillation import (
     FinetuneConfig,
     distil,
     distil_blindly,
 )
 from evosearch.training.objective import distillation_loss
-from evosearch.training.trainer import TrainConfig, train_base
 
 QUICK = FinetuneConfig(epochs=2, batch_size=32, attention=1.0)
 

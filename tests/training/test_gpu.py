@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from evosearch.models.build import digits_resnet
+from evosearch.models.zoo import digits_resnet
 from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
+from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.distillation import FinetuneConfig, distil
-from evosearch.training.trainer import TrainConfig, train_base
 from tests.surgery.cases import random_masks
 
 pytestmark = [

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from evosearch.data import splits as data
+from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.distillation import FinetuneConfig, distil
 from evosearch.training.heads import holders_of_heads
-from evosearch.training.trainer import TrainConfig, train_base
 from tests.data.helpers import split_of
 
 Outputs = namedtuple("Outputs", ["logits", "aux"])

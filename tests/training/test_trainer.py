@@ -8,11 +8,12 @@ from evosearch.errors import EvaluationError
 from evosearch.models.build import ModelConfig, build_model
 from evosearch.models.weights import weights_digest
 from evosearch.tasks.scoring import score
-from evosearch.training.trainer import TrainConfig, Training, train_base
+from evosearch.training.base_training import TrainConfig, train_base
+from evosearch.training.trainer import Training
 from tests.data.helpers import split_of
 
 MODEL = ModelConfig(
-    build="evosearch.models.build:digits_resnet", input=(1, 8, 8), kwargs={"width": 4}
+    build="evosearch.models.zoo:digits_resnet", input=(1, 8, 8), kwargs={"width": 4}
 )
 QUICK = TrainConfig(epochs=2, batch_size=32)
 
