@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, final
 
 from evosearch.errors import InputError
 from evosearch.report.rows import trial_rows
-from evosearch.run.planning import Plan, pick_plan
+from evosearch.run.planning import pick_plan
 from evosearch.run.rivals import rival_studies
 from evosearch.space.budget import BudgetRequest
 from evosearch.study.front import ParetoFront
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 
@@ -47,7 +48,7 @@ class Run:
         """The studies of the baselines that were searched beside, by name."""
         return rival_studies(self.folder)
 
-    def pick(self, pick: str | int | None = None, *, at: str | None = None) -> Plan:
+    def pick(self, pick: str | int | None = None, *, at: str | None = None) -> NamedNetwork:
         """Returns one network of the run.
 
         Args:
@@ -140,7 +141,7 @@ def search(
         "baselines": baselines,
         "latency": conditions or {},
     }
-    request = BudgetRequest(
+    request = BudgetRequest.of(
         flops=flops, params=params, latency=latency, accuracy_drop=accuracy_drop
     )
     begun = begin(Path(space), request, settings=settings, out=None if out is None else Path(out))
@@ -177,7 +178,7 @@ def resume(
     """
     from evosearch.run.session import Run as Search
 
-    request = BudgetRequest(
+    request = BudgetRequest.of(
         flops=flops, params=params, latency=latency, accuracy_drop=accuracy_drop
     )
     opened = Search.resume(Path(folder), request=request if _asks(request) else None)
@@ -264,8 +265,8 @@ def _searched(
     workers: int | None,
     on_trial: Callable[[Trial], None],
 ) -> Run:
+    from evosearch.engine.loop import Limits, Outcome
     from evosearch.run.baselines import search_baselines
-    from evosearch.search.loop import Limits, Outcome
 
     try:
         if workers is not None:
@@ -280,7 +281,7 @@ def _searched(
 
 
 def _asks(request: BudgetRequest) -> bool:
-    return request != BudgetRequest()
+    return not request.is_empty
 
 
 def _next_folder(parent: Path, stem: str) -> Path:

@@ -34,13 +34,13 @@ from evosearch.criteria.activations import OnActivations
 from evosearch.criteria.base import Batches, Needs, Scores
 from evosearch.criteria.network import Network
 from evosearch.data.splits import SearchSplit
+from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.engine.loop import Limits
 from evosearch.report.table import reference_point
 from evosearch.run.config import SearchConfig
 from evosearch.run.session import Run
 from evosearch.run.spacefile import load_space_file
 from evosearch.run.subject import Subject, load_subject
-from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
-from evosearch.search.loop import Limits
 from evosearch.seeding import Stream, generator
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.strategies.baselines import global_mask, uniform_mask
@@ -239,7 +239,7 @@ def seeding(names: Sequence[str], seeds: int) -> str:
                     space_file=load_space_file(path),
                     space_folder=path.parent,
                     search=SearchConfig(strategy="genetic", seed=seed, criterion=name),
-                    request=BudgetRequest(flops="1%..100%"),
+                    request=BudgetRequest.of(flops="1%..100%"),
                 )
                 run.search(Limits(trials=96))
                 volumes.append(run.front.hypervolume(reference_point(run.study, run.front)))

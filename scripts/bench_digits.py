@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
+from evosearch.engine.loop import Limits
 from evosearch.run.config import SearchConfig
 from evosearch.run.session import Run
 from evosearch.run.spacefile import load_space_file
-from evosearch.search.loop import Limits
 from evosearch.space.budget import BudgetRequest
 from evosearch.strategies.baselines import uniform_mask
 from evosearch.tasks.testing import TestReport
@@ -40,7 +40,7 @@ def measure(seed: int, budget: str, trials: int, strategy: str, folder: Path) ->
         space_file=file,
         space_folder=SPACE.parent,
         search=SearchConfig(seed=seed, strategy=strategy),
-        request=BudgetRequest(flops=budget),
+        request=BudgetRequest.of(flops=budget),
     )
     run.search(Limits(trials=trials))
     searched_in = time.perf_counter() - began

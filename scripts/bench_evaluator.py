@@ -26,15 +26,15 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
+from evosearch.engine.evaluator import EvaluatorConfig
+from evosearch.engine.executor import Job
+from evosearch.engine.loop import Limits
+from evosearch.engine.parallel import OneByOne, Workers
 from evosearch.errors import EvaluationError
 from evosearch.run.config import SearchConfig
 from evosearch.run.reopening import RunEvaluator, reopen
 from evosearch.run.session import Run
 from evosearch.run.spacefile import load_space_file
-from evosearch.search.evaluator import EvaluatorConfig
-from evosearch.search.executor import Job
-from evosearch.search.loop import Limits
-from evosearch.search.parallel import OneByOne, Workers
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.mask import Mask
 from evosearch.strategies.baselines import random_mask
@@ -268,7 +268,7 @@ def main() -> None:
                 search=SearchConfig(
                     strategy="rates", trials=TRIALS, evaluator=QUICK, device="cpu"
                 ),
-                request=BudgetRequest(flops="50%"),
+                request=BudgetRequest.of(flops="50%"),
             )
         run.use_workers(2)
         run.search(Limits(trials=TRIALS))

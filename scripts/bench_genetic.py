@@ -26,6 +26,7 @@ import numpy as np
 import optuna
 import torch
 
+from evosearch.engine.loop import Limits
 from evosearch.report.table import reference_point
 from evosearch.run.baselines import full_evaluations, search_baselines
 from evosearch.run.config import SearchConfig
@@ -34,7 +35,6 @@ from evosearch.run.planning import plan_at
 from evosearch.run.rivals import rival_studies
 from evosearch.run.session import Run
 from evosearch.run.spacefile import load_space_file
-from evosearch.search.loop import Limits
 from evosearch.seeding import Stream, integer
 from evosearch.space.budget import BudgetRequest
 from evosearch.strategies.two_step import TwoStep
@@ -53,7 +53,7 @@ def searched(folder: Path, flops: str, seed: int, trials: int) -> Run:
         space_file=load_space_file(SPACE),
         space_folder=SPACE.parent,
         search=SearchConfig(strategy="genetic", seed=seed),
-        request=BudgetRequest(flops=flops),
+        request=BudgetRequest.of(flops=flops),
     )
     run.search(Limits(trials=trials))
     return run
@@ -115,7 +115,7 @@ def compare_plans(folder: Path, seed: int, trials: int) -> list[dict[str, Any]]:
     run.close()
     rows = []
     for percent in BUDGETS:
-        budget = BudgetRequest(flops=f"{percent}%").resolve(run.study.header.base_cost)
+        budget = BudgetRequest.of(flops=f"{percent}%").resolve(run.study.header.base_cost)
         began = time.perf_counter()
         plan = plan_at(run.folder, run.study, budget)
         seconds = time.perf_counter() - began
@@ -129,10 +129,10 @@ def compare_plans(folder: Path, seed: int, trials: int) -> list[dict[str, Any]]:
                 "plan": plan.name,
                 "fits": fits,
                 "seconds": seconds,
-                "accuracy": 100 * plan.evaluation.accuracy,
-                "loss": plan.evaluation.loss,
-                "dedicated": 100 * dedicated.front.best().evaluation.accuracy,
-                "dedicated_loss": dedicated.front.best().evaluation.loss,
+                "accuracy": 100 * plan.evaluation.score.accuracy,
+                "loss": plan.evaluation.score.loss,
+                "dedicated": 100 * dedicated.front.best().evaluation.score.accuracy,
+                "dedicated_loss": dedicated.front.best().evaluation.score.loss,
             }
         )
     return rows

@@ -14,8 +14,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import evosearch
 from evosearch.aims.certifying import SECONDS
+
+import evosearch
 from evosearch.latency.meter import Meter
 from evosearch.latency.timing import compare
 from evosearch.run.profiling import profile_space
@@ -72,7 +73,9 @@ def searched(space: Path, folder: Path, trials: int, **budget: str) -> Path:
         from evosearch.space.budget import BudgetRequest
 
         conditions = {"runtime": "eager", "batch": BATCH}
-        run = begin(space, BudgetRequest(**budget), settings={"latency": conditions}, out=folder)
+        run = begin(
+            space, BudgetRequest.of(**budget), settings={"latency": conditions}, out=folder
+        )
         run.close()
     if Certificate.load(folder) is None:
         evosearch.resume(folder, trials=trials)
@@ -100,11 +103,12 @@ def compared(latency: Path, flops: Path) -> None:
     assert first.evaluation is not None
     assert second.evaluation is not None
     print(
-        f"\nTrial {first.number} under latency (loss {first.evaluation.loss:.3f} ±"
-        f" {first.evaluation.loss_se:.3f}, {first.cost.flops / 1e6:.1f}M FLOPs) takes"
+        f"\nTrial {first.number} under latency (loss {first.evaluation.score.loss:.3f} ±"
+        f" {first.evaluation.score.loss_se:.3f}, {first.cost.flops / 1e6:.1f}M FLOPs) takes"
         f" {timing.ratio:.1%} ({timing.ratio_low:.1%} to {timing.ratio_high:.1%}) of the time of"
-        f" trial {second.number} under FLOPs (loss {second.evaluation.loss:.3f} ±"
-        f" {second.evaluation.loss_se:.3f}, {second.cost.flops / 1e6:.1f}M FLOPs), timed in turn."
+        f" trial {second.number} under FLOPs (loss {second.evaluation.score.loss:.3f} ±"
+        f" {second.evaluation.score.loss_se:.3f}, {second.cost.flops / 1e6:.1f}M FLOPs), timed in"
+        " turn."
     )
 
 
@@ -119,8 +123,8 @@ def winner(folder: Path) -> Trial:
 def equal_in_loss(trial: Trial, study: Study) -> Trial:
     """Returns the trial of fewest FLOPs whose loss is no worse, within the standard error."""
     assert trial.evaluation is not None
-    worst = trial.evaluation.loss + trial.evaluation.loss_se
-    equal = [t for t in study.front().members if t.evaluation and t.evaluation.loss <= worst]
+    worst = trial.evaluation.score.loss + trial.evaluation.score.loss_se
+    equal = [t for t in study.front().members if t.evaluation and t.evaluation.score.loss <= worst]
     return min(equal, key=lambda t: t.cost.macs)
 
 

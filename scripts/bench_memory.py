@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torchvision.models import resnet50
 
+from evosearch.engine.loop import Limits
 from evosearch.machine import torch_seeded
 from evosearch.models.weights import save_weights
 from evosearch.run.config import SearchConfig
 from evosearch.run.session import Run
 from evosearch.run.spacefile import SpaceFile, load_space_file
-from evosearch.search.loop import Limits
 from evosearch.space.budget import BudgetRequest
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "resnet50.toml"
@@ -66,7 +66,7 @@ def main() -> None:
             space_file=file,
             space_folder=SPACE.parent,
             search=SearchConfig(strategy="uniform", trials=args.trials),
-            request=BudgetRequest(flops="30%..70%"),
+            request=BudgetRequest.of(flops="30%..70%"),
             on_stage=lambda stage: print(f"before {stage}: {peak()}", flush=True),
         )
         print(f"before the first trial: {peak()}", flush=True)

@@ -22,6 +22,7 @@ from evosearch.space.mask import ChannelGroup
 from evosearch.space.space import SearchSpace
 from evosearch.strategies.genetic import Genetic, NsgaConfig
 from evosearch.strategies.two_step import child_errors, quadratic_errors
+from evosearch.study.scores import Score
 from evosearch.study.trial import Evaluation, Proposal, Trial, TrialState
 
 CHANNELS, MASKS, CHILDREN, FLIPS = 512, 10_000, 100_000, 2
@@ -119,7 +120,7 @@ def overhead(children: int, repeats: int) -> tuple[float, float, float]:
     began = time.perf_counter()
     strategy = Genetic(
         space=space,
-        budget=Budget(macs=Bound(low=base // 5, high=base)),
+        budget=Budget.of(macs=Bound(low=base // 5, high=base)),
         knowledge=knowledge,
         config=config,
         seed=0,
@@ -152,7 +153,8 @@ def trial_of(
         cost=space.cost(proposal.mask),
         state=TrialState.COMPLETE,
         evaluation=Evaluation(
-            loss=loss, loss_se=0.0, accuracy=0.5, accuracy_se=0.0, images=1, seconds=0.0
+            score=Score(loss=loss, loss_se=0.0, accuracy=0.5, accuracy_se=0.0, images=1),
+            seconds=0.0,
         ),
     )
 

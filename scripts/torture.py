@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import optuna.storages.journal._file as journal
 
-from evosearch.search.loop import Limits, search
-from evosearch.search.parallel import OneByOne, Workers
+from evosearch.engine.loop import Limits, search
+from evosearch.engine.parallel import OneByOne, Workers
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import STUDY_FILE, Study
 from tests.run.test_session import SPACE, builder, header

@@ -38,7 +38,7 @@ def test_a_run_is_read_as_rows(tmp_path: Path) -> None:
         assert row["width inner"] == trial.mask.widths["inner"]
         assert row["state"] == trial.state.value
         if trial.state is TrialState.COMPLETE and trial.evaluation is not None:
-            assert row["loss"] == trial.evaluation.loss
+            assert row["loss"] == trial.evaluation.score.loss
         else:
             assert row["loss"] is None
     assert {r["trial"] for r in rows if r["in_front"]} == {t.number for t in run.front.members}
@@ -61,13 +61,13 @@ def test_optuna_opens_a_run_as_it_is(tmp_path: Path) -> None:
         assert frozen.params == trial.mask.widths
         assert frozen.state.name == trial.state.name
         if trial.evaluation is not None:
-            assert frozen.values == [trial.evaluation.loss, trial.cost.macs]
-        bound = study.budget.macs
+            assert frozen.values == [trial.evaluation.score.loss, trial.cost.macs]
+        bound = study.budget.bounds["macs"]
         assert bound is not None
         assert frozen.constraints["macs"] == (trial.cost.macs - bound.high) / bound.high
     best = {(t.values[0], t.values[1]) for t in opened.best_trials}
     members = study.front().members
-    assert best == {(t.evaluation.loss, t.cost.macs) for t in members if t.evaluation}
+    assert best == {(t.evaluation.score.loss, t.cost.macs) for t in members if t.evaluation}
 
 
 def test_a_search_is_started_resumed_and_distilled(

@@ -207,7 +207,7 @@ def test_a_space_is_written_searched_and_refused_when_the_model_changed(
     tmp_path: Path, run: InProcess
 ) -> None:
     (tmp_path / "net.py").write_text(
-        "from evosearch.models.build import digits_resnet\n"
+        "from evosearch.models.zoo import digits_resnet\n"
         "def make(): return digits_resnet(width=WIDTH)\nWIDTH = 4\n"
     )
     made = run("space", "new", "net.py:make", "--input", "1x8x8", "--out", "s.toml", cwd=tmp_path)

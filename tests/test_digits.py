@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from evosearch.engine.loop import Limits
 from evosearch.run.config import SearchConfig
+from evosearch.run.evaluating import make_evaluator
 from evosearch.run.session import Run
 from evosearch.run.spacefile import SpaceFile, load_space_file
 from evosearch.run.subject import Subject, load_subject
-from evosearch.search.loop import Limits
-from evosearch.search.probes import make_evaluator
 from evosearch.seeding import Stream, generator
 from evosearch.space.budget import BudgetRequest
 from evosearch.strategies.genetic_layer import GeneticConfig, evaluate, evolve
@@ -90,7 +90,7 @@ def test_recounted_flops_of_every_trial_are_within_the_budget(
         space_file=file,
         space_folder=SPACE.parent,
         search=SearchConfig(strategy=strategy, device="cpu"),
-        request=BudgetRequest(flops="20%..60%", params="65%"),
+        request=BudgetRequest.of(flops="20%..60%", params="65%"),
     )
     run.search(Limits(trials=15))
     subject = run.prepared.subject

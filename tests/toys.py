@@ -1,6 +1,6 @@
 """A small search problem without torch: a space, knowledge of it, and an instant evaluator."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class ToyEvaluator:
 
     def evaluation(self, mask: Mask) -> Evaluation:
         """Returns the evaluation on all images."""
-        return Evaluation.of(self.image_scores(mask, 0, self.images).score, seconds=0.0)
+        return Evaluation(score=self.image_scores(mask, 0, self.images).score, seconds=0.0)
 
     def _kept(self, mask: Mask) -> float:
         kept = sum(float(self._values[name][bits].sum()) for name, bits in mask.items())
@@ -109,9 +109,7 @@ def comparable(trials: tuple[Trial, ...]) -> list[tuple[object, ...]]:
             trial.error,
             trial.duplicate_of,
             [(step.rung, step.score, step.images) for step in trial.steps],
-            None
-            if (e := trial.evaluation) is None
-            else (e.loss, e.loss_se, e.accuracy, e.accuracy_se, e.images, e.rung),
+            None if (e := trial.evaluation) is None else (*astuple(e.score), e.rung),
         )
         for trial in trials
     ]

@@ -61,7 +61,7 @@ def budget_request(
     flops: str | None, params: str | None, latency: str | None, accuracy_drop: float | None
 ) -> BudgetRequest | None:
     """Returns the budget that the options ask for; None where they ask for none."""
-    request = BudgetRequest(
+    request = BudgetRequest.of(
         flops=flops, params=params, latency=latency, accuracy_drop=accuracy_drop
     )
-    return None if request == BudgetRequest() else request
+    return None if request.is_empty else request

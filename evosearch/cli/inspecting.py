@@ -9,7 +9,7 @@ import typer
 from evosearch.cli.app import JsonOption, RunArgument, SizeOption, app, messages, output
 from evosearch.errors import InputError, unknown_name
 from evosearch.report.progress import stages
-from evosearch.study.trial import Objective
+from evosearch.space.resources import RESOURCES, Resource
 
 
 @app.command()
@@ -137,8 +137,8 @@ def _show_latency(run: Path, plot: Path | None, follow: bool, as_json: bool) -> 
         output.print(f"picture: {plot}", soft_wrap=True)
 
 
-def _size(x: str | None, *others: str) -> Objective | None:
-    axes = {"flops": Objective.MACS, "params": Objective.PARAMS}
+def _size(x: str | None, *others: str) -> Resource | None:
+    axes = {"flops": RESOURCES["macs"], "params": RESOURCES["params"]}
     if x is not None and x not in axes:
         raise unknown_name("--x", x, [*axes, *others])
     return None if x is None else axes[x]

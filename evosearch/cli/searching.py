@@ -24,8 +24,8 @@ from evosearch.cli.app import (
     messages,
     output,
 )
+from evosearch.engine.parallel import require_cluster
 from evosearch.report.progress import epoch_lines, search_with_progress, stages
-from evosearch.search.parallel import require_cluster
 
 
 @app.command()

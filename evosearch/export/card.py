@@ -1,44 +1,29 @@
-"""An artifact's card: what was measured of its networks, and all of it in Markdown for people."""
+"""The card of an artifact: its networks' measurements as JSON, and all of it in Markdown."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from evosearch.errors import InputError
-from evosearch.space.budget import Cost, format_count
-from evosearch.study.scores import Score
+from evosearch.space.cost import Cost, format_count
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.timing import Conditions, Timing
 
 CARD_TEXT = "card.md"
 
 
-@dataclass(frozen=True, kw_only=True)
-class NamedNetwork:
-    """One named network of the final report.
-
-    Attributes:
-        name: what the report calls it.
-        cost: its exact cost.
-        search: its score on the search split.
-        test: its score on the test split, which it was measured on once.
-    """
-
-    name: str
-    cost: Cost
-    search: Score
-    test: Score
-
-    def to_json(self, base: Cost) -> dict[str, Any]:
-        """Returns the network as a card has it, its sizes also as shares of the base network's."""
-        return {
-            "name": self.name,
-            "flops": self.cost.flops,
-            "params": self.cost.params,
-            "activations": self.cost.activations,
-            "ratios": self.cost.relative_to(base),
-            "search": asdict(self.search),
-            "test": asdict(self.test),
-        }
+def network_json(network: NamedNetwork, base: Cost) -> dict[str, Any]:
+    """Returns a finished network as a card has it, its sizes also as shares of the base's."""
+    assert network.test is not None
+    return {
+        "name": network.name,
+        "flops": network.cost.flops,
+        "params": network.cost.params,
+        "activations": network.cost.activations,
+        "ratios": network.cost.relative_to(base),
+        "search": asdict(network.search),
+        "test": asdict(network.test),
+    }
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:

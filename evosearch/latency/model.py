@@ -82,9 +82,10 @@ class LatencyModel:
         Raises:
             InputError: it is.
         """
-        if budget.latency is None:
+        bound = budget.bounds.get("latency")
+        if bound is None:
             return
-        saved = 1 - budget.latency.high / self.base_picoseconds
+        saved = 1 - bound.high / self.base_picoseconds
         if saved <= self.noise:
             raise InputError(
                 f"a latency budget of {1 - saved:.1%} of the base network's saves {saved:.1%}, and"

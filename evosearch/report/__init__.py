@@ -1,1 +1,1 @@
-"""Tables and plots, derived from a study on disk; nothing here imports torch."""
+"""Tables, pictures and pages, derived from a study on disk; read without torch."""

@@ -15,9 +15,10 @@ from evosearch.report.table import (
     reference_point,
     trial_json,
 )
+from evosearch.space.resources import Resource
 from evosearch.study.front import ParetoFront
 from evosearch.study.study import Study
-from evosearch.study.trial import Objective, Trial
+from evosearch.study.trial import Trial
 
 SAME = 1e-3
 """Largest relative difference of two base losses that rounding on other devices explains."""
@@ -40,7 +41,7 @@ class Comparison:
     reference: tuple[float, float]
 
     @classmethod
-    def read(cls, folders: Sequence[Path], size: Objective | None = None) -> "Comparison":
+    def read(cls, folders: Sequence[Path], size: Resource | None = None) -> "Comparison":
         """Reads runs.
 
         Raises:
@@ -54,7 +55,7 @@ class Comparison:
         first, *others = studies
         for name in others:
             _require_comparable(first, studies[first], name, studies[name])
-        axis = size or studies[first].header.size_objective
+        axis = size or studies[first].header.resource
         fronts = {name: study.front(axis) for name, study in studies.items()}
         points = [reference_point(studies[name], front) for name, front in fronts.items()]
         reference = points[0][0], max(loss for _, loss in points)
@@ -88,7 +89,7 @@ class Comparison:
         """Returns the comparison as JSON."""
         base = self.base.header.base_cost
         return {
-            "size": self.base_size.value,
+            "size": self.base_size.name,
             "reference": {"size": self.reference[0], "loss": self.reference[1]},
             "runs": [
                 {
@@ -125,7 +126,7 @@ class Comparison:
         return Group(runs, self._members_table(), self._reference_line())
 
     @property
-    def base_size(self) -> Objective:
+    def base_size(self) -> Resource:
         """The size axis."""
         return next(iter(self.fronts.values())).size
 
@@ -136,18 +137,16 @@ class Comparison:
             "network", "FLOPs", "params", "search loss", "search\naccuracy, %", "dominated\nby"
         )
         members = [(name, t) for name, front in self.fronts.items() for t in front.members]
-        for name, trial in sorted(members, key=lambda item: size.of(item[1])):
+        for name, trial in sorted(members, key=lambda item: size.of(item[1].cost)):
             by = self.dominated(name)[trial.number]
             shown = "" if not by else f"{by[0][0]} {by[0][1]}"
             if trial.evaluation is not None:
-                cells = measure_cells(trial.cost, trial.evaluation, base)
+                cells = measure_cells(trial.cost, trial.evaluation.score, base)
                 table.add_row(f"{name} {trial.number}", *cells, shown)
         return table
 
     def _reference_line(self) -> str:
-        name = {"macs": "FLOPs", "latency": "predicted latency"}.get(
-            self.base_size.value, "params"
-        )
+        name = {"macs": "FLOPs", "latency": "predicted latency"}.get(self.base_size.name, "params")
         return (
             f"hypervolume: share of the box from 0 to the base network's {name} and a loss of"
             f" {self.reference[1]:.3f}; a network is named by its run and trial"
@@ -160,9 +159,9 @@ class Comparison:
         ]
 
 
-def _dominates(first: Trial, second: Trial, size: Objective) -> bool:
-    ours = size.of(first), Objective.LOSS.of(first)
-    theirs = size.of(second), Objective.LOSS.of(second)
+def _dominates(first: Trial, second: Trial, size: Resource) -> bool:
+    ours = size.of(first.cost), first.loss
+    theirs = size.of(second.cost), second.loss
     return ours != theirs and all(a <= b for a, b in zip(ours, theirs, strict=True))
 
 
@@ -180,4 +179,4 @@ def _require_comparable(first: str, one: Study, second: str, other: Study) -> No
 def _base_loss(name: str, study: Study) -> float:
     if not study.header.references:
         raise InputError(f"{name}: its study holds no base network to compare by")
-    return study.header.references[0].evaluation.loss
+    return study.header.base.search.loss

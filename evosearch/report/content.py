@@ -70,7 +70,7 @@ def convergence(front: ParetoFront, reference: tuple[float, float]) -> dict[str,
         evaluations += trial.is_complete
         if trial.number not in feasible or trial.evaluation is None:
             continue
-        point = np.array([front.size.of(trial), trial.evaluation.loss]) / reference
+        point = np.array([front.size.of(trial.cost), trial.evaluation.score.loss]) / reference
         if (best <= point).all(axis=1).any():
             continue
         best = np.vstack([best[~(point <= best).all(axis=1)], point])
@@ -92,7 +92,7 @@ def kept_counts(members: Sequence[Trial], study: Study) -> dict[str, list[int]]:
 
 def _row(trial: Trial, study: Study) -> dict[str, Any]:
     assert trial.evaluation is not None
-    measures = measures_json(trial.cost, trial.evaluation, study.header.base_cost)
+    measures = measures_json(trial.cost, trial.evaluation.score, study.header.base_cost)
     return {"trial": trial.number, **measures, "widths": list(trial.mask.widths.values())}
 
 

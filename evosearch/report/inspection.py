@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from evosearch.space.budget import Cost, format_count
+from evosearch.space.cost import Cost, format_count
 
 if TYPE_CHECKING:
     from evosearch.surgery.discovery import Discovery

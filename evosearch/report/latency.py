@@ -12,7 +12,7 @@ from rich.table import Table
 from evosearch.latency.model import LatencyModel
 from evosearch.report.plot import save_figure
 from evosearch.report.table import percent, plain_table, size_cell
-from evosearch.space.budget import format_time
+from evosearch.space.cost import format_time
 from evosearch.space.space import SearchSpace
 
 LOUD = 0.1
@@ -60,7 +60,8 @@ def timed_front_table(timed: "TimedFront") -> RenderableType:
     )
     base = max(network.cost.macs for network in timed.networks)
     for network in timed.networks:
-        timing, evaluation = network.timing, network.evaluation
+        timing, score = network.timing, network.search
+        assert timing is not None
         low, high = (format_time(1e12 * x) for x in (timing.low, timing.high))
         table.add_row(
             network.name,
@@ -68,8 +69,8 @@ def timed_front_table(timed: "TimedFront") -> RenderableType:
             f"{100 * timing.ratio:.1f} ({100 * timing.ratio_low:.1f} to"
             f" {100 * timing.ratio_high:.1f})",
             size_cell(network.cost.flops, network.cost.macs / base),
-            f"{evaluation.loss:.3f} ±{evaluation.loss_se:.3f}",
-            percent(evaluation.accuracy, evaluation.accuracy_se),
+            f"{score.loss:.3f} ±{score.loss_se:.3f}",
+            percent(score.accuracy, score.accuracy_se),
         )
     return Group(table, f"measured in turn with the base network; {timed.conditions}")
 
@@ -84,11 +85,11 @@ def timed_front_json(timed: "TimedFront") -> dict[str, Any]:
                 "trial": network.trial,
                 "flops": network.cost.flops,
                 "params": network.cost.params,
-                "latency": asdict(network.timing),
-                "loss": network.evaluation.loss,
-                "loss_se": network.evaluation.loss_se,
-                "accuracy": network.evaluation.accuracy,
-                "accuracy_se": network.evaluation.accuracy_se,
+                "latency": None if network.timing is None else asdict(network.timing),
+                "loss": network.search.loss,
+                "loss_se": network.search.loss_se,
+                "accuracy": network.search.accuracy,
+                "accuracy_se": network.search.accuracy_se,
             }
             for network in timed.networks
         ],
@@ -106,17 +107,18 @@ def plot_timed_front(timed: "TimedFront", path: Path) -> None:
     groups = {"front": True, "beside the search": False}
     for label, searched in groups.items():
         chosen = [n for n in timed.networks if (n.trial is not None) == searched]
-        ratios = [100 * n.timing.ratio for n in chosen]
+        timings = [n.timing for n in chosen if n.timing is not None]
+        ratios = [100 * timing.ratio for timing in timings]
         bars = [
-            [100 * (n.timing.ratio - n.timing.ratio_low) for n in chosen],
-            [100 * (n.timing.ratio_high - n.timing.ratio) for n in chosen],
+            [100 * (timing.ratio - timing.ratio_low) for timing in timings],
+            [100 * (timing.ratio_high - timing.ratio) for timing in timings],
         ]
         if chosen:
             axes.errorbar(
                 ratios,
-                [100 * n.evaluation.accuracy for n in chosen],
+                [100 * n.search.accuracy for n in chosen],
                 xerr=bars,
-                yerr=[100 * n.evaluation.accuracy_se for n in chosen],
+                yerr=[100 * n.search.accuracy_se for n in chosen],
                 fmt="o-" if searched else "s",
                 capsize=2,
                 elinewidth=0.8,

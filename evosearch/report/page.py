@@ -13,12 +13,12 @@ from evosearch.errors import InputError
 from evosearch.files import write_text
 from evosearch.report.content import page_json
 from evosearch.report.pareto import ParetoView
-from evosearch.study.trial import Objective
+from evosearch.space.resources import Resource
 
 ASSETS = files("evosearch.report") / "assets"
 
 
-def write_page(folder: Path, path: Path, size: Objective | None = None) -> None:
+def write_page(folder: Path, path: Path, size: Resource | None = None) -> None:
     """Writes the page of a run.
 
     Args:

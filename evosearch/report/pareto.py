@@ -14,11 +14,12 @@ from evosearch.report.table import FrontNotes, front_json, front_table, rivals_t
 from evosearch.report.ties import above_base, tied_members
 from evosearch.report.trust import trust_advice, trust_json, trust_table
 from evosearch.run.rivals import rival_studies
+from evosearch.space.resources import Resource
 from evosearch.space.space import SearchSpace
 from evosearch.space.text import load_space
 from evosearch.study.front import ParetoFront
 from evosearch.study.study import Study
-from evosearch.study.trial import Objective, TrialState
+from evosearch.study.trial import TrialState
 
 SPACE = "space.toml"
 
@@ -45,7 +46,7 @@ class ParetoView:
     space: SearchSpace | None
 
     @classmethod
-    def read(cls, folder: Path, size: Objective | None = None) -> "ParetoView":
+    def read(cls, folder: Path, size: Resource | None = None) -> "ParetoView":
         """Reads a run.
 
         Raises:

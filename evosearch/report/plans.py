@@ -13,16 +13,16 @@ from evosearch.report.table import (
     size_cell,
     sizes_json,
 )
-from evosearch.run.planning import Plan
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 
 
-def plan_table(study: Study, plan: Plan) -> Table:
+def plan_table(study: Study, plan: NamedNetwork) -> Table:
     """Returns one plan as a table; what is predicted is said to be."""
     base = study.header.base_cost
     if plan.evaluation is not None:
         table = plain_table("network", "FLOPs", "params", "search loss", "search accuracy, %")
-        table.add_row(plan.name, *measure_cells(plan.cost, plan.evaluation, base))
+        table.add_row(plan.name, *measure_cells(plan.cost, plan.search, base))
         return table
     table = plain_table("network", "FLOPs", "params", "search loss, predicted")
     ratios = plan.cost.relative_to(base)
@@ -30,23 +30,23 @@ def plan_table(study: Study, plan: Plan) -> Table:
         plan.name,
         size_cell(plan.cost.flops, ratios["macs"]),
         size_cell(plan.cost.params, ratios["params"]),
-        "unknown" if plan.predicted_loss is None else f"{plan.predicted_loss:.3f}",
+        "unknown" if plan.prediction is None else f"{plan.prediction.loss:.3f}",
     )
     return table
 
 
-def plan_json(study: Study, plan: Plan) -> dict[str, Any]:
+def plan_json(study: Study, plan: NamedNetwork) -> dict[str, Any]:
     """Returns one plan as JSON."""
     base = study.header.base_cost
     measures = (
         sizes_json(plan.cost, base)
         if plan.evaluation is None
-        else measures_json(plan.cost, plan.evaluation, base)
+        else measures_json(plan.cost, plan.search, base)
     )
     return {
         "plan": plan.name,
         "measured": plan.evaluation is not None,
-        "predicted_loss": plan.predicted_loss,
+        "predicted_loss": None if plan.prediction is None else plan.prediction.loss,
         **measures,
         "widths": plan.mask.widths,
     }

@@ -8,16 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evosearch.errors import InputError
+from evosearch.space.resources import Resource
 from evosearch.study.front import ParetoFront
+from evosearch.study.scores import Score
 from evosearch.study.study import Study
-from evosearch.study.trial import Evaluation, Objective, Trial
-
-_LABELS = {
-    Objective.MACS: "FLOPs, % of the base network",
-    Objective.PARAMS: "params, % of the base network",
-    Objective.LATENCY: "predicted latency, % of the base network",
-}
-
+from evosearch.study.trial import Trial
 
 _RIVALS = ("tab:green", "tab:purple", "tab:brown")
 
@@ -39,22 +34,22 @@ def plot_front(
     mpl.use("Agg")
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    base: int = getattr(study.header.base_cost, front.size.value)
+    base: int = front.size.of(study.header.base_cost)
 
     def share(size: float) -> float:
         return 100 * size / base
 
     def trials(chosen: Sequence[Trial], **style: object) -> None:
-        sizes = [share(front.size.of(trial)) for trial in chosen]
-        _draw(axes, sizes, [t.evaluation for t in chosen if t.evaluation], **style)
+        sizes = [share(front.size.of(trial.cost)) for trial in chosen]
+        _draw(axes, sizes, [t.evaluation.score for t in chosen if t.evaluation], **style)
 
     trials(front.dominated, color="0.75", fmt="o", markersize=3, zorder=1, label="dominated")
     first, *baselines = study.header.references
-    sizes = [share(getattr(reference.cost, front.size.value)) for reference in baselines]
+    sizes = [share(front.size.of(reference.cost)) for reference in baselines]
     _draw(
         axes,
         sizes,
-        [b.evaluation for b in baselines],
+        [b.search for b in baselines],
         color="tab:orange",
         fmt="s",
         markersize=5,
@@ -67,9 +62,9 @@ def plot_front(
     trials(front.members, color="tab:blue", fmt="o-", markersize=5, zorder=3, label="front")
     if front.members:
         knee = front.knee
-        accuracy = 100 * knee.evaluation.accuracy if knee.evaluation else 0
+        accuracy = 100 * knee.evaluation.score.accuracy if knee.evaluation else 0
         axes.plot(
-            share(front.size.of(knee)),
+            share(front.size.of(knee.cost)),
             accuracy,
             "o",
             markersize=13,
@@ -81,7 +76,7 @@ def plot_front(
     _draw(
         axes,
         [100],
-        [first.evaluation],
+        [first.search],
         color="black",
         fmt="*",
         markersize=11,
@@ -108,16 +103,16 @@ def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path)
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     size = next(iter(fronts.values())).size
-    base: int = getattr(study.header.base_cost, size.value)
+    base: int = size.of(study.header.base_cost)
     for name, front in fronts.items():
-        sizes = [100 * size.of(trial) / base for trial in front.members]
-        evaluations = [t.evaluation for t in front.members if t.evaluation]
+        sizes = [100 * size.of(trial.cost) / base for trial in front.members]
+        evaluations = [t.evaluation.score for t in front.members if t.evaluation]
         _draw(axes, sizes, evaluations, fmt="o-", markersize=4, label=name)
-    first = study.header.references[0]
+    first = study.header.base
     _draw(
         axes,
         [100],
-        [first.evaluation],
+        [first.search],
         color="black",
         fmt="*",
         markersize=11,
@@ -127,8 +122,10 @@ def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path)
     _finish(figure, axes, size, path)
 
 
-def _finish(figure: Figure, axes: Axes, size: Objective, path: Path) -> None:
-    axes.set_xlabel(_LABELS[size])
+def _finish(figure: Figure, axes: Axes, size: Resource, path: Path) -> None:
+    axes.set_xlabel(
+        f"{size.label if size.exact else f'predicted {size.label}'}, % of the base network"
+    )
     axes.set_ylabel("accuracy on the search split, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
@@ -149,14 +146,12 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _draw(
-    axes: Axes, sizes: Sequence[float], evaluations: Sequence[Evaluation], **style: object
-) -> None:
-    if evaluations:
+def _draw(axes: Axes, sizes: Sequence[float], scores: Sequence[Score], **style: object) -> None:
+    if scores:
         axes.errorbar(
             sizes,
-            [100 * evaluation.accuracy for evaluation in evaluations],
-            yerr=[100 * evaluation.accuracy_se for evaluation in evaluations],
+            [100 * score.accuracy for score in scores],
+            yerr=[100 * score.accuracy_se for score in scores],
             capsize=2,
             elinewidth=0.8,
             **style,  # type: ignore[arg-type]

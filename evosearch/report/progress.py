@@ -44,8 +44,8 @@ def search_with_progress(
     Raises:
         KeyboardInterrupt: the search was stopped; the run is whole and says how to go on.
     """
+    from evosearch.engine.loop import Limits, Outcome
     from evosearch.run.baselines import full_evaluations, search_baselines
-    from evosearch.search.loop import Limits, Outcome
 
     stopping = False
 
@@ -97,7 +97,7 @@ def search_with_progress(
                     should_stop=lambda: stopping,
                 )
         certificate = None
-        if outcome is not Outcome.STOPPED and run.study.requested.latency is not None:
+        if outcome is not Outcome.STOPPED and run.study.requested.measured:
             with messages.status("latency of the winner, against the base network"):
                 certificate = run.certify()
     finally:
@@ -163,14 +163,16 @@ class Pace:
 def _summary(run: "Run") -> str:
     members = run.front.members
     failed = sum(trial.error is not None for trial in run.study.trials)
-    best = f"best loss {run.front.best().evaluation.loss:.3f}, " if members else ""  # type: ignore[union-attr]
+    best = f"best loss {run.front.best().evaluation.score.loss:.3f}, " if members else ""  # type: ignore[union-attr]
     return f"{best}front of {len(members)}{f', {failed} failed' if failed else ''}"
 
 
 def _nearest(run: "Run") -> str:
     """Returns why a front is empty."""
     floor = run.study.budget.least_accuracy
-    scored = [t.evaluation.accuracy for t in run.study.trials if t.is_complete and t.evaluation]
+    scored = [
+        t.evaluation.score.accuracy for t in run.study.trials if t.is_complete and t.evaluation
+    ]
     if floor is None or not scored:
         return "no trial meets the budget yet; resume the run for longer"
     return (

@@ -20,7 +20,7 @@ def trial_rows(study: Study) -> list[dict[str, Any]]:
 
 def _row(trial: Trial, study: Study, in_front: bool) -> dict[str, Any]:
     ratios = trial.cost.relative_to(study.header.base_cost)
-    full = trial.evaluation if trial.is_complete else None
+    full = trial.evaluation.score if trial.is_complete and trial.evaluation else None
     return {
         "trial": trial.number,
         "generation": trial.generation,

@@ -7,11 +7,11 @@ from typing import Any, final
 from rich import box
 from rich.table import Table
 
-from evosearch.space.budget import Cost, format_count
+from evosearch.space.cost import Cost, format_count
 from evosearch.study.front import ParetoFront
-from evosearch.study.scores import Difference
+from evosearch.study.scores import Difference, Score
 from evosearch.study.study import Study
-from evosearch.study.trial import Evaluation, Trial, TrialState
+from evosearch.study.trial import Trial, TrialState
 
 
 @final
@@ -42,13 +42,13 @@ def front_json(
     return {
         "strategy": study.header.strategy,
         "seed": study.header.seed,
-        "size": front.size.value,
+        "size": front.size.name,
         "trials": len(trials),
         "failed": sum(trial.state is TrialState.FAIL for trial in trials),
         "repeated": study.repeated,
         "hypervolume": front.hypervolume(reference_point(study, front)),
         "references": [
-            {"name": reference.name, **measures_json(reference.cost, reference.evaluation, base)}
+            {"name": reference.name, **measures_json(reference.cost, reference.search, base)}
             for reference in study.header.references
         ],
         "baselines": {
@@ -86,8 +86,8 @@ def reference_point(study: Study, front: ParetoFront) -> tuple[float, float]:
     The base network's size, and the largest loss among base, baselines and a tenfold base loss:
     fixed before the search, so hypervolumes of runs with the same header can be compared.
     """
-    losses = [reference.evaluation.loss for reference in study.header.references]
-    return float(getattr(study.header.base_cost, front.size.value)), max(*losses, 10 * losses[0])
+    losses = [reference.search.loss for reference in study.header.references]
+    return float(front.size.of(study.header.base_cost)), max(*losses, 10 * losses[0])
 
 
 def trial_json(trial: Trial, front: ParetoFront, base: Cost) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def trial_json(trial: Trial, front: ParetoFront, base: Cost) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "knee": trial.number == front.knee.number,
-        **measures_json(trial.cost, trial.evaluation, base),
+        **measures_json(trial.cost, trial.evaluation.score, base),
         "widths": trial.mask.widths,
     }
 
@@ -112,14 +112,14 @@ def sizes_json(cost: Cost, base: Cost) -> dict[str, Any]:
     }
 
 
-def measures_json(cost: Cost, evaluation: Evaluation, base: Cost) -> dict[str, Any]:
+def measures_json(cost: Cost, score: Score, base: Cost) -> dict[str, Any]:
     """Returns what a network costs and is worth as JSON."""
     return {
         **sizes_json(cost, base),
-        "loss": evaluation.loss,
-        "loss_se": evaluation.loss_se,
-        "accuracy": evaluation.accuracy,
-        "accuracy_se": evaluation.accuracy_se,
+        "loss": score.loss,
+        "loss_se": score.loss_se,
+        "accuracy": score.accuracy,
+        "accuracy_se": score.accuracy_se,
     }
 
 
@@ -131,13 +131,13 @@ def front_table(study: Study, front: ParetoFront, notes: FrontNotes) -> Table:
     names += ["test accuracy, %,\ndistilled"] if notes.tested else []
     table = plain_table("network", *names, "tied\nwith")
     for reference in study.header.references:
-        table.add_row(reference.name, *measure_cells(reference.cost, reference.evaluation, base))
+        table.add_row(reference.name, *measure_cells(reference.cost, reference.search, base))
     table.add_section()
     order = [trial.number for trial in front.members]
     for trial in front.members:
         if trial.evaluation is None:
             continue
-        cells = measure_cells(trial.cost, trial.evaluation, base)
+        cells = measure_cells(trial.cost, trial.evaluation.score, base)
         if notes.above_base:
             cells += (_above(notes.above_base.get(trial.number)),)
         if notes.tested:
@@ -186,7 +186,7 @@ def rivals_table(study: Study, rivals: Mapping[str, Study]) -> Table:
     for name, own in {study.header.strategy: study, **rivals}.items():
         front = own.front()
         volume = f"{front.hypervolume(reference_point(study, front)):.4f}"
-        best = front.best().evaluation if front.members else None
+        best = best_score(front)
         cells = (
             ("", "")
             if best is None
@@ -199,6 +199,12 @@ def rivals_table(study: Study, rivals: Mapping[str, Study]) -> Table:
     return table
 
 
+def best_score(front: ParetoFront) -> Score | None:
+    """Returns the score of the trial of least loss; None where the front is empty."""
+    best = front.best().evaluation if front.members else None
+    return None if best is None else best.score
+
+
 def plain_table(first: str, *names: str) -> Table:
     """Returns an empty table; all columns but the first are for numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
@@ -208,14 +214,14 @@ def plain_table(first: str, *names: str) -> Table:
     return table
 
 
-def measure_cells(cost: Cost, evaluation: Evaluation, base: Cost) -> tuple[str, ...]:
+def measure_cells(cost: Cost, score: Score, base: Cost) -> tuple[str, ...]:
     """Returns what a network costs and is worth, as four cells."""
     ratios = cost.relative_to(base)
     return (
         size_cell(cost.flops, ratios["macs"]),
         size_cell(cost.params, ratios["params"]),
-        f"{evaluation.loss:.3f} ±{evaluation.loss_se:.3f}",
-        percent(evaluation.accuracy, evaluation.accuracy_se),
+        f"{score.loss:.3f} ±{score.loss_se:.3f}",
+        percent(score.accuracy, score.accuracy_se),
     )
 
 

@@ -25,7 +25,7 @@ def tied_members(folder: Path, members: Sequence[Trial]) -> dict[int, list[int]]
         trial.number: scores
         for trial in members
         if trial.evaluation is not None
-        and (scores := _scores(folder, trial.mask, trial.evaluation.images)) is not None
+        and (scores := _scores(folder, trial.mask, trial.evaluation.score.images)) is not None
     }
     ties: dict[int, list[int]] = {number: [] for number in found}
     for first, second in combinations(found, 2):
@@ -43,13 +43,13 @@ def above_base(folder: Path, study: Study, members: Sequence[Trial]) -> dict[int
     """
     if not study.header.references:
         return {}
-    base = study.header.references[0]
-    reference = _scores(folder, base.mask, base.evaluation.images)
+    base = study.header.base
+    reference = _scores(folder, base.mask, base.search.images)
     if reference is None:
         return {}
     differences = {}
     for trial in members:
-        own = _scores(folder, trial.mask, base.evaluation.images)
+        own = _scores(folder, trial.mask, base.search.images)
         if own is not None:
             differences[trial.number] = Difference.between(own.metrics, reference.metrics)
     return differences

@@ -22,14 +22,14 @@ def trust_json(study: Study) -> list[dict[str, Any]]:
     """Returns the report of every rung as JSON."""
     return [
         {**asdict(report), "rung": report.rung.name}
-        for report in rung_reports(study.trials, study.header.size_objective)
+        for report in rung_reports(study.trials, study.header.resource)
     ]
 
 
 def trust_table(study: Study) -> Table:
     """Returns candidates, time and rank correlation of every rung."""
     table = plain_table("rung", "candidates", "time, s", "Kendall tau with the next (pairs)")
-    for report in rung_reports(study.trials, study.header.size_objective):
+    for report in rung_reports(study.trials, study.header.resource):
         tau = "" if report.tau is None else f"{report.tau:.2f} ({report.pairs})"
         seconds = "" if report.seconds is None else f"{report.seconds:.1f}"
         table.add_row(report.name, str(report.candidates), seconds, tau)
@@ -38,7 +38,7 @@ def trust_table(study: Study) -> Table:
 
 def trust_advice(study: Study) -> list[str]:
     """Returns a line for every rung that misleads: which one, and what to set."""
-    reports = rung_reports(study.trials, study.header.size_objective)
+    reports = rung_reports(study.trials, study.header.resource)
     return [_advice(report, study.header.strategy) for report in reports if report.misleads]
 
 

@@ -4,10 +4,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
-from evosearch.run.preparation import begin_segment
+from evosearch.aims import begin_segment
+from evosearch.engine.loop import Limits, Outcome
 from evosearch.run.rivals import FOLDER, NAMES
 from evosearch.run.session import Run
-from evosearch.search.loop import Limits, Outcome
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 
@@ -50,5 +50,6 @@ def _opened(run: Run, name: str) -> Study:
     study = Study.open_for_appending(place)
     budget, checks = run.study.requested, run.study.segments[-1].checks
     if not study.trials or study.requested != budget:
-        begin_segment(study, budget, run.prepared.subject.discovery.space, checks)
+        smallest = run.prepared.subject.discovery.space.smallest_cost
+        begin_segment(study, budget, smallest, checks)
     return study

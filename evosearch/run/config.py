@@ -10,10 +10,10 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
 from evosearch.config import read_toml, validated
+from evosearch.engine.evaluator import EvaluatorConfig
 from evosearch.errors import InputError
 from evosearch.latency.model import LatencyConfig
 from evosearch.run.spacefile import SpaceFile
-from evosearch.search.evaluator import EvaluatorConfig
 from evosearch.strategies import strategy_class
 from evosearch.strategies.genetic import NsgaConfig
 from evosearch.strategies.layerwise import LayerwiseConfig

@@ -1,6 +1,7 @@
 """From a finished search to a deployable network: pick a trial, distil it, measure it on test."""
 
 import copy
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from evosearch.data.splits import SearchSplit
+from evosearch.engine.probes import OnStage
 from evosearch.errors import InputError
 from evosearch.export.artifact import Artifact
-from evosearch.export.card import NamedNetwork
+from evosearch.export.card import network_json
 from evosearch.latency.meter import SECONDS
 from evosearch.machine import environment, torch_threads, warn_of_changes
 from evosearch.run.config import read_run_config
@@ -19,7 +23,6 @@ from evosearch.run.freshtiming import time_fresh
 from evosearch.run.lock import RunLock
 from evosearch.run.log import RunLog
 from evosearch.run.planning import (
-    Plan,
     decoded_plan,
     is_measured,
     parse_at,
@@ -28,12 +31,14 @@ from evosearch.run.planning import (
 )
 from evosearch.run.preparation import Prepared
 from evosearch.run.reopening import reopen
-from evosearch.search.probes import OnStage
 from evosearch.space.budget import Budget
 from evosearch.strategies.baselines import uniform_mask
 from evosearch.study.certificate import Certificate
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
+from evosearch.study.trial import Evaluation
 from evosearch.tasks.scoring import score
+from evosearch.tasks.task import Task
 from evosearch.tasks.testing import TestReport
 from evosearch.training.distillation import Distillation, FinetuneConfig, distil
 from evosearch.training.trainer import OnEpoch
@@ -54,7 +59,7 @@ class Finetuned:
         test_opened: how often the run opened the test split so far.
     """
 
-    plan: Plan
+    plan: NamedNetwork
     networks: tuple[NamedNetwork, ...]
     distillation: Distillation
     artifact: Artifact
@@ -102,7 +107,7 @@ def finetune(
         return done
 
 
-def measure_at(folder: Path, at: str, *, on_stage: OnStage = lambda _: None) -> Plan:
+def measure_at(folder: Path, at: str, *, on_stage: OnStage = lambda _: None) -> NamedNetwork:
     """Returns the best plan of a run within a budget, once what can be decoded is measured.
 
     Args:
@@ -121,7 +126,7 @@ def measure_at(folder: Path, at: str, *, on_stage: OnStage = lambda _: None) -> 
         return _best_measured(folder, study, prepared, at)
 
 
-def _best_measured(folder: Path, study: Study, prepared: Prepared, at: str) -> Plan:
+def _best_measured(folder: Path, study: Study, prepared: Prepared, at: str) -> NamedNetwork:
     """Measures the plan that the trials decode to, and returns the best within a budget."""
     decoded = decoded_plan(folder, study, parse_at(at, study.header.base_cost))
     if decoded is not None and not is_measured(folder, study, decoded):
@@ -148,7 +153,7 @@ def _finetune(
     folder: Path,
     study: Study,
     prepared: Prepared,
-    plan: Plan,
+    plan: NamedNetwork,
     at: str | None,
     epochs: int | None,
     on_stage: OnStage,
@@ -190,23 +195,24 @@ def _finetune(
         task=task,
     )
     named = (
-        ("base network", base, space.base_cost),
+        ("base network", base, space.full_mask()),
         (
             f"lowest-L1 uniform, {at or f'cost of {plan.name}'}",
             evaluator.builder.plain(rival),
-            space.cost(rival),
+            rival,
         ),
-        (plan.name, searched, plan.cost),
-        (f"{plan.name}, distilled {config.epochs} epochs", distilled, plan.cost),
+        (plan.name, searched, plan.mask),
+        (f"{plan.name}, distilled {config.epochs} epochs", distilled, plan.mask),
     )
     networks = tuple(
         NamedNetwork(
             name=name,
-            cost=cost,
-            search=score(network, data.search, task=task),
+            mask=mask,
+            cost=space.cost(mask),
+            evaluation=_evaluated(network, data.search, task),
             test=report.measure(name, network).score,
         )
-        for name, network, cost in named
+        for name, network, mask in named
     )
     artifact = Artifact.save(
         target,
@@ -220,7 +226,7 @@ def _finetune(
             "strategy": study.header.strategy,
             "seed": study.header.seed,
             "space_digest": study.header.space_digest,
-            "networks": [network.to_json(space.base_cost) for network in networks],
+            "networks": [network_json(network, space.base_cost) for network in networks],
             "latency": latency,
             "notes": [
                 "search accuracy is optimistic: the search and the best epoch were selected"
@@ -245,6 +251,12 @@ def _finetune(
     )
 
 
+def _evaluated(network: nn.Module, search: SearchSplit, task: Task) -> Evaluation:
+    began = time.perf_counter()
+    result = score(network, search, task=task)
+    return Evaluation(score=result, seconds=time.perf_counter() - began)
+
+
 def _require_no_other(target: Path, config: FinetuneConfig) -> None:
     """Refuses to replace an artifact that was distilled in another way."""
     if not target.exists():
@@ -256,7 +268,7 @@ def _require_no_other(target: Path, config: FinetuneConfig) -> None:
         )
 
 
-def _latency(folder: Path, plan: Plan) -> Mapping[str, Any]:
+def _latency(folder: Path, plan: NamedNetwork) -> Mapping[str, Any]:
     """Returns what a plan takes here, and what the run certified of it."""
     conditions, (timing,) = time_fresh(folder, [plan.mask], SECONDS)
     certificate = Certificate.load(folder)
@@ -268,6 +280,6 @@ def _latency(folder: Path, plan: Plan) -> Mapping[str, Any]:
     }
 
 
-def _own_budget(plan: Plan, study: Study) -> Budget:
+def _own_budget(plan: NamedNetwork, study: Study) -> Budget:
     """Returns the budget that a plan meets exactly, in the resources that the run limits."""
     return Budget.exactly(**{name: getattr(plan.cost, name) for name in study.budget.bounds})

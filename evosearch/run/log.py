@@ -51,7 +51,7 @@ class RunLog:
             "state": trial.state.value,
             "mask": trial.mask.key[:8],
             "macs": trial.cost.macs,
-            "loss": None if evaluation is None else f"{evaluation.loss:.6g}",
+            "loss": None if evaluation is None else f"{evaluation.score.loss:.6g}",
             "seconds": f"{sum(step.seconds for step in trial.steps):.3g}",
             "duplicate_of": trial.duplicate_of,
             "error": trial.error,

@@ -6,60 +6,34 @@ the plan is a prediction until it is measured.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 
+from evosearch.aims import aim_of
 from evosearch.errors import InputError, unknown_name
 from evosearch.files import write_json, writing
-from evosearch.space.budget import Budget, BudgetRequest, Cost
+from evosearch.space.budget import Budget, BudgetRequest
+from evosearch.space.cost import Cost
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.mask import Mask
+from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
 from evosearch.space.text import load_space
 from evosearch.strategies.learned import LossModel
 from evosearch.study.certificate import Certificate
+from evosearch.study.networks import NamedNetwork, Prediction
 from evosearch.study.records import evaluation_from_json, evaluation_to_json
 from evosearch.study.study import Study
-from evosearch.study.trial import Evaluation, Objective, Trial
+from evosearch.study.trial import Trial
 
 PICKS = ("knee", "best", "smallest")
 PLANS = "plans.json"
 SPACE, KNOWLEDGE = "space.toml", "knowledge.npz"
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A network that a run proposes for a budget.
-
-    Attributes:
-        mask: its channels.
-        cost: its exact cost.
-        trial: number of the trial that it is; None for one that was decoded.
-        evaluation: as measured on the search split; None for a mere prediction.
-        predicted_loss: on the search split, in nats, as the model of the trials sees it; None
-            for a trial.
-        predicted_high: the same and the model's error on top: one standard deviation of the
-            logarithm of loss over prediction.
-    """
-
-    mask: Mask
-    cost: Cost
-    trial: int | None = None
-    evaluation: Evaluation | None = None
-    predicted_loss: float | None = None
-    predicted_high: float | None = None
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        return f"plan {self.mask.key[:8]}" if self.trial is None else f"trial {self.trial}"
-
-
-def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> Plan:
+def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> NamedNetwork:
     """Returns the plan that a user means.
 
     Args:
@@ -79,13 +53,13 @@ def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> P
     certificate = Certificate.load(folder)
     if pick is None and certificate is not None and certificate.winner is not None:
         pick = str(certificate.winner.trial)
-    return _plan(_picked_trial(study, pick))
+    return NamedNetwork.of_trial(_picked_trial(study, pick))
 
 
 def _picked_trial(study: Study, pick: str | None) -> Trial:
     front = study.front()
     if pick is None:
-        pick = "knee" if study.budget.least_accuracy is None else "smallest"
+        return aim_of(study.requested).winner(front)
     if pick in PICKS:
         return {"knee": lambda: front.knee, "best": front.best, "smallest": front.smallest}[pick]()
     if not pick.isdecimal():
@@ -105,18 +79,19 @@ def parse_at(text: str, base: Cost) -> Budget:
     Raises:
         InputError: the text is no such budget.
     """
-    amounts: dict[str, str | None] = {"flops": None, "params": None}
+    exact = [resource.option for resource in RESOURCES.values() if resource.exact]
+    amounts: dict[str, str] = {}
     for item in text.split(","):
         name, equals, amount = item.partition("=")
         if not equals:
             raise InputError(f"--at {text!r}: expected NAME=AMOUNT, such as flops=50%")
-        if name.strip() not in amounts:
-            raise unknown_name("resource", name.strip(), amounts)
+        if name.strip() not in exact:
+            raise unknown_name("resource", name.strip(), exact)
         amounts[name.strip()] = amount
-    return BudgetRequest(flops=amounts["flops"], params=amounts["params"]).resolve(base)
+    return BudgetRequest(amounts=amounts).resolve(base)
 
 
-def plan_at(folder: Path, study: Study, budget: Budget) -> Plan:
+def plan_at(folder: Path, study: Study, budget: Budget) -> NamedNetwork:
     """Returns the best known plan within a budget.
 
     That is the trial or measured plan of least loss, or the plan decoded from the trials where it
@@ -134,7 +109,7 @@ def plan_at(folder: Path, study: Study, budget: Budget) -> Plan:
     space = load_space(folder / SPACE)
     space.require_reachable(budget.at(1.0))
     measured = [*_trials_within(study, budget), *_plans_within(folder, study, budget, space)]
-    best = min(measured, key=_loss, default=None)
+    best = min(measured, key=lambda network: network.search.loss, default=None)
     decoded = decoded_plan(folder, study, budget)
     if decoded is None or any(decoded.mask == plan.mask for plan in measured):
         if best is None:
@@ -143,12 +118,13 @@ def plan_at(folder: Path, study: Study, budget: Budget) -> Plan:
                 " plan with; resume it with that budget"
             )
         return best
-    if best is not None and (decoded.predicted_high or 0.0) >= _loss(best):
+    predicted = 0.0 if decoded.prediction is None else decoded.prediction.high
+    if best is not None and predicted >= best.search.loss:
         return best
     return decoded
 
 
-def decoded_plan(folder: Path, study: Study, budget: Budget) -> Plan | None:
+def decoded_plan(folder: Path, study: Study, budget: Budget) -> NamedNetwork | None:
     """Returns the plan that the trials predict to be best within a budget; it may be measured.
 
     Returns:
@@ -168,26 +144,26 @@ def decoded_plan(folder: Path, study: Study, budget: Budget) -> Plan | None:
     complete = [trial for trial in study.trials if trial.is_complete]
     error = 0.0
     if complete:
-        losses = np.array([Objective.LOSS.of(trial) for trial in complete])
+        losses = np.array([trial.loss for trial in complete])
         rows = model.layout.rows([trial.mask for trial in complete])
         predictions = np.maximum(model.predict(rows, weights), 1e-12)
         error = float(np.log(np.maximum(losses, 1e-12) / predictions).std())
-    return Plan(
+    return NamedNetwork(
+        name=_decoded_name(mask),
         mask=mask,
         cost=space.cost(mask),
-        predicted_loss=loss,
-        predicted_high=loss * float(np.exp(error)),
+        prediction=Prediction(loss=loss, high=loss * float(np.exp(error))),
     )
 
 
-def is_measured(folder: Path, study: Study, plan: Plan) -> bool:
+def is_measured(folder: Path, study: Study, plan: NamedNetwork) -> bool:
     """Returns whether a decoded plan was measured already, as a trial or by itself."""
     masks = {trial.mask for trial in study.trials if trial.is_complete}
     stored = [Mask.from_json(entry["mask"], study.header.sizes) for entry in _stored(folder)]
     return plan.mask in masks.union(stored)
 
 
-def remember_plan(folder: Path, plan: Plan) -> None:
+def remember_plan(folder: Path, plan: NamedNetwork) -> None:
     """Keeps a decoded plan with its evaluation, beside the study."""
     assert plan.evaluation is not None
     entry = {"mask": plan.mask.to_json(), "evaluation": evaluation_to_json(plan.evaluation)}
@@ -196,23 +172,25 @@ def remember_plan(folder: Path, plan: Plan) -> None:
         write_json(folder / PLANS, [*kept, entry])
 
 
-def _trials_within(study: Study, budget: Budget) -> list[Plan]:
-    return [_plan(trial) for trial in study.front().candidates if trial.violation(budget) == 0]
+def _trials_within(study: Study, budget: Budget) -> list[NamedNetwork]:
+    return [
+        NamedNetwork.of_trial(trial)
+        for trial in study.front().candidates
+        if trial.violation(budget) == 0
+    ]
 
 
-def _plan(trial: Trial) -> Plan:
-    full = trial.evaluation if trial.is_complete else None
-    return Plan(mask=trial.mask, cost=trial.cost, trial=trial.number, evaluation=full)
-
-
-def _plans_within(folder: Path, study: Study, budget: Budget, space: SearchSpace) -> list[Plan]:
+def _plans_within(
+    folder: Path, study: Study, budget: Budget, space: SearchSpace
+) -> list[NamedNetwork]:
     plans = []
     for entry in _stored(folder):
         mask = Mask.from_json(entry["mask"], study.header.sizes)
         evaluation = evaluation_from_json(entry["evaluation"])
         cost = space.cost(mask)
-        if budget.violation(cost, evaluation.accuracy) == 0:
-            plans.append(Plan(mask=mask, cost=cost, evaluation=evaluation))
+        if budget.violation(cost, evaluation.score.accuracy) == 0:
+            name = _decoded_name(mask)
+            plans.append(NamedNetwork(name=name, mask=mask, cost=cost, evaluation=evaluation))
     return plans
 
 
@@ -222,6 +200,6 @@ def _stored(folder: Path) -> list[dict[str, Any]]:
     return stored
 
 
-def _loss(plan: Plan) -> float:
-    assert plan.evaluation is not None
-    return plan.evaluation.loss
+def _decoded_name(mask: Mask) -> str:
+    """Returns what tables call a plan that was decoded."""
+    return f"plan {mask.key[:8]}"

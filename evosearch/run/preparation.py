@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evosearch.aims.controller import corrected_aim, next_aim
+from evosearch.aims import aim_of, begin_segment
 from evosearch.criteria import criterion_class
+from evosearch.engine.evaluator import MaskEvaluator
+from evosearch.engine.probes import OnStage
 from evosearch.errors import InputError
 from evosearch.files import StorageError, write_json, write_text, writing
 from evosearch.latency.meter import Meter
@@ -25,17 +27,16 @@ from evosearch.run.config import (
     run_config_to_toml,
     settings_of,
 )
+from evosearch.run.evaluating import criteria_of, make_evaluator
 from evosearch.run.planning import KNOWLEDGE, SPACE
+from evosearch.run.references import measure_references
 from evosearch.run.spacefile import SpaceFile
 from evosearch.run.subject import Subject, load_subject
-from evosearch.search.evaluator import MaskEvaluator
-from evosearch.search.probes import OnStage, criteria_of, make_evaluator, measure_references
-from evosearch.space.budget import Bound, Budget, BudgetRequest
+from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
 from evosearch.space.text import load_space, space_to_toml
 from evosearch.strategies import strategy_class
-from evosearch.study.certificate import Check
 from evosearch.study.records import Header
 from evosearch.study.scores import ImageScores
 from evosearch.study.scorestore import SCORES, ScoreStore
@@ -134,7 +135,7 @@ def prepare(
         )
         base_cost = subject.discovery.space.base_cost
         latency = None
-        if request.latency is not None:
+        if request.needs_model:
             latency = profile(make_meter(search, space_file, subject), on_stage)
             subject = timed(subject, latency)
             base_cost = replace(base_cost, latency=latency.base_picoseconds)
@@ -149,8 +150,8 @@ def prepare(
         on_stage("base network and baselines")
         began = time.perf_counter()
         base_scores = evaluator.image_scores(space.full_mask(), 0, evaluator.images)
-        base = Evaluation.of(base_scores.score, seconds=time.perf_counter() - began)
-        budget = request.resolve(base_cost, base.accuracy)
+        base = Evaluation(score=base_scores.score, seconds=time.perf_counter() - began)
+        budget = request.resolve(base_cost, base.score.accuracy)
         references = measure_references(evaluator, space, budget, base, knowledge)
     config = RunConfig(
         folder=str(space_folder.resolve()),
@@ -183,8 +184,8 @@ def prepare(
 
 def _require_possible(request: BudgetRequest, space: SearchSpace) -> None:
     """Refuses a budget that no network meets; what must be measured first is not known yet."""
-    known = replace(request, latency=None)
-    if known != BudgetRequest():
+    known = request.exact()
+    if not known.is_empty:
         space.require_reachable(known.resolve(space.base_cost, base_accuracy=1.0))
 
 
@@ -215,12 +216,13 @@ def _write_folder(
         prepared.knowledge.save(partial / KNOWLEDGE)
         if prepared.latency is not None:
             prepared.latency.save(partial / LATENCY)
-        ScoreStore(partial / SCORES).put(header.references[0].mask, base_scores)
+        ScoreStore(partial / SCORES).put(header.base.mask, base_scores)
         save_weights(prepared.subject.model, partial / BASE)
         write_json(partial / ENVIRONMENT, environment(prepared.config.search.threads))
         study = Study.create(partial, header)
-        if header.budget.least_accuracy is not None:
-            begin_segment(study, header.budget, prepared.subject.discovery.space)
+        smallest = prepared.subject.discovery.space.smallest_cost
+        if aim_of(header.budget).next(study, header.budget, smallest, ()) != header.budget:
+            begin_segment(study, header.budget, smallest)
         partial.rename(folder)
     except (OSError, StorageError) as error:
         cause = error.__cause__ or error
@@ -236,11 +238,11 @@ def resolved_budget(folder: Path, study: Study, request: BudgetRequest) -> Budge
     Raises:
         InputError: it is at fault or out of reach.
     """
-    accuracy = study.header.references[0].evaluation.accuracy
+    accuracy = study.header.base.search.accuracy
     budget = request.resolve(study.header.base_cost, accuracy)
     space = load_space(folder / SPACE)
     space.require_reachable(budget)
-    if budget.latency is not None:
+    if budget.measured:
         LatencyModel.load(folder / LATENCY).require_finer(budget)
     return budget
 
@@ -251,25 +253,8 @@ def change_budget(folder: Path, study: Study, budget: Budget, prepared: Prepared
     The study says so first; `config.toml` repeats it for people.
     """
     if budget != study.requested:
-        begin_segment(study, budget, prepared.subject.discovery.space)
+        begin_segment(study, budget, prepared.subject.discovery.space.smallest_cost)
     segments = tuple(segment.to_json() for segment in study.segments)
     text = run_config_to_toml(prepared.config.model_copy(update={"segments": segments}))
     with writing(folder / CONFIG):
         write_text(folder / CONFIG, text)
-
-
-def begin_segment(
-    study: Study, budget: Budget, space: SearchSpace, checks: tuple[Check, ...] = ()
-) -> None:
-    """Begins the part of a study that serves a budget, at the size to try first."""
-    aim = budget
-    checks = checks or study.segments[-1].checks
-    if budget.latency is not None:
-        aim = corrected_aim(budget, checks, study.header.base_cost.latency)
-        assert aim.latency is not None
-        least = space.smallest_cost.latency
-        if aim.latency.high < least:
-            aim = replace(aim, latency=Bound(low=least, high=least))
-    if budget.least_accuracy is not None:
-        aim = next_aim(study.trials, study.segments, budget, study.header, space.smallest_cost)
-    study.begin_segment(budget, aim, checks)

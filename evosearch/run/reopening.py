@@ -6,17 +6,18 @@ from uuid import uuid4
 
 import torch
 
+from evosearch.engine.evaluator import MaskEvaluator
+from evosearch.engine.probes import OnStage
 from evosearch.errors import InputError
 from evosearch.files import writing
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
 from evosearch.machine import torch_threads
 from evosearch.run.config import CONFIG, RunConfig, read_run_config, require_unchanged
+from evosearch.run.evaluating import criteria_of, make_evaluator
 from evosearch.run.planning import KNOWLEDGE
 from evosearch.run.preparation import BASE, LATENCY, Prepared, make_meter, timed
 from evosearch.run.subject import Subject, load_subject
-from evosearch.search.evaluator import MaskEvaluator
-from evosearch.search.probes import OnStage, criteria_of, make_evaluator
 from evosearch.space.knowledge import Knowledge
 from evosearch.study.records import Header
 from evosearch.study.study import Study

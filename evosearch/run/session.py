@@ -6,7 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-from evosearch.aims.certifying import SECONDS, certify, check_front
+from evosearch.aims import aim_of
+from evosearch.engine.executor import Executor
+from evosearch.engine.loop import Limits, Outcome, search
+from evosearch.engine.measurements import Measurements
+from evosearch.engine.parallel import OneByOne, Workers
+from evosearch.engine.probes import OnStage, measure_sensitivity
 from evosearch.errors import EvosearchError
 from evosearch.files import writing
 from evosearch.machine import torch_threads, warn_of_changes
@@ -18,11 +23,6 @@ from evosearch.run.planning import KNOWLEDGE
 from evosearch.run.preparation import Prepared, change_budget, prepare, resolved_budget
 from evosearch.run.reopening import RunEvaluator, reopen
 from evosearch.run.spacefile import SpaceFile
-from evosearch.search.executor import Executor
-from evosearch.search.loop import Limits, Outcome, search
-from evosearch.search.measurements import Measurements
-from evosearch.search.parallel import OneByOne, Workers
-from evosearch.search.probes import OnStage, measure_sensitivity
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.mask import Mask
 from evosearch.strategies import strategy_class
@@ -34,6 +34,9 @@ from evosearch.study.study import Study
 from evosearch.study.timing import Timing
 from evosearch.study.trial import Trial
 from evosearch.training.trainer import OnEpoch
+
+SECONDS = 8.0
+"""That a trial is timed in turn with the base network, about."""
 
 
 @final
@@ -105,7 +108,7 @@ class Run:
             if request is not None:
                 budget = resolved_budget(folder, study, request)
             prepared = reopen(folder, study.header, on_stage)
-            if budget.latency is not None:
+            if budget.measured:
                 prepared.require_device()
             if request is not None:  # last: what is refused changes nothing
                 change_budget(folder, study, budget, prepared)
@@ -237,9 +240,7 @@ class Run:
             knowledge.save(self.folder / KNOWLEDGE)
 
     def _measure_front(self, study: Study) -> tuple[Check, ...]:
-        if study.requested.latency is None:
-            return ()
-        checks = check_front(study, self._time)
+        checks = aim_of(study.requested).check(study, self._time)
         for check in checks:
             self._log.event("latency", trial=check.trial, timing=str(check.timing))
         return checks
@@ -248,14 +249,17 @@ class Run:
         return time_fresh(self.folder, masks, SECONDS)[1]
 
     def certify(self) -> Certificate | None:
-        """Times the winner against the base network, where the budget has a latency.
+        """Measures whether the winner keeps the budget, where that is not certain by itself.
 
         Returns:
             What came of it; None where there is nothing to certify.
         """
-        if self.prepared.latency is None or self.study.requested.latency is None:
+        model = self.prepared.latency
+        conditions = None if model is None else model.conditions
+        certificate = aim_of(self.study.requested).conclude(self.study, self._time, conditions)
+        if certificate is None:
             return None
-        certificate = certify(self.folder, self.study, self._time, self.prepared.latency)
+        certificate.save(self.folder)
         self._log.event("certificate", certified=certificate.certified, text=str(certificate))
         return certificate
 

@@ -1,50 +1,15 @@
-"""What a network costs, and how much it may cost: exact arithmetic without torch.
+"""Limits on the network: a budget in numbers, and as users write it."""
 
-MACs are the multiply-accumulates of convolution, linear and attention products for one image;
-FLOPs are twice that, as `torch.utils.flop_counter` counts them.
-"""
-
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from evosearch.errors import InputError
+from evosearch.errors import InputError, unknown_name
+from evosearch.space.cost import Cost
+from evosearch.space.resources import RESOURCES, Resource
 
-RESOURCES = ("macs", "params", "activations")
-
-_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
-_SECONDS = {"s": 1e12, "ms": 1e9, "us": 1e6}
-"""Picoseconds in a unit of time."""
-_TIME = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)\s*(?P<unit>%|ms|us|s)", re.IGNORECASE)
-_AMOUNT = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)\s*(?P<unit>%|[KMG]?)", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """The cost of one network for one image.
-
-    Attributes:
-        macs: multiply-accumulates.
-        params: elements of all parameters (buffers do not count).
-        activations: elements of the outputs of all convolution and linear layers.
-        latency: predicted time of one batch, in picoseconds; 0 in a space without a latency model.
-    """
-
-    macs: int
-    params: int
-    activations: int
-    latency: int = 0
-
-    @property
-    def flops(self) -> int:
-        """Floating-point operations: twice the MACs."""
-        return 2 * self.macs
-
-    def relative_to(self, base: "Cost") -> dict[str, float]:
-        """Returns each resource as a share of the same resource of `base`, where that has any."""
-        shares = {name: getattr(self, name) / getattr(base, name) for name in RESOURCES}
-        return shares | ({"latency": self.latency / base.latency} if base.latency else {})
+BY_DROP = "macs"
+"""The resource that is minimised where a budget is an accuracy alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,32 +34,59 @@ class Budget:
 
     A range is served as a whole: a candidate is feasible under the upper end, and strategies
     propose plans for the budgets in between (`at`).
+
+    Attributes:
+        bounds: resource -> its bound, in the order of `RESOURCES`; one or more. Those of exact
+            resources hold by construction, the others are aimed at and then measured.
+        relative_latency: whether latency was asked for as a share of the base network's.
+        least_accuracy: accuracy on the search split, in [0, 1], under which a network is not
+            feasible; aimed at, and then measured.
     """
 
-    macs: Bound | None = None
-    params: Bound | None = None
-    latency: Bound | None = None
-    """In picoseconds as the latency model predicts them; aimed at, and then certified."""
+    bounds: Mapping[str, Bound]
     relative_latency: bool = False
-    """Whether it was asked for as a share of the base network's latency."""
     least_accuracy: float | None = None
-    """Accuracy on the search split, in [0, 1], under which a network is not feasible; aimed at
-    and then measured, where the others hold by construction."""
 
     def __post_init__(self) -> None:
         if not self.bounds:
-            raise InputError("a budget needs at least one of FLOPs, params and latency")
+            labels = [resource.label for resource in RESOURCES.values()]
+            raise InputError(
+                f"a budget needs at least one of {', '.join(labels[:-1])} and {labels[-1]}"
+            )
+        order = list(RESOURCES)
+        ordered = dict(sorted(self.bounds.items(), key=lambda item: order.index(item[0])))
+        object.__setattr__(self, "bounds", ordered)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        least_accuracy: float | None = None,
+        relative_latency: bool = False,
+        **bounds: Bound | None,
+    ) -> Self:
+        """Returns the budget of bounds that are given by name; None is none."""
+        return cls(
+            bounds={name: bound for name, bound in bounds.items() if bound is not None},
+            least_accuracy=least_accuracy,
+            relative_latency=relative_latency,
+        )
+
+    @classmethod
+    def exactly(cls, **amounts: int) -> Self:
+        """Returns the budget of one bound on each resource that is given by name."""
+        return cls(bounds={n: Bound(low=x, high=x) for n, x in amounts.items()})
 
     @property
-    def bounds(self) -> dict[str, Bound]:
-        """The resources that are limited, by name."""
-        named = {"macs": self.macs, "params": self.params, "latency": self.latency}
-        return {name: bound for name, bound in named.items() if bound is not None}
+    def resource(self) -> Resource:
+        """The resource that is minimised beside the loss: a measured one goes first."""
+        limited = [RESOURCES[name] for name in self.bounds]
+        return min(limited, key=lambda resource: resource.exact)
 
     @property
-    def size(self) -> str:
-        """The resource that is minimised beside the loss: what was asked for is."""
-        return next(name for name in ("latency", "macs", "params") if name in self.bounds)
+    def measured(self) -> dict[str, Bound]:
+        """The bounds that do not hold by construction."""
+        return {name: b for name, b in self.bounds.items() if not RESOURCES[name].exact}
 
     @property
     def is_range(self) -> bool:
@@ -106,11 +98,9 @@ class Budget:
         points = {name: bound.at(position) for name, bound in self.bounds.items()}
         return replace(Budget.exactly(**points), relative_latency=self.relative_latency)
 
-    @classmethod
-    def exactly(cls, **amounts: int) -> Self:
-        """Returns the budget of one bound on each resource that is given by name."""
-        bounds: dict[str, Any] = {n: Bound(low=x, high=x) for n, x in amounts.items()}
-        return cls(**bounds)
+    def but(self, **bounds: Bound) -> "Budget":
+        """Returns the same budget with other bounds on the resources that are given by name."""
+        return replace(self, bounds={**self.bounds, **bounds})
 
     def violation(self, cost: Cost, accuracy: float | None = None) -> float:
         """Returns by how much a network exceeds the budget.
@@ -125,7 +115,7 @@ class Budget:
         """
         excess = 0.0
         for name, bound in self.bounds.items():
-            excess += max(0, getattr(cost, name) - bound.high) / bound.high
+            excess += max(0, RESOURCES[name].of(cost) - bound.high) / bound.high
         if self.least_accuracy is not None and accuracy is not None:
             excess += max(0.0, self.least_accuracy - accuracy)
         return excess
@@ -139,11 +129,9 @@ class Budget:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Reads what `to_json` wrote."""
-        content: dict[str, Any] = {
-            name: Bound(low=value[0], high=value[1]) if isinstance(value, list) else value
-            for name, value in data.items()
-        }
-        return cls(**content)
+        bounds = {n: Bound(low=x[0], high=x[1]) for n, x in data.items() if isinstance(x, list)}
+        rest = {name: value for name, value in data.items() if name not in bounds}
+        return cls(bounds=bounds, **rest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,24 +139,49 @@ class BudgetRequest:
     """A budget as a user writes it.
 
     Attributes:
-        flops: "40M" (absolute), "50%" (of the base network) or "30%..70%" (a range).
-        params: likewise, in parameters.
-        latency: "3.5ms" (absolute; s, ms or us) or "60%" (of the base network), of one batch.
+        amounts: option of a resource ("flops") -> text: "40M" (absolute), "50%" (of the base
+            network) or "30%..70%" (a range); a time has its unit, such as "3.5ms".
         accuracy_drop: points of accuracy on the search split that may be lost; then the FLOPs
             are minimised.
     """
 
-    flops: str | None = None
-    params: str | None = None
-    latency: str | None = None
+    amounts: Mapping[str, str] = field(default_factory=dict)
     accuracy_drop: float | None = None
 
     def __post_init__(self) -> None:
-        if self.latency is None:
-            return
-        if self.accuracy_drop is not None:
-            raise InputError("--latency and --accuracy-drop are both aimed at: give one of them")
-        _read_time(self.latency)
+        options = {resource.option: resource for resource in RESOURCES.values()}
+        for option, text in self.amounts.items():
+            if option not in options:
+                raise unknown_name("budget", option, [*options, "accuracy_drop"])
+            if options[option].exact:
+                continue
+            if self.accuracy_drop is not None:
+                raise InputError(
+                    f"--{option} and --accuracy-drop are both aimed at: give one of them"
+                )
+            _read_bound(options[option], text, base=1_000_000)  # before anything is measured
+
+    @classmethod
+    def of(cls, *, accuracy_drop: float | None = None, **amounts: str | None) -> Self:
+        """Returns the request of amounts that are given by option; None is none."""
+        given = {option: text for option, text in amounts.items() if text is not None}
+        return cls(amounts=given, accuracy_drop=accuracy_drop)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it asks for nothing."""
+        return not self.amounts and self.accuracy_drop is None
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether it limits what a model must predict."""
+        return any(r.option in self.amounts and not r.exact for r in RESOURCES.values())
+
+    def exact(self) -> "BudgetRequest":
+        """Returns the part of the request that needs no model."""
+        kept = {r.option for r in RESOURCES.values() if r.exact}
+        amounts = {option: text for option, text in self.amounts.items() if option in kept}
+        return replace(self, amounts=amounts)
 
     def resolve(self, base: Cost, base_accuracy: float | None = None) -> Budget:
         """Returns the budget in numbers.
@@ -180,102 +193,56 @@ class BudgetRequest:
         Raises:
             InputError: the text is no budget, or asks for more than the base network.
         """
-        flops = self.flops
-        floor = None
+        amounts, floor = dict(self.amounts), None
         if self.accuracy_drop is not None:
-            if not 0 <= self.accuracy_drop < 100:
-                raise InputError(
-                    f"--accuracy-drop {self.accuracy_drop:g}: expected points of accuracy, from"
-                    " 0 to under 100, such as 1.0"
-                )
-            if base_accuracy is None:
-                raise InputError("an accuracy drop is no size; give FLOPs or params here")
-            floor = base_accuracy - self.accuracy_drop / 100
-            flops = flops or "100%"
-        macs = None if flops is None else _parse_bound(flops, "--flops", base.flops)
-        return Budget(
-            macs=None
-            if macs is None
-            else Bound(low=max(1, macs.low // 2), high=max(1, macs.high // 2)),
-            params=None
-            if self.params is None
-            else _parse_bound(self.params, "--params", base.params),
-            latency=None if self.latency is None else _parse_latency(self.latency, base.latency),
-            relative_latency=self.latency is not None and "%" in self.latency,
-            least_accuracy=floor,
+            floor = self._least_accuracy(base_accuracy)
+            amounts.setdefault(RESOURCES[BY_DROP].option, "100%")
+        bounds = {
+            resource.name: _checked_bound(resource, amounts[resource.option], base)
+            for resource in RESOURCES.values()
+            if resource.option in amounts
+        }
+        relative = any(
+            "%" in amounts[RESOURCES[n].option] for n in bounds if not RESOURCES[n].exact
         )
+        return Budget(bounds=bounds, relative_latency=relative, least_accuracy=floor)
+
+    def _least_accuracy(self, base_accuracy: float | None) -> float:
+        assert self.accuracy_drop is not None
+        if not 0 <= self.accuracy_drop < 100:
+            raise InputError(
+                f"--accuracy-drop {self.accuracy_drop:g}: expected points of accuracy, from"
+                " 0 to under 100, such as 1.0"
+            )
+        if base_accuracy is None:
+            raise InputError("an accuracy drop is no size; give FLOPs or params here")
+        return base_accuracy - self.accuracy_drop / 100
 
 
-def _parse_bound(text: str, option: str, base: int) -> Bound:
-    ends = [_parse_amount(part, text, option, base) for part in text.split("..")]
+def _checked_bound(resource: Resource, text: str, base: Cost) -> Bound:
+    """Returns the bound that a text stands for, in the cost's own unit."""
+    whole = resource.of(base)
+    if not whole:
+        raise InputError(
+            f"--{resource.option}: this run has no latency profile; begin a new one with it"
+        )
+    bound = _read_bound(resource, text, resource.scale * whole)
+    if bound.high > resource.scale * whole:
+        raise InputError(
+            f"--{resource.option} {text!r}: more than the base network's"
+            f" {resource.shown(whole)}; nothing to cut"
+        )
+    ends = [max(1, end // resource.scale) for end in (bound.low, bound.high)]
+    return Bound(low=ends[0], high=ends[1])
+
+
+def _read_bound(resource: Resource, text: str, base: int) -> Bound:
+    """Returns the bound that a text stands for, in what users count."""
+    option, quantity = f"--{resource.option}", resource.quantity
+    parts = text.split("..") if quantity.is_range else [text]
+    ends = [quantity.read(part, text, option, base) for part in parts]
     if len(ends) > 2:
         raise InputError(f"{option} {text!r}: a range is written LOW..HIGH, such as 30%..70%")
-    low, high = ends[0], ends[-1]
-    if low > high:
+    if ends[0] > ends[-1]:
         raise InputError(f"{option} {text!r}: the range runs backwards; write the lower end first")
-    if high > base:
-        raise InputError(
-            f"{option} {text!r}: more than the base network's {format_count(base)}; nothing to cut"
-        )
-    return Bound(low=low, high=high)
-
-
-def _parse_amount(part: str, text: str, option: str, base: int) -> int:
-    match = _AMOUNT.fullmatch(part.strip())
-    if match is None:
-        raise InputError(
-            f"{option} {text!r}: expected an amount such as 40M, 0.5G or 12000, a share such as"
-            " 50%, or a range such as 30%..70%"
-        )
-    number, unit = float(match["number"]), match["unit"].upper()
-    # A share is rounded down, so that the rounded bound never allows more than was asked.
-    amount = int(base * number / 100) if unit == "%" else int(number * _UNITS[unit])
-    if amount < 1:
-        raise InputError(f"{option} {text!r}: a budget must be positive")
-    return amount
-
-
-def _parse_latency(text: str, base: int) -> Bound:
-    if not base:
-        raise InputError("--latency: this run has no latency profile; begin a new one with it")
-    number, unit = _read_time(text)
-    amount = int(base * number / 100) if unit == "%" else int(number * _SECONDS[unit])
-    amount = max(1, amount)
-    if amount > base:
-        raise InputError(
-            f"--latency {text!r}: more than the base network's {format_time(base)}; nothing to cut"
-        )
-    return Bound(low=amount, high=amount)
-
-
-def _read_time(text: str) -> tuple[float, str]:
-    match = _TIME.fullmatch(text.strip())
-    if match is None:
-        raise InputError(
-            f"--latency {text!r}: expected a time with its unit, such as 3.5ms, or a share of the"
-            " base network's, such as 60%"
-        )
-    number = float(match["number"])
-    if number == 0:
-        raise InputError(f"--latency {text!r}: a budget must be positive")
-    return number, match["unit"].lower()
-
-
-def format_time(picoseconds: float) -> str:
-    """Returns a time with three significant digits and its unit, such as "3.52 ms"."""
-    for unit, scale in (("s", 1e12), ("ms", 1e9)):
-        if picoseconds >= scale * 0.9995:
-            return f"{picoseconds / scale:.3g} {unit}"
-    return f"{picoseconds / 1e6:.3g} us"
-
-
-def format_count(count: float) -> str:
-    """Returns a count with three significant digits and its SI prefix, such as "41.2M"."""
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
-        if count >= scale * 0.9995:
-            return (
-                f"{count / scale:.3g}{unit}"
-                if count < scale * 999.5
-                else f"{count / scale:.0f}{unit}"
-            )
-    return f"{count:.0f}"
+    return Bound(low=ends[0], high=ends[-1])

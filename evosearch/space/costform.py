@@ -1,11 +1,14 @@
-"""What a module costs, exactly: a polynomial in the widths of its channel groups."""
+"""The cost of a module as a polynomial in the widths of its channel groups."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from evosearch.space.budget import RESOURCES, Cost
+from evosearch.space.cost import Cost
+
+FORMS = ("macs", "params", "activations")
+"""The fields of a `Cost` that are exact forms in the widths."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class CostTerm:
 
     def evaluate(self, widths: Mapping[str, int]) -> Cost:
         """Returns the module's cost at the given widths."""
-        return Cost(**{name: _total(getattr(self, name), widths) for name in RESOURCES})
+        return Cost(**{name: _total(getattr(self, name), widths) for name in FORMS})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evosearch.errors import InfeasibleBudget, InputError
-from evosearch.space.budget import RESOURCES, Budget, Cost, format_count, format_time
-from evosearch.space.costform import CostTerm, LatencyTerm, Monomial
+from evosearch.space.budget import Budget
+from evosearch.space.cost import Cost
+from evosearch.space.costform import FORMS, CostTerm, LatencyTerm, Monomial
 from evosearch.space.mask import Bits, ChannelGroup, Mask
+from evosearch.space.resources import RESOURCES
 
 Widths = NDArray[np.int64]
 
@@ -63,7 +65,7 @@ class SearchSpace:
         column = {group.name: i + 1 for i, group in enumerate(self.groups)}
         parts: dict[str, list[Monomial]] = {
             resource: [m for term in self.terms for m in getattr(term, resource)]
-            for resource in RESOURCES
+            for resource in FORMS
         }
         parts["latency"] = [m for term in self.latency for m in term.picoseconds]
         forms = {}
@@ -152,21 +154,23 @@ class SearchSpace:
             InfeasibleBudget: none does; names the smallest reachable cost and what holds it up.
         """
         for name, bound in budget.bounds.items():
-            smallest, base = getattr(self.smallest_cost, name), getattr(self.base_cost, name)
+            resource = RESOURCES[name]
+            smallest, base = resource.of(self.smallest_cost), resource.of(self.base_cost)
             if smallest <= bound.low:
                 continue
             least = dict(zip(self.sizes, self.least_widths.tolist(), strict=True))
             amounts = (
-                {term.name: term.evaluate(least) for term in self.latency}
-                if name == "latency"
-                else {term.name: getattr(term.evaluate(least), name) for term in self.terms}
+                {term.name: resource.of(term.evaluate(least)) for term in self.terms}
+                if resource.exact
+                else {term.name: term.evaluate(least) for term in self.latency}
             )
             rest = sorted(amounts.items(), key=lambda item: (-item[1], item[0]))
-            holders = ", ".join(f"{part} {_shown(name, c)}" for part, c in rest[:3] if c)
+            holders = ", ".join(f"{part} {resource.shown(c)}" for part, c in rest[:3] if c)
             raise InfeasibleBudget(
-                f"budget of {_amount(name, bound.low)} ({bound.low / base:.1%} of the base) is out"
-                f" of reach: the smallest reachable network has {_amount(name, smallest)}"
-                f" ({smallest / base:.1%}), held up by {holders}"
+                f"budget of {resource.shown(bound.low)}{resource.unit} ({bound.low / base:.1%} of"
+                " the base) is out of reach: the smallest reachable network has"
+                f" {resource.shown(smallest)}{resource.unit} ({smallest / base:.1%}), held up by"
+                f" {holders}"
             )
 
     # Legality
@@ -226,9 +230,7 @@ class SearchSpace:
         scaled = np.floor(shares[:, None] * steps).astype(np.int64)
         fitting = np.flatnonzero(self.fits(np.stack([at(row) for row in scaled]), budget))
         if fitting.size == 0:
-            self.require_reachable(
-                Budget.from_json({n: [b.high] * 2 for n, b in budget.bounds.items()})
-            )
+            self.require_reachable(Budget.exactly(**{n: b.high for n, b in budget.bounds.items()}))
         current = scaled[fitting[-1]]
         growing = list(range(len(steps)))
         while growing:
@@ -271,17 +273,6 @@ class SearchSpace:
         # Kept channels score in [1, 2), dropped ones in [0, 1): kept ones go first, at random.
         scores = {name: bits + rng.random(bits.size) for name, bits in mask.items()}
         return self.top_channels(widths, scores)
-
-
-def _shown(resource: str, amount: int) -> str:
-    if resource == "latency":
-        return format_time(amount)
-    return format_count(2 * amount if resource == "macs" else amount)
-
-
-def _amount(resource: str, amount: int) -> str:
-    unit = {"macs": " FLOPs", "latency": " predicted latency"}.get(resource, f" {resource}")
-    return _shown(resource, amount) + unit
 
 
 def _summary(widths: Sequence[int]) -> str:

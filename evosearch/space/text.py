@@ -8,8 +8,7 @@ from typing import Any
 import tomli_w
 
 from evosearch.errors import InputError
-from evosearch.space.budget import RESOURCES
-from evosearch.space.costform import CostTerm, LatencyTerm, Monomial
+from evosearch.space.costform import FORMS, CostTerm, LatencyTerm, Monomial
 from evosearch.space.mask import ChannelGroup, Member
 from evosearch.space.space import FrozenGroup, SearchSpace
 
@@ -70,12 +69,12 @@ def _group_from_json(data: dict[str, Any]) -> ChannelGroup:
 
 
 def _term_to_json(term: CostTerm) -> dict[str, Any]:
-    forms = {resource: _monomials_to_json(getattr(term, resource)) for resource in RESOURCES}
+    forms = {resource: _monomials_to_json(getattr(term, resource)) for resource in FORMS}
     return {"name": term.name, **forms}
 
 
 def _term_from_json(data: dict[str, Any]) -> CostTerm:
-    forms = {resource: _monomials_from_json(data[resource]) for resource in RESOURCES}
+    forms = {resource: _monomials_from_json(data[resource]) for resource in FORMS}
     return CostTerm(name=data["name"], **forms)
 
 

@@ -111,7 +111,9 @@ def relative_losses(
     Returns:
         Trial number -> log ratio, for all trials that did not fail.
     """
-    losses = {t.number: max(t.evaluation.loss, 1e-12) for t in trials if t.evaluation is not None}
+    losses = {
+        t.number: max(t.evaluation.score.loss, 1e-12) for t in trials if t.evaluation is not None
+    }
     relative = {}
     for position in {trial.genome["budget"] for trial in trials}:
         here = [t for t in trials if t.genome["budget"] == position and t.number in losses]

@@ -15,8 +15,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evosearch.seeding import Stream, generator
-from evosearch.space.budget import Budget, Cost
+from evosearch.space.budget import Budget
+from evosearch.space.cost import Cost
 from evosearch.space.knowledge import Array, Knowledge
+from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.base import RungPlan
 from evosearch.strategies.baselines import random_mask
@@ -25,7 +27,7 @@ from evosearch.strategies.learned import LossModel, Weights
 from evosearch.strategies.population import Population, Rows
 from evosearch.strategies.selection import nsga2
 from evosearch.strategies.variation import OPERATORS, Variation
-from evosearch.study.trial import Objective, Proposal, Rung, Trial
+from evosearch.study.trial import Proposal, Rung, Trial
 
 ATTEMPTS = 8
 """Random masks drawn in search of one that was not tried."""
@@ -88,7 +90,7 @@ class Genetic:
         """
         space.require_reachable(budget)
         self._space, self._budget, self._config, self._seed = space, budget, config, seed
-        self._resource = budget.size
+        self._resource = budget.resource.name
         self._served = served_range(space, budget)
         self._model = LossModel(space, knowledge)
         self._initial = InitialPlans(
@@ -144,7 +146,7 @@ class Genetic:
                 self._complete[key] = trial
                 rows.append(row)
         self._known = self._known.join(told.take(rows))
-        losses = [Objective.LOSS.of(trials[row]) for row in rows]
+        losses = [trials[row].loss for row in rows]
         self._losses = np.concatenate([self._losses, losses])
 
     def _parents(self) -> Population:
@@ -230,7 +232,7 @@ class Genetic:
 def _position(budget: Budget, cost: Cost) -> float:
     """Returns the lowest position in the budget that a cost meets, in [0, 1]."""
     shares = [
-        (getattr(cost, name) - bound.low) / (bound.high - bound.low)
+        (RESOURCES[name].of(cost) - bound.low) / (bound.high - bound.low)
         for name, bound in budget.bounds.items()
         if bound.low < bound.high
     ]

@@ -1,8 +1,7 @@
 """The first plans of a genetic search: known rules, at costs all over the range."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from evosearch.seeding import Stream, generator
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.mask import Mask
+from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
 from evosearch.strategies.baselines import global_mask, random_mask, uniform_widths
 from evosearch.strategies.learned import LossModel, Weights
@@ -72,8 +72,8 @@ def served_range(space: SearchSpace, budget: Budget) -> Budget:
     """
     if budget.is_range:
         return budget
-    ranges: dict[str, Any] = {}
+    ranges: dict[str, Bound] = {}
     for name, bound in budget.bounds.items():
-        low = max(bound.high // 2, getattr(space.smallest_cost, name))
+        low = max(bound.high // 2, RESOURCES[name].of(space.smallest_cost))
         ranges[name] = Bound(low=low, high=bound.high)
-    return replace(budget, **ranges)
+    return budget.but(**ranges)

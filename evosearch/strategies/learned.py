@@ -115,7 +115,7 @@ class LossModel:
         """Fits the weights to the trials with a full evaluation; others are passed over."""
         complete = [trial for trial in trials if trial.is_complete]
         bits = self.layout.rows([trial.mask for trial in complete])
-        losses = np.array([t.evaluation.loss for t in complete if t.evaluation])
+        losses = np.array([t.evaluation.score.loss for t in complete if t.evaluation])
         return self.fit_errors(self.layout.widths(bits), self.layout.errors(bits), losses)
 
     def fit_errors(self, widths: Widths, errors: Array, losses: Array) -> Fit:

@@ -15,6 +15,7 @@ from evosearch.seeding import Stream, generator
 from evosearch.space.budget import Budget
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.mask import Mask
+from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
 from evosearch.strategies.base import RungPlan
 from evosearch.strategies.baselines import (
@@ -192,6 +193,6 @@ def _up_to(budget: Budget, space: SearchSpace) -> Budget:
     """Returns the range from half of a budget to it, as far as it can be reached."""
     ends = {}
     for name, bound in budget.bounds.items():
-        least = getattr(space.smallest_cost, name)
+        least = RESOURCES[name].of(space.smallest_cost)
         ends[name] = [max(least, (bound.high + 1) // 2), bound.high]
     return Budget.from_json(ends)

@@ -170,7 +170,7 @@ class Rates:
 
     def _regressed(self, complete: Sequence[Trial], rng: np.random.Generator) -> dict[str, float]:
         costs = np.stack([self._group_costs(self._space.widths(t.mask)) for t in complete])
-        losses = np.array([max(t.evaluation.loss, 1e-12) for t in complete if t.evaluation])
+        losses = np.array([max(t.evaluation.score.loss, 1e-12) for t in complete if t.evaluation])
         span = self._config.span
         logs = np.log(np.maximum(sampled_weights(costs, losses, rng), np.exp(-span)))
         centred = np.clip(logs - logs.mean(), -span, span).tolist()

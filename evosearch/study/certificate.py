@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from evosearch.errors import InputError
 from evosearch.files import write_json, writing
-from evosearch.space.budget import Budget, format_time
+from evosearch.space.budget import Budget
+from evosearch.space.cost import format_time
 from evosearch.study.timing import Conditions, Timing
 
 CERTIFICATE = "certificate.json"

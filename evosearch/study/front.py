@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from evosearch.errors import InputError
 from evosearch.space.budget import Budget
-from evosearch.study.trial import Objective, Rung, Trial
+from evosearch.space.resources import Resource
+from evosearch.study.trial import Rung, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +21,12 @@ class ParetoFront:
     Attributes:
         trials: all trials of a study, in order.
         budget: what is feasible: only trials that meet it enter the front.
-        size: the size axis, such as `Objective.MACS`.
+        size: the resource that is the size axis.
     """
 
     trials: Sequence[Trial]
     budget: Budget
-    size: Objective
+    size: Resource
 
     @cached_property
     def candidates(self) -> tuple[Trial, ...]:
@@ -42,7 +43,7 @@ class ParetoFront:
     @cached_property
     def points(self) -> NDArray[np.float64]:
         """Size and loss of every candidate, `(candidates, 2)`."""
-        values = [[self.size.of(trial), Objective.LOSS.of(trial)] for trial in self.candidates]
+        values = [[self.size.of(trial.cost), trial.loss] for trial in self.candidates]
         return np.array(values, dtype=np.float64).reshape(-1, 2)
 
     @cached_property
@@ -80,7 +81,7 @@ class ParetoFront:
             InputError: the front is empty.
         """
         self._require_members()
-        values = np.array([[self.size.of(t), Objective.LOSS.of(t)] for t in self.members])
+        values = np.array([[self.size.of(t.cost), t.loss] for t in self.members])
         spread = np.ptp(values, axis=0)
         scaled = (values - values.min(axis=0)) / np.where(spread > 0, spread, 1)
         return self.members[int(np.argmin(scaled.sum(axis=1)))]

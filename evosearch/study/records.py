@@ -1,33 +1,20 @@
-"""What a study's file holds: its header, its segments and its trials, as JSON and back."""
+"""The records of a study's file: its header, its segments and its trials, as JSON and back."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evosearch.errors import InputError
-from evosearch.space.budget import Budget, Cost
+from evosearch.space.budget import Budget
+from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
+from evosearch.space.resources import Resource
 from evosearch.study.certificate import Check
-from evosearch.study.trial import Evaluation, Objective, Rung, Step, Trial, TrialState
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.scores import Score
+from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
 
 FORMAT = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """A network that was measured beside the search, to compare with.
-
-    Attributes:
-        name: what tables call it.
-        mask: its channels.
-        cost: its exact cost.
-        evaluation: as measured on the search split.
-    """
-
-    name: str
-    mask: Mask
-    cost: Cost
-    evaluation: Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +42,18 @@ class Header:
     base_cost: Cost
     strategy: str
     seed: int
-    references: tuple[Reference, ...]
+    references: tuple[NamedNetwork, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def size_objective(self) -> Objective:
-        """The size minimised beside the loss."""
-        return Objective(self.budget.size)
+    def resource(self) -> Resource:
+        """The resource that is minimised beside the loss."""
+        return self.budget.resource
+
+    @property
+    def base(self) -> NamedNetwork:
+        """The unpruned network."""
+        return self.references[0]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the header as JSON."""
@@ -71,15 +63,7 @@ class Header:
             "sizes": dict(self.sizes),
             "least_widths": dict(self.least_widths),
             "budget": self.budget.to_json(),
-            "references": [
-                {
-                    "name": reference.name,
-                    "mask": reference.mask.to_json(),
-                    "cost": asdict(reference.cost),
-                    "evaluation": evaluation_to_json(reference.evaluation),
-                }
-                for reference in self.references
-            ],
+            "references": [network_to_json(reference) for reference in self.references],
         }
 
     @classmethod
@@ -92,15 +76,7 @@ class Header:
         if data.get("format") != FORMAT:
             raise InputError(f"study format {data.get('format')!r}, this version reads {FORMAT}")
         content = {key: value for key, value in data.items() if key != "format"}
-        references = tuple(
-            Reference(
-                name=item["name"],
-                mask=Mask.from_json(item["mask"], data["sizes"]),
-                cost=Cost(**item["cost"]),
-                evaluation=evaluation_from_json(item["evaluation"]),
-            )
-            for item in data["references"]
-        )
+        references = tuple(network_from_json(n, data["sizes"]) for n in data["references"])
         return cls(
             **{
                 **content,
@@ -131,8 +107,8 @@ class Segment:
 
     @property
     def feasible(self) -> Budget:
-        """What a trial must meet: of latency, what the corrected model allows."""
-        return self.budget if self.budget.latency is None else self.aim
+        """What a trial must meet: of what is predicted, as much as the corrected model allows."""
+        return self.budget.but(**{name: self.aim.bounds[name] for name in self.budget.measured})
 
     def to_json(self) -> dict[str, Any]:
         """Returns the segment as JSON."""
@@ -197,9 +173,32 @@ def trial_from_json(
 
 def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Returns an evaluation as JSON."""
-    return {**asdict(evaluation), "rung": evaluation.rung.name}
+    rest = {"seconds": evaluation.seconds, "rung": evaluation.rung.name}
+    return {**asdict(evaluation.score), **rest}
 
 
 def evaluation_from_json(data: Mapping[str, Any]) -> Evaluation:
     """Reads what `evaluation_to_json` wrote."""
-    return Evaluation(**{**data, "rung": Rung[data["rung"]]})
+    score = {name: value for name, value in data.items() if name not in ("seconds", "rung")}
+    return Evaluation(score=Score(**score), seconds=data["seconds"], rung=Rung[data["rung"]])
+
+
+def network_to_json(network: NamedNetwork) -> dict[str, Any]:
+    """Returns a network that was measured on the search split as JSON."""
+    assert network.evaluation is not None
+    return {
+        "name": network.name,
+        "mask": network.mask.to_json(),
+        "cost": asdict(network.cost),
+        "evaluation": evaluation_to_json(network.evaluation),
+    }
+
+
+def network_from_json(data: Mapping[str, Any], sizes: Mapping[str, int]) -> NamedNetwork:
+    """Reads what `network_to_json` wrote."""
+    return NamedNetwork(
+        name=data["name"],
+        mask=Mask.from_json(data["mask"], sizes),
+        cost=Cost(**data["cost"]),
+        evaluation=evaluation_from_json(data["evaluation"]),
+    )

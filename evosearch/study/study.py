@@ -15,10 +15,11 @@ from optuna.trial import create_trial
 from evosearch.errors import InputError
 from evosearch.files import writing
 from evosearch.space.budget import Budget
+from evosearch.space.resources import RESOURCES, Resource
 from evosearch.study.certificate import Check
 from evosearch.study.front import ParetoFront
 from evosearch.study.records import Header, Segment, trial_from_json, trial_to_json
-from evosearch.study.trial import Objective, Trial
+from evosearch.study.trial import Trial
 
 STUDY_NAME = "evosearch"
 STUDY_FILE = "study.log"
@@ -98,7 +99,7 @@ class Study:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([Objective.LOSS.value, header.size_objective.value])
+            study.set_metric_names(["loss", header.resource.name])
         study.set_user_attr(_HEADER, header.to_json())
         return cls(path, study, header)
 
@@ -144,12 +145,12 @@ class Study:
                 path.with_name(f"{STUDY_FILE}.lock").unlink(missing_ok=True)
         return cls.open(folder)
 
-    def front(self, size: Objective | None = None) -> ParetoFront:
+    def front(self, size: Resource | None = None) -> ParetoFront:
         """Returns the front so far, in the given size or the one that the study minimises."""
         return ParetoFront(
             trials=self.trials,
             budget=self.budget,
-            size=size or self.header.size_objective,
+            size=size or self.header.resource,
         )
 
     def append(self, trial: Trial) -> None:
@@ -164,7 +165,7 @@ class Study:
             self._study.add_trial(
                 create_trial(
                     state=optuna.trial.TrialState[trial.state.name],
-                    values=[Objective.LOSS.of(trial), header.size_objective.of(trial)]
+                    values=[trial.loss, float(header.resource.of(trial.cost))]
                     if trial.is_complete
                     else None,
                     params=params,
@@ -182,11 +183,11 @@ class Study:
 def _constraints(trial: Trial, budget: Budget) -> dict[str, float]:
     """Returns by what share of its bound each resource is over (positive) or under."""
     constraints = {
-        name: (getattr(trial.cost, name) - bound.high) / bound.high
+        name: (RESOURCES[name].of(trial.cost) - bound.high) / bound.high
         for name, bound in budget.bounds.items()
     }
     if budget.least_accuracy is not None and trial.evaluation is not None:
-        constraints["accuracy"] = budget.least_accuracy - trial.evaluation.accuracy
+        constraints["accuracy"] = budget.least_accuracy - trial.evaluation.score.accuracy
     return constraints
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evosearch.errors import InputError
-from evosearch.space.budget import format_time
+from evosearch.space.cost import format_time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,12 @@
-"""One evaluated candidate: what was tried, what came of it, and what is optimised."""
+"""One evaluated candidate: the proposal, the rungs that it climbed, and its evaluation."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any
 
-from evosearch.space.budget import Budget, Cost
+from evosearch.space.budget import Budget
+from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.study.scores import Score
 
@@ -54,27 +55,14 @@ class Evaluation:
     """What a candidate was measured to be worth on the search split.
 
     Attributes:
-        loss: mean over images, in nats.
-        loss_se: its standard error over images.
-        accuracy: share of images classified right, in [0, 1].
-        accuracy_se: its standard error over images.
-        images: number of images scored.
+        score: loss and accuracy, with standard errors over images.
         seconds: wall time of the evaluation.
         rung: the rung reached.
     """
 
-    loss: float
-    loss_se: float
-    accuracy: float
-    accuracy_se: float
-    images: int
+    score: Score
     seconds: float
     rung: Rung = Rung.FULL
-
-    @classmethod
-    def of(cls, score: Score, *, seconds: float, rung: Rung = Rung.FULL) -> "Evaluation":
-        """Returns the evaluation that a score amounts to."""
-        return cls(**asdict(score), seconds=seconds, rung=rung)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,28 +115,18 @@ class Trial:
         """Whether the trial climbed to the top of the ladder."""
         return self.state is TrialState.COMPLETE
 
-    def violation(self, budget: Budget) -> float:
-        """Returns by how much the trial exceeds a budget; 0.0 when it is met."""
-        accuracy = None if self.evaluation is None else self.evaluation.accuracy
-        return budget.violation(self.cost, accuracy)
-
-
-class Objective(Enum):
-    """A quantity to minimise. Losses and sizes are both smaller-is-better, everywhere."""
-
-    LOSS = "loss"
-    MACS = "macs"
-    PARAMS = "params"
-    LATENCY = "latency"
-
-    def of(self, trial: Trial) -> float:
-        """Returns the trial's value.
+    @property
+    def loss(self) -> float:
+        """The mean loss that the trial was scored at, on as many images as it came to.
 
         Raises:
-            ValueError: the trial failed and the objective is a measurement.
+            ValueError: it was not scored.
         """
-        if self is not Objective.LOSS:
-            return float(getattr(trial.cost, self.value))
-        if trial.evaluation is None:
-            raise ValueError(f"trial {trial.number} failed: it has no {self.value}")
-        return trial.evaluation.loss
+        if self.evaluation is None:
+            raise ValueError(f"trial {self.number} failed: it has no loss")
+        return self.evaluation.score.loss
+
+    def violation(self, budget: Budget) -> float:
+        """Returns by how much the trial exceeds a budget; 0.0 when it is met."""
+        accuracy = None if self.evaluation is None else self.evaluation.score.accuracy
+        return budget.violation(self.cost, accuracy)

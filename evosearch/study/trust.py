@@ -1,4 +1,4 @@
-"""How far the rungs of the fitness ladder can be trusted, read off a study."""
+"""The trust report: how well each rung's order agrees with the next one's, read off a study."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from evosearch.study.trial import Objective, Rung, Step, Trial
+from evosearch.space.resources import Resource
+from evosearch.study.trial import Rung, Step, Trial
 
 SIMILAR = 0.1
 """Trials whose sizes differ by at most this share of the larger one are compared: that a larger
@@ -51,7 +52,7 @@ class RungReport:
         return f"{self.rung.name.lower().replace('_', '-')}{images}"
 
 
-def rung_reports(trials: Sequence[Trial], size: Objective) -> list[RungReport]:
+def rung_reports(trials: Sequence[Trial], size: Resource) -> list[RungReport]:
     """Returns what a study says of each rung that its trials climbed, lowest first.
 
     Tau is read off those that climbed on, the better ones, so that it is rather too low.
@@ -66,7 +67,7 @@ def rung_reports(trials: Sequence[Trial], size: Objective) -> list[RungReport]:
         rung: {t.number: step.score for t in climbed for step in t.steps if _key(step) == rung}
         for rung in rungs
     }
-    sizes = {trial.number: size.of(trial) for trial in climbed}
+    sizes = {trial.number: float(size.of(trial.cost)) for trial in climbed}
     following = dict(pairwise(rungs))
     reports = _screening(trials)
     for rung in rungs:

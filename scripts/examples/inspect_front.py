@@ -16,7 +16,7 @@ def main(folder: str) -> None:
     for trial in front.members:
         knee = " (knee)" if trial is front.knee else ""
         tied = f", tied with {ties[trial.number]}" if ties.get(trial.number) else ""
-        print(f"trial {trial.number}{knee}: loss {trial.evaluation.loss:.4f}{tied}")
+        print(f"trial {trial.number}{knee}: loss {trial.evaluation.score.loss:.4f}{tied}")
         print("   widths", trial.mask.widths)
 
     # The best plan for any budget, also one that was never searched.

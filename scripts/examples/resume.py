@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def loss(run: evosearch.Run) -> float:
-    return run.front.best().evaluation.loss
+    return run.front.best().evaluation.score.loss
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import final
 from torch import nn
 
 from evosearch.config import validated
+from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.engine.loop import Limits
 from evosearch.errors import InputError
 from evosearch.files import write_json
 from evosearch.run.baselines import full_evaluations
@@ -17,8 +19,6 @@ from evosearch.run.config import SearchConfig
 from evosearch.run.session import Run
 from evosearch.run.spacefile import SpaceFile, load_space_file
 from evosearch.run.subject import discover_space, load_subject
-from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
-from evosearch.search.loop import Limits
 from evosearch.space.budget import BudgetRequest
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact
@@ -178,7 +178,7 @@ class Bench:
                     {**self._file.search, **settings, "trials": trials, "threads": self._threads},
                     "[search]",
                 ),
-                request=BudgetRequest(flops=f"{100 * ratio:g}%"),
+                request=BudgetRequest.of(flops=f"{100 * ratio:g}%"),
             )
         try:
             run.search(Limits(trials=trials))

@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from types import FrameType
 
-from evosearch.search.loop import Limits, search
-from evosearch.search.parallel import Workers
+from evosearch.engine.loop import Limits, search
+from evosearch.engine.parallel import Workers
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from tests.harm.slowtoys import SlowToys

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evosearch.engine.executor import Job, carried_out
+from evosearch.engine.loop import HOPELESS
 from evosearch.errors import EvosearchError
-from evosearch.search.executor import Job, carried_out
-from evosearch.search.loop import HOPELESS
 from evosearch.space.mask import Mask
 from evosearch.study.scores import ImageScores
 from evosearch.study.study import Study
@@ -44,7 +44,9 @@ def test_harmed_candidates_fail_with_their_reason_and_the_search_goes_on(tmp_pat
     }
     assert all(t.evaluation is None for t in failed)
     assert len(study.trials) == 120
-    assert np.isfinite([t.evaluation.loss for t in study.front().members if t.evaluation]).all()
+    assert np.isfinite(
+        [t.evaluation.score.loss for t in study.front().members if t.evaluation]
+    ).all()
 
 
 def test_a_compensated_error_that_is_no_number_is_a_failure() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.latency.model import LatencyModel
-from evosearch.space.budget import Bound, Budget, BudgetRequest, Cost, format_time
+from evosearch.space.budget import Bound, Budget, BudgetRequest
+from evosearch.space.cost import Cost, format_time
 from evosearch.space.costform import LatencyTerm, Monomial
 from evosearch.space.text import load_space, space_to_toml
 from evosearch.study.timing import Conditions, Timing
@@ -74,10 +75,10 @@ def test_a_budget_finer_than_the_noise_is_refused() -> None:
     [("3.5ms", 3_500_000_000), ("60%", 6_000_000_000), ("900 us", 900_000_000), ("0.001s", 10**9)],
 )
 def test_a_latency_budget(text: str, picoseconds: int) -> None:
-    budget = BudgetRequest(latency=text).resolve(BASE)
-    assert budget.latency == Bound(low=picoseconds, high=picoseconds)
+    budget = BudgetRequest.of(latency=text).resolve(BASE)
+    assert budget.bounds["latency"] == Bound(low=picoseconds, high=picoseconds)
     assert budget.relative_latency == ("%" in text)
-    assert budget.size == "latency"
+    assert budget.resource.name == "latency"
     assert Budget.from_json(budget.to_json()) == budget
 
 
@@ -94,11 +95,11 @@ def test_a_latency_budget(text: str, picoseconds: int) -> None:
 )
 def test_what_is_no_latency_budget(text: str, why: str) -> None:
     with pytest.raises(InputError, match=why):
-        BudgetRequest(latency=text).resolve(BASE)
+        BudgetRequest.of(latency=text).resolve(BASE)
 
 
 def test_latency_holds_beside_flops() -> None:
-    budget = BudgetRequest(latency="50%", flops="80").resolve(BASE)
+    budget = BudgetRequest.of(latency="50%", flops="80").resolve(BASE)
     assert budget.violation(replace(BASE, macs=40, latency=5 * 10**9)) == 0
     assert budget.violation(replace(BASE, macs=40)) == 1.0
     assert BASE.relative_to(BASE)["latency"] == 1.0
@@ -106,7 +107,7 @@ def test_latency_holds_beside_flops() -> None:
 
 def test_latency_and_accuracy_drop_are_not_asked_for_together() -> None:
     with pytest.raises(InputError, match="give one of them"):
-        BudgetRequest(latency="50%", accuracy_drop=1.0).resolve(BASE, 0.9)
+        BudgetRequest.of(latency="50%", accuracy_drop=1.0).resolve(BASE, 0.9)
 
 
 def test_what_is_out_of_reach_says_what_holds_it_up() -> None:

@@ -68,9 +68,9 @@ def test_another_latency_on_resume(run: InProcess, place: Path) -> None:
     done = run("resume", "whole", "--latency", "50%", "--trials", "36", cwd=place)
     assert done.returncode == 0, done.stderr
     study = Study.open(place / "whole")
-    assert before.latency is not None
-    assert study.requested.latency is not None
-    assert study.requested.latency.high < before.latency.high
+    assert before.bounds["latency"] is not None
+    assert study.requested.bounds["latency"] is not None
+    assert study.requested.bounds["latency"].high < before.bounds["latency"].high
     assert "budget of 50.0%" in flat(done.stdout)
 
 

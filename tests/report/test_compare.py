@@ -10,9 +10,9 @@ from rich.console import Console
 from evosearch.errors import InputError
 from evosearch.report.compare import Comparison
 from evosearch.report.plot import plot_comparison
+from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
 from evosearch.study.study import Study
-from evosearch.study.trial import Objective
 from tests.report.toyrun import toy_run
 from tests.toys import toy_space
 
@@ -48,13 +48,13 @@ def test_domination_and_hypervolume_are_those_of_the_points(runs: list[Path]) ->
 
 
 def test_it_is_shown_and_drawn(runs: list[Path], tmp_path: Path) -> None:
-    comparison = Comparison.read(runs, Objective.PARAMS)
+    comparison = Comparison.read(runs, RESOURCES["params"])
     console = Console(width=140, markup=False)
     with console.capture() as capture:
         console.print(comparison.render())
     text = capture.get()
     assert "random, seed 1" in text
-    member = Study.open(runs[0]).front(Objective.PARAMS).members[0]
+    member = Study.open(runs[0]).front(RESOURCES["params"]).members[0]
     assert f"one {member.number} " in text
     plot_comparison(comparison.fronts, comparison.base, tmp_path / "fronts.png")
     assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG")

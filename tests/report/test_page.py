@@ -97,7 +97,7 @@ def test_every_number_is_that_of_the_study(folder: Path) -> None:
         assert (row["flops"], row["params"]) == (2 * trial.cost.macs, trial.cost.params)
         assert row["flops_ratio"] == trial.cost.macs / base.macs
         for name in ("loss", "loss_se", "accuracy", "accuracy_se"):
-            assert row[name] == getattr(evaluation, name)
+            assert row[name] == getattr(evaluation.score, name)
     beaten = {
         t.number
         for t in feasible
@@ -111,7 +111,7 @@ def test_every_number_is_that_of_the_study(folder: Path) -> None:
 
 
 def loss(trial: Any) -> float:
-    return float(trial.evaluation.loss)
+    return float(trial.evaluation.score.loss)
 
 
 def test_convergence_is_the_hypervolume_of_every_prefix(folder: Path) -> None:

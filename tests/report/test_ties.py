@@ -43,11 +43,11 @@ def test_members_with_close_losses_are_tied_and_missing_scores_say_nothing(
 def test_accuracy_above_the_base_network_is_paired(tmp_path: Path) -> None:
     study = toy_run(tmp_path / "run", 10)
     members = study.front().members
-    base = study.header.references[0].evaluation.accuracy
+    base = study.header.base.evaluation.score.accuracy
     for number, difference in above_base(tmp_path / "run", study, members).items():
         evaluation = study.trials[number].evaluation
         assert evaluation is not None
-        assert difference.mean == pytest.approx(evaluation.accuracy - base)
+        assert difference.mean == pytest.approx(evaluation.score.accuracy - base)
     unscored = toy_run(tmp_path / "bare", 10, scored=False)
     assert above_base(tmp_path / "bare", unscored, members) == {}
     assert tied_members(tmp_path / "bare", unscored.front().members) == {}

@@ -1,6 +1,7 @@
 """A run on disk without torch: a study of toy trials, with every file that a report reads."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ from evosearch.space.budget import BudgetRequest
 from evosearch.space.mask import Mask
 from evosearch.space.space import FrozenGroup, SearchSpace
 from evosearch.space.text import space_to_toml
-from evosearch.study.records import Header, Reference
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.records import Header
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
-from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
+from evosearch.study.trial import Rung, Step, Trial, TrialState
 from tests.toys import ToyEvaluator, toy_space
 
 ODD = "</script><b>&\"'"
@@ -37,10 +39,10 @@ def toy_run(
     full = space.full_mask()
     base = evaluator.evaluation(full)
     if base_loss is not None:
-        base = Evaluation(**{**vars(base), "loss": base_loss})
-    budget = BudgetRequest(flops="20%..80%").resolve(space.base_cost)
+        base = replace(base, score=replace(base.score, loss=base_loss))
+    budget = BudgetRequest.of(flops="20%..80%").resolve(space.base_cost)
     if least_accuracy is not None:
-        budget = type(budget)(macs=budget.macs, least_accuracy=least_accuracy)
+        budget = replace(budget, least_accuracy=least_accuracy)
     study = Study.create(
         folder,
         Header(
@@ -52,7 +54,9 @@ def toy_run(
             base_cost=space.base_cost,
             strategy=strategy,
             seed=seed,
-            references=(Reference(name="base", mask=full, cost=space.base_cost, evaluation=base),),
+            references=(
+                NamedNetwork(name="base", mask=full, cost=space.base_cost, evaluation=base),
+            ),
         ),
     )
     rng = np.random.default_rng(seed)
@@ -108,11 +112,14 @@ def _trial(
     evaluation = earlier.evaluation if earlier is not None else evaluator.evaluation(mask)
     assert evaluation is not None
     steps = [
-        Step(rung=Rung.TWO_STEP, score=1 - evaluation.accuracy, images=0, seconds=0.01),
+        Step(rung=Rung.TWO_STEP, score=1 - evaluation.score.accuracy, images=0, seconds=0.01),
         Step(
-            rung=Rung.PARTIAL, score=evaluation.loss + 0.01 * rng.random(), images=20, seconds=0.1
+            rung=Rung.PARTIAL,
+            score=evaluation.score.loss + 0.01 * rng.random(),
+            images=20,
+            seconds=0.1,
         ),
-        Step(rung=Rung.FULL, score=evaluation.loss, images=100, seconds=0.5),
+        Step(rung=Rung.FULL, score=evaluation.score.loss, images=100, seconds=0.5),
     ]
     outcome: dict[str, object] = {
         "state": TrialState.COMPLETE,

@@ -4,10 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from evosearch.engine.loop import Limits, Outcome, search
+from evosearch.engine.parallel import OneByOne
 from evosearch.run.baselines import search_baselines
 from evosearch.run.rivals import rival_studies
-from evosearch.search.loop import Limits, Outcome, search
-from evosearch.search.parallel import OneByOne
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from tests.run.test_segments import dropping, go
@@ -62,4 +62,4 @@ def test_baselines_of_an_accuracy_cut_anywhere_resume_to_the_same(tmp_path: Path
         assert study.segments == expected[name].segments
         assert study.requested == whole.study.requested
         # The first aim is a size to try, not the whole network.
-        assert study.segments[0].aim.macs == whole.study.segments[0].aim.macs
+        assert study.segments[0].aim.bounds["macs"] == whole.study.segments[0].aim.bounds["macs"]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from evosearch.errors import InfeasibleBudget, InputError
-from evosearch.run.planning import KNOWLEDGE, Plan, pick_plan, plan_at, remember_plan
+from evosearch.run.planning import KNOWLEDGE, pick_plan, plan_at, remember_plan
 from evosearch.run.planning import SPACE as SPACE_FILE
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.text import space_to_toml
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from tests.run.test_session import SPACE, go
 from tests.toys import ToyEvaluator, toy_knowledge
@@ -30,7 +31,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def budget(percent: float) -> Budget:
-    return BudgetRequest(flops=f"{percent}%").resolve(SPACE.base_cost)
+    return BudgetRequest.of(flops=f"{percent}%").resolve(SPACE.base_cost)
 
 
 @pytest.mark.parametrize("percent", [21, 37, 52.5, 69, 90])
@@ -47,12 +48,12 @@ def test_within_the_searched_range_no_plan_is_worse_than_the_best_trial(run: Pat
     for percent in (33, 45, 60):
         plan = plan_at(run, study, budget(percent))
         fitting = [t for t in study.front().members if t.violation(budget(percent)) == 0]
-        best = min(t.evaluation.loss for t in fitting if t.evaluation)
+        best = min(t.evaluation.score.loss for t in fitting if t.evaluation)
         if plan.evaluation is not None:
-            assert plan.evaluation.loss == best
+            assert plan.evaluation.score.loss == best
         else:
-            assert plan.predicted_loss is not None
-            assert plan.predicted_loss < best
+            assert plan.prediction is not None
+            assert plan.prediction.loss < best
 
 
 def test_a_trial_that_another_resource_dominates_is_a_plan_too(run: Path) -> None:
@@ -65,14 +66,14 @@ def test_a_trial_that_another_resource_dominates_is_a_plan_too(run: Path) -> Non
     assert params < least
     plan = plan_at(run, study, Budget.exactly(params=least - 1))
     fitting = [t for t in dominated if t.cost.params < least and t.evaluation]
-    assert plan.trial == min(fitting, key=lambda t: t.evaluation.loss).number
+    assert plan.trial == min(fitting, key=lambda t: t.evaluation.score.loss).number
 
 
 def test_below_all_trials_the_plan_is_decoded_and_a_prediction(run: Path) -> None:
     plan = plan_at(run, Study.open(run), budget(20))
     assert plan.trial is None
     assert plan.evaluation is None
-    assert plan.predicted_loss is not None
+    assert plan.prediction is not None
     assert plan.name == f"plan {plan.mask.key[:8]}"
 
 
@@ -85,9 +86,10 @@ def test_a_measured_plan_stays_known_and_the_better_network_wins(run: Path) -> N
     assert again.evaluation == toys.evaluation(plan.mask)
     # A plan that turns out worse than a trial does not win.
     best = plan_at(run, study, budget(50))
-    bad = replace(toys.evaluation(best.mask), loss=9.0)
+    good = toys.evaluation(best.mask)
+    bad = replace(good, score=replace(good.score, loss=9.0))
     mask = SPACE.sample(np.random.default_rng(0), budget(50))
-    remember_plan(run, Plan(mask=mask, cost=SPACE.cost(mask), evaluation=bad))
+    remember_plan(run, NamedNetwork(name="bad", mask=mask, cost=SPACE.cost(mask), evaluation=bad))
     assert plan_at(run, study, budget(50)).mask == best.mask
 
 

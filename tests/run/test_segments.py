@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from evosearch.run.preparation import begin_segment
-from evosearch.search.loop import Limits, Outcome, search
-from evosearch.search.parallel import OneByOne
+from evosearch.aims import begin_segment
+from evosearch.engine.loop import Limits, Outcome, search
+from evosearch.engine.parallel import OneByOne
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.strategies import STRATEGIES
-from evosearch.study.records import Reference
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import STUDY_FILE, Study
 from tests.run.test_session import SPACE, builder, header
 from tests.toys import ToyEvaluator, comparable
 
-TIGHT = BudgetRequest(flops="25%..40%").resolve(SPACE.base_cost)
+TIGHT = BudgetRequest.of(flops="25%..40%").resolve(SPACE.base_cost)
 
 
 def go(folder: Path, strategy: str, trials: int, evaluator: ToyEvaluator | None = None) -> Study:
@@ -82,7 +82,7 @@ def test_an_empty_segment_is_replaced_and_the_study_says_so_on_disk(tmp_path: Pa
     assert [s.first for s in study.segments] == [0]
     go(folder, "rates", 8)
     study = Study.open_for_appending(folder)
-    other = Budget.exactly(macs=TIGHT.macs.high) if TIGHT.macs else TIGHT
+    other = Budget.exactly(macs=TIGHT.bounds["macs"].high)
     study.begin_segment(other, other)
     assert Study.open(folder).segments == study.segments
     assert [s.first for s in study.segments] == [0, 8]
@@ -93,13 +93,15 @@ def dropping(folder: Path, drop: float, strategy: str = "rates") -> Path:
     """Begins a study that may lose points of accuracy."""
     toys = ToyEvaluator(failing=False)
     full = SPACE.full_mask()
-    base = Reference(
+    base = NamedNetwork(
         name="base", mask=full, cost=SPACE.base_cost, evaluation=toys.evaluation(full)
     )
-    budget = BudgetRequest(accuracy_drop=drop).resolve(SPACE.base_cost, base.evaluation.accuracy)
+    budget = BudgetRequest.of(accuracy_drop=drop).resolve(
+        SPACE.base_cost, base.evaluation.score.accuracy
+    )
     folder.mkdir()
     study = Study.create(folder, replace(header(strategy), budget=budget, references=(base,)))
-    begin_segment(study, budget, SPACE)
+    begin_segment(study, budget, SPACE.smallest_cost)
     return folder
 
 
@@ -111,11 +113,13 @@ def test_an_accuracy_drop_finds_a_small_network_that_keeps_it(
     study = go(folder, strategy, 120, ToyEvaluator(failing=False))
     smallest = study.front().smallest()
     assert smallest.evaluation is not None
-    assert smallest.evaluation.accuracy >= 0.70
+    assert smallest.evaluation.score.accuracy >= 0.70
     assert len(study.segments) > 3
     # A uniform plan of that accuracy is larger.
     assert smallest.cost.macs < 0.70**2 * SPACE.base_cost.macs
-    sizes = [segment.aim.macs.high for segment in study.segments if segment.aim.macs]
+    sizes = [
+        segment.aim.bounds["macs"].high for segment in study.segments if segment.aim.bounds["macs"]
+    ]
     assert sizes[0] == round(SPACE.base_cost.macs / 2)
     assert study.budget.least_accuracy == pytest.approx(0.70)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evosearch.engine.loop import EXHAUSTED, Limits, Outcome, search
+from evosearch.engine.measurements import Measurements
+from evosearch.engine.parallel import OneByOne
 from evosearch.errors import InputError
-from evosearch.search.loop import EXHAUSTED, Limits, Outcome, search
-from evosearch.search.measurements import Measurements
-from evosearch.search.parallel import OneByOne
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.mask import Mask
 from evosearch.strategies import STRATEGIES
@@ -24,7 +24,7 @@ from evosearch.study.trial import Proposal, Trial, TrialState
 from tests.toys import ToyEvaluator, comparable, toy_knowledge, toy_space
 
 SPACE = toy_space()
-BUDGET = BudgetRequest(flops="30%..70%").resolve(SPACE.base_cost)
+BUDGET = BudgetRequest.of(flops="30%..70%").resolve(SPACE.base_cost)
 
 
 def header(strategy: str, seed: int = 0) -> Header:
@@ -249,6 +249,6 @@ def test_any_exception_of_a_candidate_becomes_one_line(tmp_path: Path) -> None:
 def test_front_of_a_study_is_feasible_and_undominated(tmp_path: Path) -> None:
     _, study = go(tmp_path / "a", "rates", 40)
     front = study.front()
-    losses = np.array([trial.evaluation.loss for trial in front.members if trial.evaluation])
+    losses = np.array([trial.evaluation.score.loss for trial in front.members if trial.evaluation])
     assert len(front.members) > 1
     assert (np.diff(losses) < 0).all()

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evosearch.errors import InputError
-from evosearch.space.budget import Bound, Budget, BudgetRequest, Cost, format_count
+from evosearch.space.budget import Bound, Budget, BudgetRequest
+from evosearch.space.cost import Cost, format_count
 
 BASE = Cost(macs=1_000_000, params=40_000, activations=5_000)
 
@@ -40,7 +41,7 @@ def test_relative_cost() -> None:
     ],
 )
 def test_parses(flops: str | None, params: str | None, expected: dict[str, list[int]]) -> None:
-    assert BudgetRequest(flops=flops, params=params).resolve(BASE).to_json() == expected
+    assert BudgetRequest.of(flops=flops, params=params).resolve(BASE).to_json() == expected
 
 
 @pytest.mark.parametrize(
@@ -65,19 +66,19 @@ def test_parses(flops: str | None, params: str | None, expected: dict[str, list[
 )
 def test_refuses_with_one_clear_line(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
-        BudgetRequest(flops=text).resolve(BASE)
+        BudgetRequest.of(flops=text).resolve(BASE)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_refuses_params_by_their_own_name() -> None:
     with pytest.raises(InputError, match="--params '50K': more than the base network's 40K"):
-        BudgetRequest(params="50K").resolve(BASE)
+        BudgetRequest.of(params="50K").resolve(BASE)
 
 
 def test_needs_a_limit() -> None:
     with pytest.raises(InputError, match="at least one of FLOPs, params and latency"):
-        Budget()
+        Budget(bounds={})
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 5), (6, 5), (-1, 1)])
@@ -95,14 +96,14 @@ def test_positions_span_the_range_in_order(a: int, b: int, p: float, q: float) -
 
 
 def test_a_point_of_a_range_is_no_range() -> None:
-    budget = Budget(macs=Bound(low=100, high=300), params=Bound(low=50, high=50))
+    budget = Budget.of(macs=Bound(low=100, high=300), params=Bound(low=50, high=50))
     assert budget.is_range
     assert budget.at(0.5).to_json() == {"macs": [200, 200], "params": [50, 50]}
     assert not budget.at(0.5).is_range
 
 
 def test_violation_adds_the_shares_over_the_upper_bounds() -> None:
-    budget = Budget(macs=Bound(low=100, high=200), params=Bound(low=10, high=10))
+    budget = Budget.of(macs=Bound(low=100, high=200), params=Bound(low=10, high=10))
     assert budget.violation(Cost(macs=200, params=10, activations=99)) == 0
     assert budget.violation(Cost(macs=150, params=5, activations=99)) == 0
     assert budget.violation(Cost(macs=300, params=5, activations=99)) == 0.5
@@ -117,7 +118,7 @@ def test_json_round_trip(macs: tuple[int, int], params: tuple[int, int] | None) 
     bounds = {"macs": Bound(low=macs[0], high=sum(macs))}
     if params is not None:
         bounds["params"] = Bound(low=params[0], high=sum(params))
-    budget = Budget(**bounds)
+    budget = Budget.of(**bounds)
     assert Budget.from_json(json.loads(json.dumps(budget.to_json()))) == budget
 
 
@@ -133,7 +134,7 @@ def test_format_count(count: float, text: str) -> None:
 
 
 def test_violation_adds_what_the_accuracy_lacks() -> None:
-    budget = Budget(macs=Bound(low=100, high=100), least_accuracy=0.9)
+    budget = Budget.of(macs=Bound(low=100, high=100), least_accuracy=0.9)
     cost = Cost(macs=150, params=1, activations=1)
     assert budget.violation(cost, 0.8) == pytest.approx(0.5 + 0.1)
     assert budget.violation(cost, 0.95) == pytest.approx(0.5)

@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evosearch.errors import InfeasibleBudget, InputError
-from evosearch.space.budget import Bound, Budget, Cost
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.cost import Cost
 from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.mask import ChannelGroup, Mask, Member
 from evosearch.space.space import FrozenGroup, SearchSpace
@@ -165,19 +166,19 @@ def test_legal_widths_that_fit_come_back_unchanged(space: SearchSpace, seed: int
     rng = np.random.default_rng(seed)
     widths = np.array([rng.choice(g.legal_widths()) for g in space.groups])
     own = space.cost_of_widths(widths)
-    budget = Budget(macs=Bound(low=own.macs, high=own.macs))
+    budget = Budget.of(macs=Bound(low=own.macs, high=own.macs))
     np.testing.assert_array_equal(space.fit_widths(widths, budget), widths)
 
 
 def test_an_unreachable_budget_names_the_smallest_cost_and_what_holds_it_up() -> None:
-    budget = Budget(macs=Bound(low=60, high=135))
+    budget = Budget.of(macs=Bound(low=60, high=135))
     with pytest.raises(InfeasibleBudget) as error:
         TWO.fit_widths(TWO.full_widths, budget)
     for part in ("budget of 270 FLOPs", "smallest reachable network has 272 FLOPs", "next 252"):
         assert part in str(error.value)
-    TWO.require_reachable(Budget(macs=Bound(low=136, high=136)))
+    TWO.require_reachable(Budget.of(macs=Bound(low=136, high=136)))
     with pytest.raises(InfeasibleBudget, match="120 FLOPs"):  # the lower end counts
-        TWO.require_reachable(Budget(macs=Bound(low=60, high=200)))
+        TWO.require_reachable(Budget.of(macs=Bound(low=60, high=200)))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.knowledge import Array, Knowledge, SensitivityCurve
 from evosearch.space.mask import Bits, ChannelGroup
 from evosearch.space.space import SearchSpace
+from evosearch.study.scores import Score
 from evosearch.study.trial import Evaluation, Proposal, Trial, TrialState
 
 
@@ -79,7 +80,7 @@ def budget_of(space: SearchSpace, **shares: float | tuple[float, float]) -> Budg
         low, high = share if isinstance(share, tuple) else (share, share)
         least, base = getattr(space.smallest_cost, name), getattr(space.base_cost, name)
         bounds[name] = Bound(low=max(least, int(low * base)), high=max(least, int(high * base)))
-    return Budget(**bounds)
+    return Budget.of(**bounds)
 
 
 def greedy_removal(gram: Array, width: int) -> Bits:
@@ -97,7 +98,8 @@ def greedy_removal(gram: Array, width: int) -> Bits:
 
 def evaluated(loss: float) -> Evaluation:
     return Evaluation(
-        loss=loss, loss_se=0.01, accuracy=0.5, accuracy_se=0.01, images=100, seconds=0.0
+        score=Score(loss=loss, loss_se=0.01, accuracy=0.5, accuracy_se=0.01, images=100),
+        seconds=0.0,
     )
 
 

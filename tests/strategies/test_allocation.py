@@ -117,14 +117,14 @@ def test_widths_that_gain_nothing_are_not_kept() -> None:
 
 def test_a_tight_budget_leaves_the_smallest_plan() -> None:
     space = chain([8, 12, 16], min_keep=3)
-    budget = Budget(macs=Bound(low=space.smallest_cost.macs, high=space.smallest_cost.macs))
+    budget = Budget.of(macs=Bound(low=space.smallest_cost.macs, high=space.smallest_cost.macs))
     curves = random_curves(np.random.default_rng(0), space)
     np.testing.assert_array_equal(allocate(space, curves, np.ones(3), budget), [3, 3, 3])
 
 
 def test_an_unreachable_budget_is_refused() -> None:
     space = chain([8, 12, 16], min_keep=3)
-    budget = Budget(macs=Bound(low=1, high=space.smallest_cost.macs - 1))
+    budget = Budget.of(macs=Bound(low=1, high=space.smallest_cost.macs - 1))
     with pytest.raises(InfeasibleBudget, match="out of reach"):
         allocate(space, random_curves(np.random.default_rng(0), space), np.ones(3), budget)
 

@@ -32,7 +32,7 @@ SCORES = {"g0": np.array([1.0, 2.0, 3.0, 10.0]), "g1": np.array([3.0, 3.0, 4.0, 
 
 
 def macs(bound: int) -> Budget:
-    return Budget(macs=Bound(low=bound, high=bound))
+    return Budget.of(macs=Bound(low=bound, high=bound))
 
 
 def means(scores: Scores) -> Scores:
@@ -248,7 +248,7 @@ def test_plans_of_smaller_budgets_are_subsets(
     space, budget, scores = case
     smaller = budget_of(space, macs=share * budget.bounds["macs"].high / space.base_cost.macs)
     if "params" in budget.bounds:
-        smaller = Budget(macs=smaller.macs, params=budget.params)
+        smaller = Budget.of(macs=smaller.bounds["macs"], params=budget.bounds["params"])
     large, small = plan(space, budget, scores), plan(space, smaller, scores)
     space.check(large)
     assert budget.violation(space.cost(large)) == 0
@@ -286,4 +286,4 @@ def test_an_unreachable_budget_is_refused(plan: Plan) -> None:
     space = chain([8, 8], min_keep=4)
     scores = {name: np.ones(size) for name, size in space.sizes.items()}
     with pytest.raises(InfeasibleBudget):
-        plan(space, Budget(macs=Bound(low=1, high=space.smallest_cost.macs - 1)), scores)
+        plan(space, Budget.of(macs=Bound(low=1, high=space.smallest_cost.macs - 1)), scores)

@@ -107,7 +107,9 @@ def test_budgets_of_a_range_take_turns(name: str) -> None:
     told = rounds_of(build(name, BUDGETS["range"]), 5, ragged)
     positions = [trial.genome["budget"] for trials in told for trial in trials]
     assert positions == [0.0, 0.25, 0.5, 0.75, 1.0] * 4
-    used = [t.cost.macs / BUDGETS["range"].at(t.genome["budget"]).macs.high for t in told[-1]]
+    used = [
+        t.cost.macs / BUDGETS["range"].at(t.genome["budget"]).bounds["macs"].high for t in told[-1]
+    ]
     assert min(used) > 0.8
     single = rounds_of(build(name, BUDGETS["one"]), 2, ragged)
     assert {trial.genome["budget"] for trials in single for trial in trials} == {1.0}
@@ -228,14 +230,16 @@ def test_learning_beats_the_first_plans(name: str) -> None:
         return 0.1 + sum(prices[g] * float(1 - bits.mean()) ** 2 for g, bits in mask.items())
 
     told = rounds_of(build(name, BUDGETS["one"]), 12, loss)
-    losses = [trial.evaluation.loss for trials in told for trial in trials if trial.evaluation]
+    losses = [
+        trial.evaluation.score.loss for trials in told for trial in trials if trial.evaluation
+    ]
     assert min(losses) < 0.9 * min(losses[:2])
 
 
 def test_an_unreachable_budget_is_refused(name: str) -> None:
     least = SPACE.smallest_cost.macs
     with pytest.raises(InfeasibleBudget, match="smallest reachable network"):
-        build(name, Budget(macs=Bound(low=least - 1, high=SPACE.base_cost.macs)))
+        build(name, Budget.of(macs=Bound(low=least - 1, high=SPACE.base_cost.macs)))
 
 
 @pytest.mark.parametrize("part", ["gram", "sensitivity"])

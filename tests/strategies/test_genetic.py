@@ -12,13 +12,14 @@ from evosearch.space.budget import Bound, Budget
 from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.knowledge import Knowledge, SensitivityCurve
 from evosearch.space.mask import ChannelGroup, Mask
+from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
 from evosearch.strategies.baselines import random_mask
 from evosearch.strategies.genetic import Genetic, NsgaConfig
 from evosearch.strategies.initial import served_range
 from evosearch.strategies.two_step import TwoStep
 from evosearch.study.front import ParetoFront
-from evosearch.study.trial import Objective, Proposal, Rung, Trial, TrialState
+from evosearch.study.trial import Proposal, Rung, Trial, TrialState
 from tests.strategies.problems import budget_of, chain, knowledge_of, outcome
 
 Loss = Callable[[Mask], float]
@@ -56,8 +57,8 @@ def search(strategy: Genetic, space: SearchSpace, loss: Loss, count: int) -> lis
 
 
 def found(trials: list[Trial], budget: Budget) -> set[tuple[int, float]]:
-    low = budget.macs.low
-    return {(max(t.cost.macs, low), round(t.evaluation.loss, 9)) for t in trials}
+    low = budget.bounds["macs"].low
+    return {(max(t.cost.macs, low), round(t.evaluation.score.loss, 9)) for t in trials}
 
 
 def test_finds_a_known_front() -> None:
@@ -81,7 +82,7 @@ def test_finds_a_known_front() -> None:
             n: SensitivityCurve(widths=widths, loss_increase=1 - widths / 8) for n in names
         },
     )
-    budget = Budget(macs=Bound(low=16, high=44))
+    budget = Budget.of(macs=Bound(low=16, high=44))
     dropped = np.concatenate([[0], np.cumsum(np.sort(prices))])
     front = {(k, round(1 + dropped[len(prices) - k], 9)) for k in range(16, 45)}
     assert all(own.max() > np.sort(prices)[len(prices) - 16] for own in shared)
@@ -129,7 +130,7 @@ def brute_front(
     plans = np.array(list(product(*best)))
     losses = [0.05 + sum(own[w] for own, w in zip(best, p, strict=True)) for p in plans.tolist()]
     fits = space.fits(plans, budget)
-    costs = np.maximum(space.costs(plans)["macs"], budget.macs.low)
+    costs = np.maximum(space.costs(plans)["macs"], budget.bounds["macs"].low)
     points = np.stack([costs, losses], axis=1)[fits]
     front = points[moocore.is_nondominated(points, keep_weakly=False)]
     return {(int(cost), round(loss, 9)) for cost, loss in front}
@@ -155,9 +156,9 @@ def test_beats_random_sampling(seed: int) -> None:
         for i in range(96)
         for mask in [random_mask(SPACE, BUDGET.at(rng.random()), rng)]
     ]
-    reference = (float(BUDGET.macs.high), 1.0)
+    reference = (float(BUDGET.bounds["macs"].high), 1.0)
     volumes = [
-        ParetoFront(trials=t, budget=BUDGET, size=Objective.MACS).hypervolume(reference)
+        ParetoFront(trials=t, budget=BUDGET, size=RESOURCES["macs"]).hypervolume(reference)
         for t in (searched, drawn)
     ]
     assert volumes[0] > volumes[1]
@@ -182,12 +183,15 @@ def test_later_rounds_cover_the_range() -> None:
 def test_a_single_budget_is_searched_from_half_of_it() -> None:
     single = budget_of(SPACE, macs=0.5)
     served = served_range(SPACE, single)
-    assert (served.macs.low, served.macs.high) == (single.macs.high // 2, single.macs.high)
+    assert (served.bounds["macs"].low, served.bounds["macs"].high) == (
+        single.bounds["macs"].high // 2,
+        single.bounds["macs"].high,
+    )
     trials = search(genetic(budget=single), SPACE, kept, 48)
     costs = [t.cost.macs for t in trials]
-    assert max(costs) <= single.macs.high
-    assert min(costs) < 1.1 * served.macs.low
-    tight = Budget(macs=Bound(low=SPACE.smallest_cost.macs, high=SPACE.smallest_cost.macs))
+    assert max(costs) <= single.bounds["macs"].high
+    assert min(costs) < 1.1 * served.bounds["macs"].low
+    tight = Budget.of(macs=Bound(low=SPACE.smallest_cost.macs, high=SPACE.smallest_cost.macs))
     assert served_range(SPACE, tight) == tight
     assert {p.mask for p in genetic(budget=tight).ask()}  # all that there is, again and again
 
@@ -195,7 +199,7 @@ def test_a_single_budget_is_searched_from_half_of_it() -> None:
 def test_only_params_limited_means_params_minimised() -> None:
     budget = budget_of(SPACE, params=(0.2, 0.8))
     trials = search(genetic(budget=budget), SPACE, kept, 64)
-    sizes = [t.cost.params / budget.params.high for t in trials[-16:]]
+    sizes = [t.cost.params / budget.bounds["params"].high for t in trials[-16:]]
     assert max(sizes) <= 1
     assert min(sizes) < 0.4
 
@@ -215,7 +219,8 @@ def test_genomes_tell_where_a_proposal_comes_from() -> None:
 def test_only_full_evaluations_become_parents() -> None:
     strategy = genetic()
     round_ = [outcome(SPACE, p, i, 0, kept(p.mask)) for i, p in enumerate(strategy.ask())]
-    part = replace(round_[0].evaluation, loss=0.0, rung=Rung.PARTIAL)
+    whole = round_[0].evaluation
+    part = replace(whole, score=replace(whole.score, loss=0.0), rung=Rung.PARTIAL)
     lower = {1: part, 2: None}
     round_ = [
         replace(t, state=TrialState.PRUNED, evaluation=lower[t.number % 3]) if t.number % 3 else t

@@ -79,7 +79,8 @@ def test_without_trials_features_are_what_rates_allocates_by() -> None:
 
 def test_only_full_evaluations_count() -> None:
     model, trials = LossModel(SPACE, KNOWLEDGE), trials_of(drawn(30), 1.0)
-    part = replace(trials[0].evaluation, loss=9.0, rung=Rung.PARTIAL)
+    whole = trials[0].evaluation
+    part = replace(whole, score=replace(whole.score, loss=9.0), rung=Rung.PARTIAL)
     others = [
         replace(trials[0], state=TrialState.PRUNED, evaluation=part),
         replace(trials[1], state=TrialState.PRUNED, evaluation=None),
@@ -130,7 +131,7 @@ def test_plans_a_budget_never_searched() -> None:
         budget = budget_of(SPACE, macs=share)
         plan = model.plan(weights, budget)
         SPACE.check(plan)
-        assert 0.9 < SPACE.cost(plan).macs / budget.macs.high <= 1
+        assert 0.9 < SPACE.cost(plan).macs / budget.bounds["macs"].high <= 1
         rng = np.random.default_rng(0)
         rivals = [hidden(random_mask(SPACE, budget, rng), 1.0) for _ in range(200)]
         assert hidden(plan, 1.0) < min(rivals)

@@ -80,21 +80,23 @@ def test_budgets_fill_the_range(name: str) -> None:
 @pytest.mark.parametrize("name", PLANS)
 def test_a_single_budget_is_served_from_half_of_it(name: str) -> None:
     budget = budget_of(SPACE, macs=0.6, params=0.8)
-    assert budget.macs is not None
-    assert budget.params is not None
+    assert budget.bounds["macs"] is not None
+    assert budget.bounds["params"] is not None
     half = {
-        "macs": Bound(low=(budget.macs.high + 1) // 2, high=budget.macs.high),
-        "params": Bound(low=(budget.params.high + 1) // 2, high=budget.params.high),
+        "macs": Bound(low=(budget.bounds["macs"].high + 1) // 2, high=budget.bounds["macs"].high),
+        "params": Bound(
+            low=(budget.bounds["params"].high + 1) // 2, high=budget.bounds["params"].high
+        ),
     }
     masks = [p.mask for p in build(name, budget).ask()]
-    assert masks == [plan(name, Budget(**half).at(x)) for x in (1, 0, 0.5, 0.25)]
+    assert masks == [plan(name, Budget.of(**half).at(x)) for x in (1, 0, 0.5, 0.25)]
     assert masks[0] == plan(name, budget)
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_half_of_a_small_budget_may_be_out_of_reach(name: str) -> None:
     least = SPACE.smallest_cost.macs
-    strategy = build(name, Budget(macs=Bound(low=least + 1, high=least + 1)))
+    strategy = build(name, Budget.of(macs=Bound(low=least + 1, high=least + 1)))
     assert {SPACE.cost(p.mask).macs for p in strategy.ask()} == {least}
 
 

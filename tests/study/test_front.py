@@ -10,18 +10,21 @@ from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
 from evosearch.errors import InputError
-from evosearch.space.budget import Bound, Budget, Cost
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
+from evosearch.space.resources import RESOURCES
 from evosearch.study.front import ParetoFront
-from evosearch.study.trial import Evaluation, Objective, Rung, Trial, TrialState
+from evosearch.study.scores import Score
+from evosearch.study.trial import Evaluation, Rung, Trial, TrialState
 
-EVERYTHING = Budget(macs=Bound(low=1, high=10**9))
+EVERYTHING = Budget.of(macs=Bound(low=1, high=10**9))
 points = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=25)
 
 
 def trial(number: int, macs: int, loss: float | None, **changes: object) -> Trial:
-    evaluation = None if loss is None else Evaluation(
-        loss=loss, loss_se=0.0, accuracy=0.5, accuracy_se=0.0, images=10, seconds=0.0,
+    score = Score(loss=loss or 0.0, loss_se=0.0, accuracy=0.5, accuracy_se=0.0, images=10)
+    evaluation = None if loss is None else Evaluation(score=score, seconds=0.0,
         rung=changes.pop("rung", Rung.FULL),
     )  # fmt: skip
     mask = Mask({"g": np.arange(16) < number % 16})
@@ -38,11 +41,11 @@ def trial(number: int, macs: int, loss: float | None, **changes: object) -> Tria
 
 
 def front_of(trials: Sequence[Trial], budget: Budget = EVERYTHING) -> ParetoFront:
-    return ParetoFront(trials=trials, budget=budget, size=Objective.MACS)
+    return ParetoFront(trials=trials, budget=budget, size=RESOURCES["macs"])
 
 
 def dominates(a: Trial, b: Trial) -> bool:
-    x, y = (a.cost.macs, a.evaluation.loss), (b.cost.macs, b.evaluation.loss)
+    x, y = (a.cost.macs, a.evaluation.score.loss), (b.cost.macs, b.evaluation.score.loss)
     return x[0] <= y[0] and x[1] <= y[1] and x != y
 
 
@@ -53,10 +56,10 @@ def test_members_are_the_non_dominated(values: list[tuple[int, int]]) -> None:
     best = [t for t in trials if not any(dominates(other, t) for other in trials)]
     expected = {}
     for t in best:
-        expected.setdefault((t.cost.macs, t.evaluation.loss), t.number)
+        expected.setdefault((t.cost.macs, t.evaluation.score.loss), t.number)
     assert [t.number for t in front.members] == [expected[key] for key in sorted(expected)]
     sizes = [t.cost.macs for t in front.members]
-    losses = [t.evaluation.loss for t in front.members]
+    losses = [t.evaluation.score.loss for t in front.members]
     assert sizes == sorted(sizes)
     assert losses == sorted(losses, reverse=True)
     assert len(front.members) + len(front.dominated) == len(trials)
@@ -76,7 +79,7 @@ def test_agrees_with_deap(values: list[tuple[int, int]]) -> None:
     rows = [Row(value) for value in values]
     first = tools.sortNondominated(rows, len(rows), first_front_only=True)[0]
     front = front_of([trial(i, *value) for i, value in enumerate(values)])
-    found = {(t.cost.macs, t.evaluation.loss) for t in front.members}
+    found = {(t.cost.macs, t.evaluation.score.loss) for t in front.members}
     assert found == {tuple(row.fitness.values) for row in first}
 
 
@@ -101,7 +104,7 @@ def test_hypervolume_by_hand() -> None:
 
 
 def test_only_feasible_full_distinct_trials_enter() -> None:
-    budget = Budget(macs=Bound(low=5, high=10))
+    budget = Budget.of(macs=Bound(low=5, high=10))
     trials = [
         trial(0, 11, 0.1),
         trial(1, 10, 0.5),
@@ -134,11 +137,11 @@ def test_an_empty_front_says_so() -> None:
             ask()
 
 
-def test_objectives() -> None:
+def test_what_is_minimised() -> None:
     one = trial(0, 7, 0.25)
-    values = [Objective.LOSS.of(one), Objective.MACS.of(one), Objective.PARAMS.of(one)]
-    assert values == [0.25, 7, 14]
+    sizes = [RESOURCES[name].of(one.cost) for name in ("macs", "params")]
+    assert [one.loss, *sizes] == [0.25, 7, 14]
     failed = trial(1, 7, None, error="failed")
-    assert Objective.MACS.of(failed) == 7
+    assert RESOURCES["macs"].of(failed.cost) == 7
     with pytest.raises(ValueError, match="trial 1 failed: it has no loss"):
-        Objective.LOSS.of(failed)
+        _ = failed.loss

@@ -11,7 +11,8 @@ from optuna.storages.journal import JournalFileBackend
 from evosearch.errors import InputError
 from evosearch.run.lock import RunLock
 from evosearch.space.budget import BudgetRequest
-from evosearch.study.records import Header, Reference
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.records import Header
 from evosearch.study.study import STUDY_FILE, STUDY_NAME, Study
 from evosearch.study.trial import Trial, TrialState
 from tests.toys import ToyEvaluator, comparable, toy_space
@@ -27,12 +28,12 @@ def make_header(**budget: str) -> Header:
         config_digest="",
         sizes=SPACE.sizes,
         least_widths=dict(zip(SPACE.sizes, SPACE.least_widths.tolist(), strict=True)),
-        budget=BudgetRequest(**budget).resolve(SPACE.base_cost),
+        budget=BudgetRequest.of(**budget).resolve(SPACE.base_cost),
         base_cost=SPACE.base_cost,
         strategy="rates",
         seed=3,
         references=(
-            Reference(name="base", mask=full, cost=SPACE.base_cost, evaluation=evaluation),
+            NamedNetwork(name="base", mask=full, cost=SPACE.base_cost, evaluation=evaluation),
         ),
     )
 
@@ -82,7 +83,9 @@ def test_optuna_opens_the_study_as_it_is(tmp_path: Path) -> None:
     assert [t.params for t in study.trials] == [trial.mask.widths for trial in trials]
     complete = [t for t in study.trials if t.state is optuna.trial.TrialState.COMPLETE]
     assert [t.values for t in complete] == [
-        [trial.evaluation.loss, float(trial.cost.macs)] for trial in trials if trial.evaluation
+        [trial.evaluation.score.loss, float(trial.cost.macs)]
+        for trial in trials
+        if trial.evaluation
     ]
     assert all(t.constraints["macs"] <= 0 for t in study.trials)
     front = {t.number for t in study.best_trials}

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from evosearch.space.budget import Cost
+from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
-from evosearch.study.trial import Objective, Rung, Step, Trial, TrialState
+from evosearch.space.resources import RESOURCES
+from evosearch.study.trial import Rung, Step, Trial, TrialState
 from evosearch.study.trust import kendall_tau, rung_reports
 
 
@@ -30,7 +31,7 @@ def test_counts_time_and_tau_of_each_rung() -> None:
         trial(2, (Rung.TWO_STEP, 0, 3.0), (*low, 3.0), (*part, 3.0), (*top, 1.0)),
         trial(3, (Rung.TWO_STEP, 0, 4.0), (*low, 0.5)),
     ]
-    cost, two_step, compensated, partial, full = rung_reports(trials, Objective.MACS)
+    cost, two_step, compensated, partial, full = rung_reports(trials, RESOURCES["macs"])
     assert (cost.rung, cost.candidates) == (Rung.COST, 100)  # two generations
     assert (two_step.candidates, two_step.seconds) == (60, 2.0)
     assert (compensated.candidates, partial.candidates, full.candidates) == (4, 3, 3)
@@ -56,4 +57,4 @@ def test_at_one_size_it_is_kendalls_tau() -> None:
 
 
 def test_repeated_trials_and_trials_without_steps_say_nothing() -> None:
-    assert rung_reports([trial(0)], Objective.MACS)[1:] == []
+    assert rung_reports([trial(0)], RESOURCES["macs"])[1:] == []

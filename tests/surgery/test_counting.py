@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from evosearch.space.budget import Cost
+from evosearch.space.cost import Cost
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.counting import count_macs
 from tests.surgery.cases import CASES, discovered, random_masks, tensors

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from evosearch.data import splits as data
+from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.errors import EvaluationError, InputError
 from evosearch.models.zoo import digits_resnet
-from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.surgery.discovery import GroupRules, discover
 from evosearch.tasks import testing
 from evosearch.tasks.classification import CLASSIFICATION

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.models.zoo import digits_resnet
-from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.distillation import FinetuneConfig, distil

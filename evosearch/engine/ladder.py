@@ -12,15 +12,16 @@ from typing import final
 
 import numpy as np
 
-from evosearch.search.executor import Measured
-from evosearch.search.measurements import Measurements
-from evosearch.space.budget import Cost
+from evosearch.engine.executor import Measured
+from evosearch.engine.measurements import Measurements
+from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
+from evosearch.space.resources import Resource
 from evosearch.space.space import SearchSpace
 from evosearch.strategies.base import RungPlan
 from evosearch.strategies.selection import nsga2
 from evosearch.study.scores import ImageScores
-from evosearch.study.trial import Evaluation, Objective, Proposal, Rung, Step, Trial, TrialState
+from evosearch.study.trial import Evaluation, Proposal, Rung, Step, Trial, TrialState
 
 CLEARLY = 2.0
 """A paired loss difference of more standard errors than this is no accident."""
@@ -56,7 +57,7 @@ class _Candidate:
         evaluation = None
         if self.scores is not None:
             seconds = sum(step.seconds for step in self.steps)
-            evaluation = Evaluation.of(self.scores.score, seconds=seconds, rung=rung)
+            evaluation = Evaluation(score=self.scores.score, seconds=seconds, rung=rung)
         state = TrialState.COMPLETE if rung is Rung.FULL else TrialState.PRUNED
         return Trial(
             number=number,
@@ -80,7 +81,7 @@ class Ladder:
         *,
         space: SearchSpace,
         plans: Sequence[RungPlan],
-        size: Objective,
+        size: Resource,
         measurements: Measurements,
     ) -> None:
         """Takes what the rungs are and who measures.
@@ -145,9 +146,7 @@ class Ladder:
 
     def _candidate(self, proposal: Proposal, seconds: float) -> _Candidate:
         cost = self._space.cost(proposal.mask)
-        candidate = _Candidate(
-            proposal=proposal, cost=cost, size=float(getattr(cost, self._size.value))
-        )
+        candidate = _Candidate(proposal=proposal, cost=cost, size=float(self._size.of(cost)))
         if proposal.two_step is not None:
             candidate.steps.append(
                 Step(rung=Rung.TWO_STEP, score=proposal.two_step, images=0, seconds=seconds)
@@ -174,7 +173,7 @@ class Ladder:
 
     def _is_beaten(self, candidate: _Candidate, images: int, front: Sequence[Trial]) -> bool:
         """Returns whether an incumbent that is no larger has a clearly lower loss."""
-        rivals = [trial for trial in front if self._size.of(trial) <= candidate.size]
+        rivals = [trial for trial in front if self._size.of(trial.cost) <= candidate.size]
         if not rivals or candidate.scores is None:
             return False
         rival = next(self._measurements.of([rivals[-1].mask], images))

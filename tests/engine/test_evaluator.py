@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from evosearch.search import evaluator as evaluator_module
 from torch import nn
 
 from evosearch.criteria import reconstruction
 from evosearch.data.config import DataConfig
 from evosearch.data.splits import SearchData, load_search_data
+from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.errors import EvaluationError
 from evosearch.models.zoo import digits_resnet
 from evosearch.refit.norms import recalibrate
-from evosearch.search import evaluator as evaluator_module
-from evosearch.search.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.space.mask import Mask
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from evosearch.tasks.scoring import score
@@ -61,9 +61,9 @@ def test_the_full_mask_is_the_base_network(
 ) -> None:
     evaluation = make(model, data, discovery).evaluate(discovery.space.full_mask())
     base = score(model, data.search)
-    assert evaluation.loss == pytest.approx(base.loss, rel=1e-5)
-    assert evaluation.accuracy == base.accuracy
-    assert evaluation.images == len(data.search) == 350
+    assert evaluation.score.loss == pytest.approx(base.loss, rel=1e-5)
+    assert evaluation.score.accuracy == base.accuracy
+    assert evaluation.score.images == len(data.search) == 350
 
 
 def test_a_mask_is_worth_the_same_whenever_it_is_asked(

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby, islice
 
-from evosearch.aims.controller import is_due
+from evosearch.aims import aim_of, begin_segment
+from evosearch.engine.executor import Executor
+from evosearch.engine.ladder import Ladder
+from evosearch.engine.measurements import Measurements
 from evosearch.errors import EvosearchError, InputError
-from evosearch.run.preparation import begin_segment
-from evosearch.search.executor import Executor
-from evosearch.search.ladder import Ladder
-from evosearch.search.measurements import Measurements
 from evosearch.space.budget import Budget
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace
@@ -121,11 +120,11 @@ def search(
             ladder = Ladder(
                 space=space,
                 plans=strategy.ladder,
-                size=study.header.size_objective,
+                size=study.header.resource,
                 measurements=measurements,
             )
             _search_segment(study, strategy, ladder, checkpoint, record)
-            begin_segment(study, study.requested, space, measure_front(study))
+            begin_segment(study, study.requested, space.smallest_cost, measure_front(study))
     except _Ended as end:
         return end.outcome
 
@@ -174,7 +173,7 @@ def _search_segment(
             known.setdefault(trial.mask, trial)
         started = []
         generation += 1
-        if is_due(study.segments, len(study.trials)):
+        if aim_of(study.requested).is_due(study.segments, len(study.trials)):
             return
 
 
@@ -202,7 +201,7 @@ def _require_hope(trials: Sequence[Trial]) -> None:
 def _front_before(study: Study, generation: int) -> Sequence[Trial]:
     """Returns the front, smallest first, as it was before a round."""
     trials = [trial for trial in study.trials if trial.generation < generation]
-    size = study.header.size_objective
+    size = study.header.resource
     return ParetoFront(trials=trials, budget=study.budget, size=size).members
 
 

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evosearch.engine.executor import Job, Measured
+from evosearch.engine.ladder import Ladder
+from evosearch.engine.measurements import Measurements
+from evosearch.engine.parallel import OneByOne
 from evosearch.errors import EvaluationError
-from evosearch.search.executor import Job, Measured
-from evosearch.search.ladder import Ladder
-from evosearch.search.measurements import Measurements
-from evosearch.search.parallel import OneByOne
 from evosearch.space.mask import Mask
+from evosearch.space.resources import RESOURCES
 from evosearch.strategies.base import RungPlan
 from evosearch.study.scores import ImageScores
 from evosearch.study.scorestore import ScoreStore
-from evosearch.study.trial import Objective, Proposal, Rung, Trial, TrialState
+from evosearch.study.trial import Proposal, Rung, Trial, TrialState
 from tests.toys import toy_space
 
 SPACE = toy_space()
@@ -67,7 +68,7 @@ def climb(
     ladder = Ladder(
         space=SPACE,
         plans=plans,
-        size=Objective.MACS,
+        size=RESOURCES["macs"],
         measurements=Measurements(OneByOne(table), ScoreStore(folder)),
     )
     return list(
@@ -109,8 +110,8 @@ def test_the_best_of_each_rung_climb_and_only_the_top_is_complete(tmp_path: Path
     assert [s.score for s in trials[3].steps] == [3.0, 0.4]
     assert trials[3].evaluation is None
     assert trials[0].evaluation is not None
-    assert trials[0].evaluation.loss == pytest.approx(3.0 + table.noise.mean())
-    assert trials[0].evaluation.images == IMAGES
+    assert trials[0].evaluation.score.loss == pytest.approx(3.0 + table.noise.mean())
+    assert trials[0].evaluation.score.images == IMAGES
     assert table.scored == [(MASKS[0], 0, 40), (MASKS[1], 0, 40)]
 
 
@@ -120,11 +121,11 @@ def test_a_higher_rung_scores_only_the_images_that_are_missing(tmp_path: Path) -
     assert [t.state.name for t in trials] == ["PRUNED", "PRUNED", "COMPLETE", "COMPLETE"]
     partial = trials[0].evaluation
     assert partial is not None
-    assert (partial.rung, partial.images) == (Rung.PARTIAL, 10)
+    assert (partial.rung, partial.score.images) == (Rung.PARTIAL, 10)
     assert partial.loss == pytest.approx(3.0 + table.noise[:10].mean())
     assert table.scored[4:] == [(MASKS[2], 10, 40), (MASKS[3], 10, 40)]
     assert trials[2].evaluation is not None
-    assert trials[2].evaluation.loss == pytest.approx(0.5 + table.noise.mean())
+    assert trials[2].evaluation.score.loss == pytest.approx(0.5 + table.noise.mean())
 
 
 def test_survivors_cover_sizes_not_only_the_least_loss(tmp_path: Path) -> None:
@@ -183,9 +184,9 @@ def test_a_cut_round_is_climbed_to_the_same_end_without_measuring_twice(tmp_path
         for old, new in zip(whole[kept:], rest, strict=True):
             assert old.evaluation is not None
             assert new.evaluation is not None
-            assert (old.evaluation.loss, old.evaluation.images) == (
-                new.evaluation.loss,
-                new.evaluation.images,
+            assert (old.evaluation.score.loss, old.evaluation.score.images) == (
+                new.evaluation.score.loss,
+                new.evaluation.score.images,
             )
 
 
@@ -215,7 +216,7 @@ def test_a_checkpoint_can_end_a_climb_before_any_measurement(tmp_path: Path) -> 
     ladder = Ladder(
         space=SPACE,
         plans=(),
-        size=Objective.MACS,
+        size=RESOURCES["macs"],
         measurements=Measurements(OneByOne(table), ScoreStore(tmp_path), checkpoint),
     )
     found: list[Trial] = []

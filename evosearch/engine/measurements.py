@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
-from evosearch.search.executor import Executor, Job, Measured
+from evosearch.engine.executor import Executor, Job, Measured
 from evosearch.space.mask import Mask
 from evosearch.study.scorestore import ScoreStore
 

@@ -14,8 +14,8 @@ import joblib
 from joblib.externals.loky import process_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from evosearch.engine.executor import Evaluator, Job, Measured, carried_out
 from evosearch.errors import InputError
-from evosearch.search.executor import Evaluator, Job, Measured, carried_out
 
 CLUSTER_PATIENCE = 600.0
 """Seconds after which a job on a cluster counts as lost, beside its time limit: joblib over dask

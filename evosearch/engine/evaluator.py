@@ -171,13 +171,13 @@ class MaskEvaluator:
         """Returns what a mask is worth on the whole search split."""
         began = time.perf_counter()
         scores = self.image_scores(mask, 0, self.images)
-        return Evaluation.of(scores.score, seconds=time.perf_counter() - began)
+        return Evaluation(score=scores.score, seconds=time.perf_counter() - began)
 
     def evaluate_plain(self, mask: Mask) -> Evaluation:
         """Returns what the network of a mask is worth that is recalibrated alone: a baseline."""
         began = time.perf_counter()
         scores = self._scored(_healthy(lambda: self.builder.plain(mask)), 0, self.images)
-        return Evaluation.of(scores.score, seconds=time.perf_counter() - began)
+        return Evaluation(score=scores.score, seconds=time.perf_counter() - began)
 
     def _scored(self, network: nn.Module, start: int, stop: int) -> ImageScores:
         # Whole batches from the first image on, so that no image's sums depend on the range.

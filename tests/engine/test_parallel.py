@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evosearch.engine.executor import Evaluator, Executor, Job, carried_out
+from evosearch.engine.loop import Limits, search
+from evosearch.engine.parallel import OneByOne, Workers
 from evosearch.errors import InputError
 from evosearch.run.reopening import RunEvaluator
-from evosearch.search.executor import Evaluator, Executor, Job, carried_out
-from evosearch.search.loop import Limits, search
-from evosearch.search.parallel import OneByOne, Workers
 from evosearch.space.mask import Mask
 from evosearch.study.scores import ImageScores
 from evosearch.study.scorestore import ScoreStore
@@ -165,7 +165,7 @@ def test_a_dask_cluster_gives_the_same_study(tmp_path: Path, cluster: str) -> No
 def test_a_task_that_kills_a_clusters_workers_fails_and_the_others_do_not(
     cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evosearch.search.parallel.CLUSTER_PATIENCE", 15.0)
+    monkeypatch.setattr("evosearch.engine.parallel.CLUSTER_PATIENCE", 15.0)
     tasks = [Job(mask=m, stop=100) for m in (SPACE.full_mask(), *masks(2))]
     executor = Workers(Toys(deadly=True), images=100, count=0, cluster=cluster)
     with closing(executor):

@@ -5,22 +5,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evosearch.aims.controller import corrected_aim, is_due, next_aim
-from evosearch.space.budget import Bound, Budget, Cost
+from evosearch.aims import aim_of
+from evosearch.aims.accuracy import next_size
+from evosearch.aims.latency import corrected
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.study.certificate import Check
-from evosearch.study.records import Header, Reference, Segment
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.records import Header, Segment
+from evosearch.study.scores import Score
 from evosearch.study.timing import Timing
 from evosearch.study.trial import Evaluation, Trial, TrialState
 
 BASE = Cost(macs=1000, params=100, activations=10)
 SMALLEST = Cost(macs=20, params=5, activations=1)
-BUDGET = Budget(macs=Bound(low=1000, high=1000), least_accuracy=0.90)
+BUDGET = Budget.of(macs=Bound(low=1000, high=1000), least_accuracy=0.90)
 
 
 def evaluation(accuracy: float) -> Evaluation:
     return Evaluation(
-        loss=1 - accuracy, loss_se=0.1, accuracy=accuracy, accuracy_se=0.01, images=9, seconds=0
+        score=Score(loss=1 - accuracy, loss_se=0.1, accuracy=accuracy, accuracy_se=0.01, images=9),
+        seconds=0,
     )
 
 
@@ -33,7 +39,7 @@ HEADER = Header(
     base_cost=BASE,
     strategy="rates",
     seed=0,
-    references=(Reference(name="base", mask=Mask({}), cost=BASE, evaluation=evaluation(0.92)),),
+    references=(NamedNetwork(name="base", mask=Mask({}), cost=BASE, evaluation=evaluation(0.92)),),
 )
 
 
@@ -57,10 +63,9 @@ def aims(*history: tuple[int, int, float]) -> int:
         trials.append(trial(number, macs, accuracy))
     if not segments:
         segments = [Segment(first=0, budget=BUDGET, aim=BUDGET)]
-    found = next_aim(trials, segments, BUDGET, HEADER, SMALLEST)
-    assert found.macs is not None
-    assert found.macs.low == found.macs.high
-    return found.macs.high
+    found = next_size(trials, segments, BUDGET, HEADER, SMALLEST)
+    assert found.bounds["macs"].low == found.bounds["macs"].high
+    return found.bounds["macs"].high
 
 
 def test_the_first_step_takes_half_when_all_of_the_drop_is_left() -> None:
@@ -68,15 +73,15 @@ def test_the_first_step_takes_half_when_all_of_the_drop_is_left() -> None:
 
 
 def test_a_bound_of_the_users_own_is_tried_first_and_until_something_meets_it() -> None:
-    bounded = replace(BUDGET, macs=Bound(low=400, high=400))
+    bounded = BUDGET.but(macs=Bound(low=400, high=400))
     tried = Segment(first=0, budget=bounded, aim=Budget.exactly(macs=400))
     for trials, expected in (
         ([], 400),
         ([trial(0, 390, 0.85)], 400),
         ([trial(0, 390, 0.92)], 195),
     ):
-        found = next_aim(trials, [tried], bounded, HEADER, SMALLEST)
-        assert found.macs == Bound(low=expected, high=expected)
+        found = next_size(trials, [tried], bounded, HEADER, SMALLEST)
+        assert found.bounds["macs"] == Bound(low=expected, high=expected)
 
 
 def test_the_step_shrinks_with_the_slack() -> None:
@@ -125,13 +130,13 @@ def test_a_latency_is_corrected_by_what_was_measured() -> None:
     budget = replace(Budget.exactly(latency=600), relative_latency=True)
     # Of a base of 1000 the three take 660, 600 and 720 where 600 was predicted each.
     checks = [check(600, share, 1.0) for share in (0.66, 0.6, 0.72)]
-    aim = corrected_aim(budget, checks, 1000)
+    aim = corrected(budget, checks, 1000)
     assert aim == replace(Budget.exactly(latency=545), relative_latency=True)
-    assert corrected_aim(budget, [], 1000) == budget
+    assert corrected(budget, [], 1000) == budget
 
 
 def test_a_latency_in_time_is_corrected_by_times() -> None:
-    aim = corrected_aim(Budget.exactly(latency=600), [check(600, 0.1, 1.2e-9)], 1000)
+    aim = corrected(Budget.exactly(latency=600), [check(600, 0.1, 1.2e-9)], 1000)
     assert aim == Budget.exactly(latency=300)
 
 
@@ -139,10 +144,10 @@ def test_parts_with_a_latency_double() -> None:
     budget = Budget.exactly(latency=600)
 
     def due(first: int, trials: int) -> bool:
-        return is_due([Segment(first=first, budget=budget, aim=budget)], trials)
+        return aim_of(budget).is_due([Segment(first=first, budget=budget, aim=budget)], trials)
 
     assert [due(0, 11), due(0, 12), due(12, 23), due(12, 24), due(24, 47), due(24, 48)] == [
         False, True, False, True, False, True,
     ]  # fmt: skip
     exact = Budget.exactly(macs=5)
-    assert not is_due([Segment(first=0, budget=exact, aim=exact)], 1000)
+    assert not aim_of(exact).is_due([Segment(first=0, budget=exact, aim=exact)], 1000)

@@ -4,14 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evosearch.aims.certifying import TimeMasks, certify, check_front
+from evosearch.aims.base import TimeMasks
+from evosearch.aims.latency import LatencyAim
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import profile
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.mask import Mask
 from evosearch.study.certificate import Certificate
-from evosearch.study.records import Header, Reference
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.records import Header
+from evosearch.study.scores import Score
 from evosearch.study.study import Study
 from evosearch.study.trial import Evaluation, Trial, TrialState
 from tests.latency.fakes import FakeStopwatch, fake_meter
@@ -35,7 +38,7 @@ def study_of(folder: Path, meter: Meter, model: LatencyModel, share: float) -> S
 
     def evaluation(loss: float) -> Evaluation:
         return Evaluation(
-            loss=loss, loss_se=0.1, accuracy=0.5, accuracy_se=0.1, images=9, seconds=0
+            score=Score(loss=loss, loss_se=0.1, accuracy=0.5, accuracy_se=0.1, images=9), seconds=0
         )
 
     full = space.full_mask()
@@ -48,7 +51,7 @@ def study_of(folder: Path, meter: Meter, model: LatencyModel, share: float) -> S
         base_cost=base,
         strategy="rates",
         seed=0,
-        references=(Reference(name="base", mask=full, cost=base, evaluation=evaluation(0.1)),),
+        references=(NamedNetwork(name="base", mask=full, cost=base, evaluation=evaluation(0.1)),),
     )
     study = Study.create(folder, header)
     for number, width in enumerate((6, 14, 10, 12, 16)):
@@ -79,11 +82,12 @@ def test_the_best_trial_that_fits_is_certified(
     meter = fake_meter(monkeypatch, FakeStopwatch())
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 12) + 1e-3)
-    certificate = certify(tmp_path, study, timer(meter), model)
+    certificate = LatencyAim().conclude(study, timer(meter), model.conditions)
     assert certificate.certified
     assert certificate.winner is not None
     assert certificate.winner.trial == 3
     assert str(certificate).startswith("latency budget of ")
+    certificate.save(tmp_path)
     assert Certificate.load(tmp_path) == certificate
 
 
@@ -95,7 +99,7 @@ def test_what_is_slower_than_predicted_is_not_certified_and_a_smaller_one_is(
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 12) + 1e-3)
     stopwatch.base, stopwatch.factor = 0.99e-12 * model.base_picoseconds, 1.06
-    certificate = certify(tmp_path, study, timer(meter), model)
+    certificate = LatencyAim().conclude(study, timer(meter), model.conditions)
     assert [check.trial for check in certificate.attempts] == [3, 2]
     assert certificate.certified
     assert "after 1 that did not" in str(certificate)
@@ -107,7 +111,7 @@ def test_noise_over_the_budget_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 6) + 1e-3)
     stopwatch.noise = 0.5
-    certificate = certify(tmp_path, study, timer(meter), model)
+    certificate = LatencyAim().conclude(study, timer(meter), model.conditions)
     assert not certificate.certified
     assert "the budget is finer than the noise" in str(certificate)
 
@@ -118,13 +122,17 @@ def test_too_slow_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 6) + 1e-3)
     stopwatch.base, stopwatch.factor = 0.99e-12 * model.base_picoseconds, 1.2
-    assert "the upper end of every interval" in str(certify(tmp_path, study, timer(meter), model))
+    assert "the upper end of every interval" in str(
+        LatencyAim().conclude(study, timer(meter), model.conditions)
+    )
 
 
 def test_nothing_to_certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = fake_meter(monkeypatch, FakeStopwatch())
     model = profile(meter)
-    certificate = certify(tmp_path, study_of(tmp_path, meter, model, 1e-6), timer(meter), model)
+    certificate = LatencyAim().conclude(
+        study_of(tmp_path, meter, model, 1e-6), timer(meter), model.conditions
+    )
     assert "no trial is predicted to keep it" in str(certificate)
 
 
@@ -135,9 +143,9 @@ def test_an_absolute_budget_is_judged_on_the_time(
     model = profile(meter)
     study = study_of(tmp_path, meter, model, 1.0)
     limit = int(share_of(model, meter, 12) * model.base_picoseconds * 1.001)
-    budget = Budget(latency=Bound(low=limit, high=limit))
+    budget = Budget.of(latency=Bound(low=limit, high=limit))
     study.begin_segment(budget, budget)
-    certificate = certify(tmp_path, study, timer(meter), model)
+    certificate = LatencyAim().conclude(study, timer(meter), model.conditions)
     assert certificate.winner is not None
     assert certificate.winner.timing.high <= 1e-12 * limit
     assert " us certified: trial 3" in str(certificate)
@@ -149,7 +157,7 @@ def test_checks_are_of_the_best_and_are_replayed(
     meter = fake_meter(monkeypatch, FakeStopwatch())
     model = profile(meter)
     study = study_of(tmp_path, meter, model, 0.99)
-    checks = check_front(study, timer(meter))
+    checks = LatencyAim().check(study, timer(meter))
     assert [check.trial for check in checks] == [1, 3, 2]
     study.begin_segment(study.requested, study.requested, checks)
     assert Study.open(tmp_path).segments[-1].checks == checks

@@ -7,15 +7,16 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from evosearch.search import probes as measuring
 
+from evosearch.engine.evaluator import EvaluatorConfig
+from evosearch.engine.measurements import Measurements
+from evosearch.engine.parallel import OneByOne
+from evosearch.engine.probes import measure_sensitivity
 from evosearch.errors import EvosearchError
 from evosearch.models.precision import Precision
 from evosearch.run.config import SearchConfig
-from evosearch.search import probes as measuring
-from evosearch.search.evaluator import EvaluatorConfig
-from evosearch.search.measurements import Measurements
-from evosearch.search.parallel import OneByOne
-from evosearch.search.probes import make_evaluator, measure_sensitivity
+from evosearch.run.evaluating import make_evaluator
 from evosearch.space.mask import Mask
 from evosearch.study.scores import ImageScores
 from evosearch.study.scorestore import ScoreStore
@@ -115,7 +116,7 @@ def test_a_recovery_is_the_same_on_any_machine(
     """What "auto" stands for was settled when the run began."""
     asked_for: list[FinetuneConfig] = []
     monkeypatch.setattr(
-        measuring, "distil_blindly", lambda *given, **_: asked_for.append(given[3])
+        evaluating, "distil_blindly", lambda *given, **_: asked_for.append(given[3])
     )
     monkeypatch.setattr(measuring, "MaskEvaluator", lambda **given: given["recover"])
     subject: Any = MagicMock()

@@ -1,0 +1,145 @@
+"""The resources that a network takes: one table of their names, units, and how budgets hold.
+
+Everything else asks the table: how a budget is written and read, which columns stand in a table,
+which axis a front has. A new row is a new budget, once `Cost` has a field of its name.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from evosearch.errors import InputError
+from evosearch.space.cost import Cost, format_count, format_time
+
+_NUMBER = r"(?P<number>\d+(\.\d*)?|\.\d+)\s*"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """A kind of amount: how people write it, and how it is shown.
+
+    Attributes:
+        units: unit -> how many of a cost's own units it is; in upper case, "" for none.
+        examples: what error messages give as such.
+        show: an amount as people read it.
+        is_range: whether a budget may be a range of it.
+    """
+
+    units: dict[str, float]
+    examples: str
+    show: Callable[[float], str]
+    is_range: bool
+
+    def read(self, part: str, text: str, option: str, base: int) -> int:
+        """Returns the amount that a text stands for; a share is rounded down.
+
+        Args:
+            part: the text, one end of a range.
+            text: the whole text, for messages.
+            option: what it was given for, for messages.
+            base: the base network's, which shares refer to.
+
+        Raises:
+            InputError: it is no positive amount.
+        """
+        match = re.fullmatch(_NUMBER + r"(?P<unit>%|[a-zA-Z]*)", part.strip())
+        unit = None if match is None else match["unit"].upper()
+        if match is None or unit not in ("%", *self.units):
+            raise InputError(f"{option} {text!r}: expected {self.examples}")
+        number = float(match["number"])
+        amount = int(base * number / 100) if unit == "%" else int(number * self.units[str(unit)])
+        if amount < 1:
+            raise InputError(f"{option} {text!r}: a budget must be positive")
+        return amount
+
+
+COUNT = Quantity(
+    units={"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9},
+    examples="an amount such as 40M, 0.5G or 12000, a share such as 50%, or a range such as"
+    " 30%..70%",
+    show=format_count,
+    is_range=True,
+)
+TIME = Quantity(
+    units={"S": 1e12, "MS": 1e9, "US": 1e6},
+    examples="a time with its unit, such as 3.5ms, or a share of the base network's, such as 60%",
+    show=format_time,
+    is_range=False,
+)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """Something that a network takes of what is scarce.
+
+    Attributes:
+        name: of its field in a `Cost`, and in a study's records.
+        option: what users call it: `--flops`, `flops_ratio`.
+        label: heading of a column or an axis.
+        unit: said behind an amount in a sentence, with the space before it.
+        quantity: how amounts are written and shown.
+        scale: how many of what users count are one of a cost's: a MAC is two FLOPs.
+        exact: whether it is arithmetic in the widths, so that a budget holds by construction;
+            else a model predicts it, and a budget is aimed at and then measured.
+        help: what an amount of it may look like, for the command line.
+    """
+
+    name: str
+    option: str
+    label: str
+    unit: str
+    quantity: Quantity
+    scale: int = 1
+    exact: bool = True
+    help: str
+
+    def of(self, cost: Cost) -> int:
+        """Returns what a network takes of it, in the cost's own unit."""
+        amount: int = getattr(cost, self.name)
+        return amount
+
+    def shown(self, amount: float) -> str:
+        """Returns an amount in the cost's own unit as people read it, without its unit."""
+        return self.quantity.show(self.scale * amount)
+
+
+RESOURCES: dict[str, Resource] = {
+    resource.name: resource
+    for resource in (
+        Resource(
+            name="macs",
+            option="flops",
+            label="FLOPs",
+            unit=" FLOPs",
+            quantity=COUNT,
+            scale=2,
+            help="50%, 30%..70% or 40M, of one image.",
+        ),
+        Resource(
+            name="params",
+            option="params",
+            label="params",
+            unit=" params",
+            quantity=COUNT,
+            help="50%, 30%..70% or 0.2M.",
+        ),
+        Resource(
+            name="latency",
+            option="latency",
+            label="latency",
+            unit=" predicted latency",
+            quantity=TIME,
+            exact=False,
+            help="60% or 3.5ms of one batch, measured on this device.",
+        ),
+    )
+}
+"""Name -> resource."""
+
+
+def resource_of(option: str) -> Resource | None:
+    """Returns the resource that users call by a name; None where there is none."""
+    return next((r for r in RESOURCES.values() if r.option == option), None)
