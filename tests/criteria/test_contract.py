@@ -13,7 +13,7 @@ from torch import nn
 
 from evosearch.criteria import CRITERIA, criterion_class, score_channels
 from evosearch.criteria.base import Needs, Normaliser
-from evosearch.criteria.network import Network
+from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.errors import InputError
 from evosearch.report.criteria import criteria_table
 from tests.criteria.toys import Normed, scores, seen
@@ -27,9 +27,9 @@ BATCHES = [
 ]
 
 
-def network_of(name: str) -> Network:
+def network_of(name: str) -> ScoredNetwork:
     found = discovered(name)
-    return Network(
+    return ScoredNetwork(
         model=copy.deepcopy(found.model),
         groups=found.discovery.space.groups,
         layers=found.discovery.layers,
