@@ -17,7 +17,7 @@ from pathlib import Path
 import evosearch
 from evosearch.aims.certifying import SECONDS
 from evosearch.latency.meter import Meter
-from evosearch.latency.timing import compare
+from evosearch.latency.stopwatch import compare
 from evosearch.run.profiling import profile_space
 from evosearch.run.reopening import reopen_meter
 from evosearch.run.timedfront import timed_front
