@@ -1,6 +1,6 @@
 """Importance criteria: scores that rank channels inside a group.
 
-A new one is a class in a file, and a line in `CRITERIA`; README.md has the steps.
+A new one is a class in a file, and a line in `CRITERIA`; `README.md` has the steps.
 
 ================  ==================================================================
 `base`            the contract of a criterion, and the kinds that read weights alone

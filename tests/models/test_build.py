@@ -150,7 +150,7 @@ def test_cifar_resnet_depth(depth):
 def test_a_network_that_is_built_trained_is_left_as_it_is(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "import torch\n"
-        "from evosearch.models.build import digits_resnet\n"
+        "from evosearch.models.zoo import digits_resnet\n"
         "def trained():\n"
         "    model = digits_resnet(width=4)\n"
         "    with torch.no_grad():\n"
