@@ -23,7 +23,7 @@ from evosearch.space.mask import ChannelGroup
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gradients:
-    """What one backward pass found, with BatchNorm in eval mode.
+    """Gradients of the loss to gates and weights, with BatchNorm in eval mode.
 
     Attributes:
         gates: group name -> gradient of each image's loss to the channel's gate at each reader,
@@ -80,38 +80,48 @@ def gradients(network: ScoredNetwork, batches: Batches) -> Gradients:
     gates: dict[str, list[Tensor]] = {group.name: [] for group in network.groups}
     totals: dict[str, Tensor] = {}
     for images, labels in batches:
-        used: list[tuple[str, Tensor]] = []
-        leaves = leaves_at(network, network.writers)
-
-        def gate(name: str, read: Tensor, used: list[tuple[str, Tensor]] = used) -> Tensor:
-            dim = channel_dim(network.model.get_submodule(name)) % read.ndim
-            ones = torch.ones(len(read), read.shape[dim], dtype=read.dtype, device=read.device)
-            used.append((name, ones.requires_grad_()))
-            shape = [len(read), *[1] * (read.ndim - 1)]
-            shape[dim] = -1
-            return read * ones.reshape(shape)
-
-        with input_hooks(network, gate) as model, torch.enable_grad():
-            losses = network.losses(functional_call(model, leaves, (images,)), labels)
-            found = torch.autograd.grad(
-                losses.sum(),
-                [*(ones for _, ones in used), *leaves.values()],
-                allow_unused=True,
-                materialize_grads=True,
-            )
-        calls: dict[str, list[Tensor]] = {name: [] for name in gates}
-        for (name, _), gradient in zip(used, found, strict=False):
-            for group, index in network.inputs[name]:
-                summed = gradient[:, torch.from_numpy(index)].sum(2)
-                calls[group].append(by_image(summed, len(images)).sum(1).double())
-        for group, parts in calls.items():
-            gates[group].append(stacked(group, parts))
-        for name, gradient in zip(leaves, found[len(used) :], strict=True):
+        own = _batch_gradients(network, images, labels)
+        for group, found in own.gates.items():
+            gates[group].append(found)
+        for name, gradient in own.weights.items():
             totals[name] = totals.get(name, 0) + gradient.double()
     count = sum(len(images) for images, _ in batches)
     return Gradients(
         gates={group: torch.cat(parts, dim=1) for group, parts in gates.items()},
         weights={name: total / count for name, total in totals.items()},
+    )
+
+
+def _batch_gradients(network: ScoredNetwork, images: Tensor, labels: Tensor) -> Gradients:
+    """Returns the gradients of one batch; those of weights are of the summed loss."""
+    leaves = leaves_at(network, network.writers)
+    used: list[tuple[str, Tensor]] = []  # reader and its gate, call by call
+
+    def gate(name: str, read: Tensor) -> Tensor:
+        dim = channel_dim(network.model.get_submodule(name)) % read.ndim
+        ones = torch.ones(len(read), read.shape[dim], dtype=read.dtype, device=read.device)
+        used.append((name, ones.requires_grad_()))
+        shape = [len(read), *[1] * (read.ndim - 1)]
+        shape[dim] = -1
+        return read * ones.reshape(shape)
+
+    with input_hooks(network, gate) as model, torch.enable_grad():
+        losses = network.losses(functional_call(model, leaves, (images,)), labels)
+        found = torch.autograd.grad(
+            losses.sum(),
+            [*(ones for _, ones in used), *leaves.values()],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    of_gates, of_weights = found[: len(used)], found[len(used) :]
+    calls: dict[str, list[Tensor]] = {group.name: [] for group in network.groups}
+    for (name, _), gradient in zip(used, of_gates, strict=True):
+        for group, index in network.inputs[name]:
+            summed = gradient[:, torch.from_numpy(index)].sum(2)
+            calls[group].append(by_image(summed, len(images)).sum(1).double())
+    return Gradients(
+        gates={group: stacked(group, parts) for group, parts in calls.items()},
+        weights=dict(zip(leaves, of_weights, strict=True)),
     )
 
 

@@ -88,7 +88,9 @@ def hessian_diagonal(
                 materialize_grads=True,
             )
             curved = [slope.requires_grad for slope in slopes]  # others are constant
-            for _ in range(each if any(curved) else 0):
+            if not any(curved):
+                continue
+            for _ in range(each):
                 signs = [_rademacher(leaf, rng) for leaf in leaves]
                 products = torch.autograd.grad(
                     list(compress(slopes, curved)),

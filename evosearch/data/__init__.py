@@ -1,5 +1,7 @@
 """Images and labels: where they come from, what is done to them, how they are split.
 
+`README.md` has the steps to add a source.
+
 ==============  ===============================================================
 `config`        the `[data]` section of a space file
 `sources`       data sources by name, and a user's own callables

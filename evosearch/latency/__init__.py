@@ -1,5 +1,7 @@
 """Latency on this device, in the user's runtime: measured, and predicted from widths.
 
+`README.md` tells how the parts play together, and has the steps to add a runtime.
+
 ===========  ===============================================================
 `runtimes`   PyTorch eager, compiled and exported; ONNX Runtime
 `stopwatch`  fair timing: short blocks, the base network in turn

@@ -1,5 +1,7 @@
 """Tasks: what a network is for, and how well it does it.
 
+`README.md` has the steps to add a task.
+
 ================  ====================================================
 `config`          the `[task]` section of a space file
 `task`            the loss, the metric, and the output that they judge

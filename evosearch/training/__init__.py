@@ -1,5 +1,7 @@
 """Training: one epoch loop, and what takes part in it.
 
+`README.md` has the steps to add an objective, an optimizer or a schedule.
+
 ===============  ==================================================================
 `trainer`        the epoch loop of everything that trains, and its learning rates
 `optimizers`     SGD, or Muon for the kernels of convolutions

@@ -106,8 +106,8 @@ def distil(
 
     The best epoch is that of least loss on the search split; the network as it came counts as
     epoch 0. BatchNorm statistics are measured anew after every epoch. Auxiliary heads are left
-    out. The weights are a function of the two networks, the
-    data, the config, the seed and the number of threads.
+    out. The weights are a function of the two networks, the data, the config, the seed and the
+    number of threads.
 
     Args:
         teacher: not changed.
