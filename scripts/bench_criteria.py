@@ -31,8 +31,8 @@ from scipy.stats import kendalltau
 
 from evosearch.criteria import CRITERIA, criterion_class, score_channels
 from evosearch.criteria.activations import OnActivations
-from evosearch.criteria.base import Batches, Needs, Scores
-from evosearch.criteria.network import Network
+from evosearch.criteria.base import Batches, ImportanceScores, Needs
+from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.data.splits import SearchSplit
 from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.engine.loop import Limits
@@ -56,17 +56,17 @@ BUILDS = ("raw", "recalibrated", "compensated")
 
 def ranked(
     subject: Subject, names: Sequence[str], seed: int, images: int
-) -> tuple[dict[str, Scores], dict[str, float]]:
+) -> tuple[dict[str, ImportanceScores], dict[str, float]]:
     """Returns the scores by criterion and the seconds each took alone."""
     calibration = subject.data.calibration
     drawn = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))[:images]
     batches = list(calibration.take(drawn).batches(BATCH))
-    network = Network(
+    network = ScoredNetwork(
         model=subject.model,
         groups=subject.discovery.space.groups,
         layers=subject.discovery.layers,
     )
-    scores: dict[str, Scores] = {}
+    scores: dict[str, ImportanceScores] = {}
     seconds = {}
     for name in names:
         began = time.perf_counter()
@@ -127,7 +127,7 @@ def percent(network: torch.nn.Module, split: SearchSplit) -> float:
     return 100 * score(network, split).accuracy
 
 
-def agreement(left: Scores, right: Scores) -> float:
+def agreement(left: ImportanceScores, right: ImportanceScores) -> float:
     """Returns Kendall's tau-b, mean over groups; a group scored all alike counts as zero."""
     taus = []
     for group, values in left.items():
@@ -195,7 +195,7 @@ def time_resnet50(threads: int, images: int = 256, batch: int = 32) -> str:
     torch.manual_seed(0)
     model = torchvision.models.resnet50(weights=None).eval()
     found = trace(model, (torch.randn(2, 3, 224, 224),))
-    network = Network(model=model, groups=found.groups, layers=found.layers)
+    network = ScoredNetwork(model=model, groups=found.groups, layers=found.layers)
     batches: Batches = [
         (torch.randn(batch, 3, 224, 224), torch.randint(1000, (batch,)))
         for _ in range(images // batch)

@@ -18,7 +18,7 @@ from evosearch.aims.certifying import SECONDS
 
 import evosearch
 from evosearch.latency.meter import Meter
-from evosearch.latency.timing import compare
+from evosearch.latency.stopwatch import compare
 from evosearch.run.profiling import profile_space
 from evosearch.run.reopening import reopen_meter
 from evosearch.run.timedfront import timed_front

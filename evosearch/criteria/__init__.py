@@ -1,17 +1,30 @@
 """Importance criteria: scores that rank channels inside a group.
 
-A new one is a class in a file, and a line in `CRITERIA`.
+A new one is a class in a file, and a line in `CRITERIA`; `README.md` has the steps.
+
+================  ==================================================================
+`base`            the contract of a criterion, and the kinds that read weights alone
+`scored_network`  the network being scored: writers and readers of each group
+`layer_inputs`    hooks on the inputs of the layers that read channels
+`magnitude`       norms, counts and distances of filters; BatchNorm's scale
+`coreset`         coresets of channels, sampled and reweighted
+`synflow`         synaptic flow: no data, channels removed in rounds
+`activations`     activation maps: one forward pass serves all
+`gradients`       gradients of gates and weights: one backward pass serves all
+`hessian`         curvature of the loss, by Hessian-vector products
+`reconstruction`  errors of the layers that read a channel: two-step, lasso
+`cap`             a greedy order that foresees the least-squares refit
+================  ==================================================================
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from evosearch.criteria.activations import APoZ, ClassResponse, HRank, MeanActivation
-from evosearch.criteria.base import Batches, Criterion, Needs, Scores
+from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs
 from evosearch.criteria.cap import CaP
 from evosearch.criteria.coreset import Coreset
 from evosearch.criteria.gradients import Drive, GroupFisher, GroupFisherMACs, Snip, Taylor
@@ -26,13 +39,11 @@ from evosearch.criteria.magnitude import (
     RelativeL1,
     ZeroKeep,
 )
-from evosearch.criteria.network import Network
 from evosearch.criteria.reconstruction import Lasso, TwoStep
+from evosearch.criteria.scored_network import Array, ScoredNetwork
 from evosearch.criteria.synflow import SynFlow
 from evosearch.errors import InputError, unknown_name
 from evosearch.seeding import Stream, generator
-from evosearch.space.mask import ChannelGroup
-from evosearch.surgery.tracing.walk import Layer
 
 CRITERIA: dict[str, type[Criterion[Any]]] = {
     "l1": L1,
@@ -74,8 +85,8 @@ def criterion_class(name: str) -> type[Criterion[Any]]:
 
 
 def score_channels(
-    names: Iterable[str], network: Network, batches: Batches, rng: np.random.Generator
-) -> dict[str, Scores]:
+    names: Iterable[str], network: ScoredNetwork, batches: Batches, rng: np.random.Generator
+) -> dict[str, ImportanceScores]:
     """Scores the channels of every group by several criteria.
 
     Criteria of the same kind share one pass over the data. What a criterion draws does not depend
@@ -94,13 +105,14 @@ def score_channels(
         InputError: a name is unknown, data is missing, or a score is not finite.
     """
     seed = int(rng.integers(2**62))
+    wanted = list(dict.fromkeys(names))
     kinds: dict[Callable[..., Any], dict[str, Criterion[Any]]] = defaultdict(dict)
-    for name in dict.fromkeys(names):
+    for name in wanted:
         criterion = criterion_class(name)()
         if criterion.needs is not Needs.NOTHING and not batches:
             raise InputError(f"criterion {name!r} needs {criterion.needs.value}: no batches came")
         kinds[type(criterion).gather][name] = criterion
-    found: dict[str, Scores] = {}
+    found: dict[str, ImportanceScores] = {}
     for gather, criteria in kinds.items():
         drawing = generator(seed, Stream.STATISTICS, gather.__qualname__)
         evidence = gather(list(criteria.values()), network, batches, drawing)
@@ -108,14 +120,10 @@ def score_channels(
             draws = generator(seed, Stream.STATISTICS, "criterion", name)
             found[name] = criterion.score(network, own, draws)
             for group in network.groups:
-                if not np.isfinite(found[name][group.name]).all():
-                    raise InputError(
-                        f"criterion {name!r}: a score of group {group.name!r} is not finite"
-                    )
-    return {name: found[name] for name in dict.fromkeys(names)}
+                _require_finite(name, group.name, found[name][group.name])
+    return {name: found[name] for name in wanted}
 
 
-def l1(model: nn.Module, groups: Sequence[ChannelGroup], layers: Sequence[Layer]) -> Scores:
-    """Scores each channel by the L1 norm of the filters that write it, which draws nothing."""
-    network = Network(model=model, groups=groups, layers=layers)
-    return L1()(network, (), np.random.default_rng(0))
+def _require_finite(criterion: str, group: str, scores: Array) -> None:
+    if not np.isfinite(scores).all():
+        raise InputError(f"criterion {criterion!r}: a score of group {group!r} is not finite")

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser, Scores
-from evosearch.criteria.network import Indices, Network, array
-from evosearch.criteria.reading import by_image, channel_dim, reading, stacked
+from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs, Normaliser
+from evosearch.criteria.layer_inputs import by_image, channel_dim, input_hooks, stacked
+from evosearch.criteria.scored_network import Indices, ScoredNetwork, array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +56,7 @@ class OnActivations(Criterion[Measured]):
             `(images, channels)`.
         """
 
-    def combine(self, values: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
+    def combine(self, values: Tensor, labels: Tensor) -> Tensor:
         """Returns scores `(channels,)`: by default the mean over images.
 
         Args:
@@ -68,21 +68,21 @@ class OnActivations(Criterion[Measured]):
     @staticmethod
     def gather(
         criteria: Sequence[Any],
-        network: Network,
+        network: ScoredNetwork,
         batches: Batches,
-        rng: np.random.Generator,  # noqa: ARG004
+        rng: np.random.Generator,
     ) -> Sequence[Measured]:
         """Measures for all criteria in one forward pass."""
         passes = [_Pass(criterion, network) for criterion in criteria]
 
-        def on_read(name: str, read: Tensor) -> None:
+        def on_input(name: str, read: Tensor) -> None:
             module = network.model.get_submodule(name)
             for group, index in network.inputs[name]:
                 found = maps(module, read, index)
                 for own in passes:
                     own.observe(group, found)
 
-        with reading(network, on_read) as model, torch.inference_mode():
+        with input_hooks(network, on_input) as model, torch.inference_mode():
             for images, labels in batches:
                 for own in passes:
                     own.begin(images, labels)
@@ -91,7 +91,9 @@ class OnActivations(Criterion[Measured]):
                     own.end()
         return [own.measured() for own in passes]
 
-    def score(self, network: Network, evidence: Measured, rng: np.random.Generator) -> Scores:  # noqa: ARG002
+    def score(
+        self, network: ScoredNetwork, evidence: Measured, rng: np.random.Generator
+    ) -> ImportanceScores:
         """See `Criterion.score`."""
         return {
             group: array(self.combine(values, evidence.labels))
@@ -102,7 +104,7 @@ class OnActivations(Criterion[Measured]):
 class _Pass:
     """One criterion's part in a forward pass over batches."""
 
-    def __init__(self, criterion: OnActivations, network: Network) -> None:
+    def __init__(self, criterion: OnActivations, network: ScoredNetwork) -> None:
         self._criterion = criterion
         self._left = criterion.images
         self._batch = self._size = 0

@@ -1,4 +1,4 @@
-"""What an importance criterion is."""
+"""The contract of an importance criterion, and the two kinds that read weights alone."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from torch import Tensor
 
-from evosearch.criteria.network import Array, Network
+from evosearch.criteria.scored_network import Array, ScoredNetwork
 from evosearch.space.mask import ChannelGroup
 
-Scores = dict[str, Array]
+ImportanceScores = dict[str, Array]
 """Group name -> `(channels,)`, higher is kept."""
 Batches = Sequence[tuple[Tensor, Tensor]]
 """Images `(images, ...)` and labels `(images, ...)`, on the model's device."""
@@ -70,7 +70,7 @@ class Criterion(ABC, Generic[Evidence]):
     @staticmethod
     @abstractmethod
     def gather(
-        criteria: Sequence[Any], network: Network, batches: Batches, rng: np.random.Generator
+        criteria: Sequence[Any], network: ScoredNetwork, batches: Batches, rng: np.random.Generator
     ) -> Sequence[Evidence]:
         """Returns what each of several criteria of this kind scores from, by one pass.
 
@@ -82,7 +82,9 @@ class Criterion(ABC, Generic[Evidence]):
         """
 
     @abstractmethod
-    def score(self, network: Network, evidence: Evidence, rng: np.random.Generator) -> Scores:
+    def score(
+        self, network: ScoredNetwork, evidence: Evidence, rng: np.random.Generator
+    ) -> ImportanceScores:
         """Returns the scores of every group.
 
         Args:
@@ -91,7 +93,9 @@ class Criterion(ABC, Generic[Evidence]):
             rng: of the criterion's own draws.
         """
 
-    def __call__(self, network: Network, batches: Batches, rng: np.random.Generator) -> Scores:
+    def __call__(
+        self, network: ScoredNetwork, batches: Batches, rng: np.random.Generator
+    ) -> ImportanceScores:
         """Returns the scores of every group, by a pass for this criterion alone."""
         (evidence,) = self.gather([self], network, batches, rng)
         return self.score(network, evidence, rng)
@@ -105,9 +109,9 @@ class DataFree(Criterion[None]):
     @staticmethod
     def gather(
         criteria: Sequence[Any],
-        network: Network,  # noqa: ARG004
-        batches: Batches,  # noqa: ARG004
-        rng: np.random.Generator,  # noqa: ARG004
+        network: ScoredNetwork,
+        batches: Batches,
+        rng: np.random.Generator,
     ) -> Sequence[None]:
         """There is nothing to gather."""
         return [None] * len(criteria)
@@ -116,10 +120,12 @@ class DataFree(Criterion[None]):
 class DataFreeByGroup(DataFree):
     """Kind of criterion that reads weights only, one group at a time."""
 
-    def score(self, network: Network, evidence: None, rng: np.random.Generator) -> Scores:  # noqa: ARG002
+    def score(
+        self, network: ScoredNetwork, evidence: None, rng: np.random.Generator
+    ) -> ImportanceScores:
         """See `Criterion.score`."""
         return {group.name: self.score_group(network, group) for group in network.groups}
 
     @abstractmethod
-    def score_group(self, network: Network, group: ChannelGroup) -> Array:
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup) -> Array:
         """Returns the scores of one group, `(channels,)`."""

@@ -1,4 +1,4 @@
-"""The greedy order of channels that foresees the least-squares refit of the readers."""
+"""The CaP criterion: a greedy order of channels that foresees the least-squares refit."""
 
 from typing import Protocol
 
@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evosearch.criteria.base import Scores
-from evosearch.criteria.network import Array, Network
+from evosearch.criteria.base import ImportanceScores
 from evosearch.criteria.reconstruction import Consumers, OnConsumers, ranked
+from evosearch.criteria.scored_network import Array, ScoredNetwork
 from evosearch.refit.compensation import RIDGE
 from evosearch.space.mask import ChannelGroup
 
@@ -25,11 +25,15 @@ class CaP(OnConsumers):
 
     source = "Xie et al. 2021, arXiv 2108.13728"
 
-    def score(self, network: Network, evidence: Consumers, rng: np.random.Generator) -> Scores:  # noqa: ARG002
+    def score(
+        self, network: ScoredNetwork, evidence: Consumers, rng: np.random.Generator
+    ) -> ImportanceScores:
         """See `Criterion.score`."""
         return {g.name: self._score_group(network, g, evidence) for g in network.groups}
 
-    def _score_group(self, network: Network, group: ChannelGroup, consumers: Consumers) -> Array:
+    def _score_group(
+        self, network: ScoredNetwork, group: ChannelGroup, consumers: Consumers
+    ) -> Array:
         readers: list[_Reader] = []
         for place in network.readers[group.name]:
             consumer = consumers[place.layers[0].module]

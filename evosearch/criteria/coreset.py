@@ -1,4 +1,4 @@
-"""Activation-function coresets: importance, and the sampling and reweighting that go with it."""
+"""The coreset criterion, and the sampling and reweighting that go with it."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evosearch.criteria.base import DataFreeByGroup, Normaliser
-from evosearch.criteria.network import Array, BatchNorm, Network, array
+from evosearch.criteria.scored_network import Array, BatchNorm, ScoredNetwork, array
 from evosearch.space.mask import ChannelGroup
 
 
@@ -26,7 +26,7 @@ class Coreset(DataFreeByGroup):
     coupled = "squares summed over writers, maximum over the outputs of all readers"
     normaliser = Normaliser.MEAN
 
-    def score_group(self, network: Network, group: ChannelGroup) -> Array:
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup) -> Array:
         """See `DataFreeByGroup.score_group`."""
         writing = torch.cat(list(_folded(network, group)), dim=1).norm(dim=1)
         largest = []
@@ -37,7 +37,7 @@ class Coreset(DataFreeByGroup):
         return array(writing * torch.stack(largest).amax(0))
 
 
-def _folded(network: Network, group: ChannelGroup) -> Iterator[Tensor]:
+def _folded(network: ScoredNetwork, group: ChannelGroup) -> Iterator[Tensor]:
     """Yields the filters and biases of each writer, `(channels, elements)`, BatchNorm folded.
 
     A BatchNorm belongs to the writer before it, where that goes into BatchNorm alone.
@@ -105,7 +105,7 @@ def draw_coreset(
     return kept, factors
 
 
-def reweighted(network: Network, factors: Mapping[str, Array]) -> nn.Module:
+def reweighted(network: ScoredNetwork, factors: Mapping[str, Array]) -> nn.Module:
     """Returns a copy of the model whose readers take channels multiplied by factors.
 
     Args:

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser, Scores
-from evosearch.criteria.network import Network, Place, array
-from evosearch.criteria.reading import by_image, channel_dim, reading, stacked
+from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs, Normaliser
+from evosearch.criteria.layer_inputs import by_image, channel_dim, input_hooks, stacked
+from evosearch.criteria.scored_network import Place, ScoredNetwork, array
 from evosearch.space.mask import ChannelGroup
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gradients:
-    """What one backward pass found, with BatchNorm in eval mode.
+    """Gradients of the loss to gates and weights, with BatchNorm in eval mode.
 
     Attributes:
         gates: group name -> gradient of each image's loss to the channel's gate at each reader,
@@ -44,9 +44,9 @@ class OnGradients(Criterion[Gradients]):
     @staticmethod
     def gather(
         criteria: Sequence[Any],
-        network: Network,
+        network: ScoredNetwork,
         batches: Batches,
-        rng: np.random.Generator,  # noqa: ARG004
+        rng: np.random.Generator,
     ) -> Sequence[Gradients]:
         """Makes one forward and backward pass."""
         return [gradients(network, batches)] * len(criteria)
@@ -55,7 +55,9 @@ class OnGradients(Criterion[Gradients]):
 class OnGates(OnGradients):
     """Kind of criterion that reads gradients of gates, one group at a time."""
 
-    def score(self, network: Network, evidence: Gradients, rng: np.random.Generator) -> Scores:  # noqa: ARG002
+    def score(
+        self, network: ScoredNetwork, evidence: Gradients, rng: np.random.Generator
+    ) -> ImportanceScores:
         """See `Criterion.score`."""
         return {
             group.name: array(self.score_group(network, group, evidence.gates[group.name]))
@@ -63,7 +65,7 @@ class OnGates(OnGradients):
         }
 
     @abstractmethod
-    def score_group(self, network: Network, group: ChannelGroup, gates: Tensor) -> Tensor:
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup, gates: Tensor) -> Tensor:
         """Returns the scores of one group, `(channels,)`.
 
         Args:
@@ -73,38 +75,15 @@ class OnGates(OnGradients):
         """
 
 
-def gradients(network: Network, batches: Batches) -> Gradients:
+def gradients(network: ScoredNetwork, batches: Batches) -> Gradients:
     """Returns the gradients of all gates and of all weights that write scored channels."""
     gates: dict[str, list[Tensor]] = {group.name: [] for group in network.groups}
     totals: dict[str, Tensor] = {}
     for images, labels in batches:
-        used: list[tuple[str, Tensor]] = []
-        leaves = leaves_at(network, network.writers)
-
-        def gate(name: str, read: Tensor, used: list[tuple[str, Tensor]] = used) -> Tensor:
-            dim = channel_dim(network.model.get_submodule(name)) % read.ndim
-            ones = torch.ones(len(read), read.shape[dim], dtype=read.dtype, device=read.device)
-            used.append((name, ones.requires_grad_()))
-            shape = [len(read), *[1] * (read.ndim - 1)]
-            shape[dim] = -1
-            return read * ones.reshape(shape)
-
-        with reading(network, gate) as model, torch.enable_grad():
-            losses = network.losses(functional_call(model, leaves, (images,)), labels)
-            found = torch.autograd.grad(
-                losses.sum(),
-                [*(ones for _, ones in used), *leaves.values()],
-                allow_unused=True,
-                materialize_grads=True,
-            )
-        calls: dict[str, list[Tensor]] = {name: [] for name in gates}
-        for (name, _), gradient in zip(used, found, strict=False):
-            for group, index in network.inputs[name]:
-                summed = gradient[:, torch.from_numpy(index)].sum(2)
-                calls[group].append(by_image(summed, len(images)).sum(1).double())
-        for group, parts in calls.items():
-            gates[group].append(stacked(group, parts))
-        for name, gradient in zip(leaves, found[len(used) :], strict=True):
+        own = _batch_gradients(network, images, labels)
+        for group, found in own.gates.items():
+            gates[group].append(found)
+        for name, gradient in own.weights.items():
             totals[name] = totals.get(name, 0) + gradient.double()
     count = sum(len(images) for images, _ in batches)
     return Gradients(
@@ -113,7 +92,40 @@ def gradients(network: Network, batches: Batches) -> Gradients:
     )
 
 
-def leaves_at(network: Network, *places: Mapping[str, Sequence[Place]]) -> dict[str, Tensor]:
+def _batch_gradients(network: ScoredNetwork, images: Tensor, labels: Tensor) -> Gradients:
+    """Returns the gradients of one batch; those of weights are of the summed loss."""
+    leaves = leaves_at(network, network.writers)
+    used: list[tuple[str, Tensor]] = []  # reader and its gate, call by call
+
+    def gate(name: str, read: Tensor) -> Tensor:
+        dim = channel_dim(network.model.get_submodule(name)) % read.ndim
+        ones = torch.ones(len(read), read.shape[dim], dtype=read.dtype, device=read.device)
+        used.append((name, ones.requires_grad_()))
+        shape = [len(read), *[1] * (read.ndim - 1)]
+        shape[dim] = -1
+        return read * ones.reshape(shape)
+
+    with input_hooks(network, gate) as model, torch.enable_grad():
+        losses = network.losses(functional_call(model, leaves, (images,)), labels)
+        found = torch.autograd.grad(
+            losses.sum(),
+            [*(ones for _, ones in used), *leaves.values()],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    of_gates, of_weights = found[: len(used)], found[len(used) :]
+    calls: dict[str, list[Tensor]] = {group.name: [] for group in network.groups}
+    for (name, _), gradient in zip(used, of_gates, strict=True):
+        for group, index in network.inputs[name]:
+            summed = gradient[:, torch.from_numpy(index)].sum(2)
+            calls[group].append(by_image(summed, len(images)).sum(1).double())
+    return Gradients(
+        gates={group: stacked(group, parts) for group, parts in calls.items()},
+        weights=dict(zip(leaves, of_weights, strict=True)),
+    )
+
+
+def leaves_at(network: ScoredNetwork, *places: Mapping[str, Sequence[Place]]) -> dict[str, Tensor]:
     """Returns the weights at some places by name, to differentiate by.
 
     They share the model's memory, not its gradients: nothing is left in the model.
@@ -132,7 +144,7 @@ class Taylor(OnGates):
     source = "Molchanov et al. 2019, arXiv 1906.10771"
     coupled = "squares averaged over readers"
 
-    def score_group(self, network: Network, group: ChannelGroup, gates: Tensor) -> Tensor:  # noqa: ARG002
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup, gates: Tensor) -> Tensor:
         """See `OnGates.score_group`."""
         return gates.square().mean((0, 1))
 
@@ -147,7 +159,7 @@ class Snip(OnGates):
     source = "Lee et al. 2019, arXiv 1810.02340; for channels ours"
     coupled = "gradients summed over readers, then absolute"
 
-    def score_group(self, network: Network, group: ChannelGroup, gates: Tensor) -> Tensor:  # noqa: ARG002
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup, gates: Tensor) -> Tensor:
         """See `OnGates.score_group`."""
         return gates.sum(0).mean(0).abs()
 
@@ -163,11 +175,11 @@ class GroupFisher(OnGates):
     source = "Liu et al. 2021, arXiv 2108.00708"
     coupled = "gradients summed over readers, then squared"
 
-    def score_group(self, network: Network, group: ChannelGroup, gates: Tensor) -> Tensor:
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup, gates: Tensor) -> Tensor:
         """See `OnGates.score_group`."""
         return gates.sum(0).square().mean(0) / self.saved(network, group)
 
-    def saved(self, network: Network, group: ChannelGroup) -> int:
+    def saved(self, network: ScoredNetwork, group: ChannelGroup) -> int:
         """Returns what dropping one channel saves for one image."""
         return sum(
             layer.outputs * place.index.shape[1]
@@ -183,7 +195,7 @@ class GroupFisherMACs(GroupFisher):
     paper finds memory to be the better divisor for speed on GPUs.
     """
 
-    def saved(self, network: Network, group: ChannelGroup) -> int:
+    def saved(self, network: ScoredNetwork, group: ChannelGroup) -> int:
         """See `GroupFisher.saved`."""
         return sum(
             layer.positions * place.rows(network.weight(place)).shape[1]
@@ -205,7 +217,9 @@ class Drive(OnGradients):
     source = "Saikumar and Varghese 2024, arXiv 2404.03687; for channels ours"
     coupled = "mean over all weights of all writers"
 
-    def score(self, network: Network, evidence: Gradients, rng: np.random.Generator) -> Scores:  # noqa: ARG002
+    def score(
+        self, network: ScoredNetwork, evidence: Gradients, rng: np.random.Generator
+    ) -> ImportanceScores:
         """See `Criterion.score`."""
         means, counts = {}, []
         for group, places in network.writers.items():

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evosearch.criteria.base import DataFree, DataFreeByGroup, Normaliser, Scores
-from evosearch.criteria.network import Array, BatchNorm, Network, array
+from evosearch.criteria.base import DataFree, DataFreeByGroup, ImportanceScores, Normaliser
+from evosearch.criteria.scored_network import Array, BatchNorm, ScoredNetwork, array
 from evosearch.space.mask import ChannelGroup
 
 
@@ -19,7 +19,7 @@ class L1(DataFreeByGroup):
     coupled = "mean over writers"
     normaliser = Normaliser.MEAN
 
-    def score_group(self, network: Network, group: ChannelGroup) -> Array:
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup) -> Array:
         """See `DataFreeByGroup.score_group`."""
         return _mean([rows.abs().sum(1) for rows in network.written(group)])
 
@@ -34,7 +34,7 @@ class L2(DataFreeByGroup):
     coupled = "root mean square over writers"
     normaliser = Normaliser.MEAN
 
-    def score_group(self, network: Network, group: ChannelGroup) -> Array:
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup) -> Array:
         """See `DataFreeByGroup.score_group`."""
         squares = torch.stack([rows.square().sum(1) for rows in network.written(group)])
         return array(squares.mean(0).sqrt())
@@ -52,7 +52,9 @@ class Random(DataFree):
     coupled = "one draw for each channel"
     normaliser = Normaliser.NONE
 
-    def score(self, network: Network, evidence: None, rng: np.random.Generator) -> Scores:  # noqa: ARG002
+    def score(
+        self, network: ScoredNetwork, evidence: None, rng: np.random.Generator
+    ) -> ImportanceScores:
         """See `Criterion.score`."""
         return {group.name: rng.random(group.size) for group in network.groups}
 
@@ -68,7 +70,7 @@ class RelativeL1(DataFreeByGroup):
     coupled = "norms and counts summed over writers"
     normaliser = Normaliser.NONE
 
-    def score_group(self, network: Network, group: ChannelGroup) -> Array:
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup) -> Array:
         """See `DataFreeByGroup.score_group`."""
         return array(torch.cat(network.written(group), dim=1).abs().mean(1))
 
@@ -85,7 +87,9 @@ class ZeroKeep(DataFree):
     coupled = "counts summed over writers"
     normaliser = Normaliser.NONE
 
-    def score(self, network: Network, evidence: None, rng: np.random.Generator) -> Scores:  # noqa: ARG002
+    def score(
+        self, network: ScoredNetwork, evidence: None, rng: np.random.Generator
+    ) -> ImportanceScores:
         """See `Criterion.score`."""
         filters = {g.name: torch.cat(network.written(g), dim=1).abs() for g in network.groups}
         tau = np.median(np.concatenate([array(rows).ravel() for rows in filters.values()]))
@@ -103,7 +107,7 @@ class InOutNorm(DataFreeByGroup):
     coupled = "squares summed over writers, and over readers"
     normaliser = Normaliser.MEAN
 
-    def score_group(self, network: Network, group: ChannelGroup) -> Array:
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup) -> Array:
         """See `DataFreeByGroup.score_group`."""
         incoming = torch.cat(network.written(group), dim=1)
         outgoing = torch.cat(network.read(group), dim=1)
@@ -120,7 +124,7 @@ class FPGM(DataFreeByGroup):
     coupled = "distances between the concatenated filters of all writers"
     normaliser = Normaliser.MEAN
 
-    def score_group(self, network: Network, group: ChannelGroup) -> Array:
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup) -> Array:
         """See `DataFreeByGroup.score_group`."""
         filters = torch.cat(network.written(group), dim=1)
         return array(torch.cdist(filters, filters).sum(1))
@@ -137,7 +141,7 @@ class BNScale(DataFreeByGroup):
     coupled = "mean over BatchNorms"
     normaliser = Normaliser.NONE
 
-    def score_group(self, network: Network, group: ChannelGroup) -> Array:
+    def score_group(self, network: ScoredNetwork, group: ChannelGroup) -> Array:
         """See `DataFreeByGroup.score_group`."""
         scales = [
             _scale(network.model.get_submodule(name)).cpu()[torch.from_numpy(index)].mean(1)

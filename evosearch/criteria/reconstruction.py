@@ -1,4 +1,4 @@
-"""Criteria that ask how well readers do without a channel: one pass measures what they read."""
+"""Criteria on the outputs of the layers that read a channel, from the moments of their inputs."""
 
 import warnings
 from abc import abstractmethod
@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lasso_path
 
-from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser, Scores
-from evosearch.criteria.network import Array, Network
+from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs, Normaliser
+from evosearch.criteria.scored_network import Array, ScoredNetwork
 from evosearch.models.modes import evaluating
 from evosearch.refit.gram import Consumer, collect_statistics, gram_blocks
 
@@ -29,7 +29,7 @@ class OnConsumers(Criterion[Consumers]):
 
     @staticmethod
     def gather(
-        criteria: Sequence[Any], network: Network, batches: Batches, rng: np.random.Generator
+        criteria: Sequence[Any], network: ScoredNetwork, batches: Batches, rng: np.random.Generator
     ) -> Sequence[Consumers]:
         """Measures the covariance of every reader's input patches, where it is not known yet."""
         if network.consumers is not None:
@@ -45,7 +45,9 @@ class OnConsumers(Criterion[Consumers]):
 class OnGram(OnConsumers):
     """Kind of criterion that reads a group's Gram matrix, `dE(p) = p' G p` (see `gram_blocks`)."""
 
-    def score(self, network: Network, evidence: Consumers, rng: np.random.Generator) -> Scores:  # noqa: ARG002
+    def score(
+        self, network: ScoredNetwork, evidence: Consumers, rng: np.random.Generator
+    ) -> ImportanceScores:
         """See `Criterion.score`."""
         blocks = gram_blocks(network.model, network.groups, evidence)
         return {g.name: self.score_gram(blocks[g.name, g.name]) for g in network.groups}

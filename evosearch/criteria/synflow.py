@@ -1,4 +1,4 @@
-"""Synaptic flow: data-free, iterative, on the network with all signs and shifts taken away."""
+"""The SynFlow criterion: data-free and iterative, on the network of absolute weights."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser, Scores
+from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs, Normaliser
 from evosearch.criteria.gradients import leaves_at
-from evosearch.criteria.network import Array, BatchNorm, Network, Place, array
+from evosearch.criteria.scored_network import Array, BatchNorm, Place, ScoredNetwork, array
 from evosearch.errors import InputError
 
 ROUNDS = 20
@@ -41,16 +41,18 @@ class SynFlow(Criterion[Tensor]):
     @staticmethod
     def gather(
         criteria: Sequence[Any],
-        network: Network,  # noqa: ARG004
+        network: ScoredNetwork,
         batches: Batches,
-        rng: np.random.Generator,  # noqa: ARG004
+        rng: np.random.Generator,
     ) -> Sequence[Tensor]:
         """Returns one image of ones."""
         if not batches:
             raise InputError("synflow reads the size of an image: expected a batch, got none")
         return [torch.ones_like(batches[0][0][:1], dtype=torch.float64)] * len(criteria)
 
-    def score(self, network: Network, evidence: Tensor, rng: np.random.Generator) -> Scores:  # noqa: ARG002
+    def score(
+        self, network: ScoredNetwork, evidence: Tensor, rng: np.random.Generator
+    ) -> ImportanceScores:
         """See `Criterion.score`."""
         linear = replace(network, model=absolute(network.model))
         sizes = np.array([group.size for group in network.groups])
@@ -86,7 +88,7 @@ def absolute(model: nn.Module) -> nn.Module:
 
 
 def flow(
-    network: Network, image: Tensor, places: Mapping[str, Sequence[Place]]
+    network: ScoredNetwork, image: Tensor, places: Mapping[str, Sequence[Place]]
 ) -> dict[str, Array]:
     """Returns `sum W_j dR/dW_j` of each channel, summed over places.
 
@@ -140,7 +142,7 @@ def _survivors(
     return kept & alive
 
 
-def _silence(network: Network, alive: NDArray[np.bool_], groups: NDArray[np.int64]) -> None:
+def _silence(network: ScoredNetwork, alive: NDArray[np.bool_], groups: NDArray[np.int64]) -> None:
     """Zeroes what reads channels that are gone, in the copy of the model."""
     with torch.no_grad():
         for number, places in enumerate(network.readers.values()):

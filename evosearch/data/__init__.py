@@ -1,1 +1,16 @@
-"""TODO."""
+"""Images and labels: where they come from, what is done to them, how they are split.
+
+`README.md` has the steps to add a source.
+
+==============  ===============================================================
+`config`        the `[data]` section of a space file
+`sources`       data sources by name, and a user's own callables
+`images`        images as bytes or files, normalised as they are read
+`imagecache`    a cache of decoded images, made once for all runs
+`transforms`    image transforms by name, of torchvision
+`augmentation`  random changes to training images
+`splitting`     the draw of a split: classes in proportion, or a list in a file
+`splits`        train, calibration, search and test splits, a type each
+`duplicates`    the check that no two splits share an image
+==============  ===============================================================
+"""

@@ -1,4 +1,4 @@
-"""Whether an image is in two splits, by its content."""
+"""The check that no two splits share an image, by content."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations

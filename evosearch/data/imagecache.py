@@ -1,4 +1,4 @@
-"""Decoded images, kept as bytes where they fit; those from files are decoded once for all runs."""
+"""A cache of decoded images: bytes in memory or in a file, made once for all runs."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""Where images come from: the names of a `[data]` section, and a user's own callables."""
+"""Data sources: the names that `[data] name` knows, and a user's own callables."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -50,6 +50,22 @@ class Pool:
         )
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Data that `[data] name` knows by a name.
+
+    Attributes:
+        load: the section, and the folder of the space file -> training and test images.
+        takes_root: whether `[data] root` says where its files lie.
+        takes_kwargs: whether `[data] kwargs` go into it.
+    """
+
+    load: Callable[[DataConfig, Path], tuple[Pool, Pool]]
+    takes_root: bool = False
+    takes_kwargs: bool = False
+
+
 def load_pools(config: DataConfig, folder: Path) -> tuple[Pool, Pool]:
     """Returns the training images and the test images of a `[data]` section.
 
@@ -62,13 +78,14 @@ def load_pools(config: DataConfig, folder: Path) -> tuple[Pool, Pool]:
     """
     if ":" in config.name:
         return _from_callable(config, folder)
-    if config.name not in _SOURCES:
-        raise unknown_name("[data] name", config.name, [*_SOURCES, "module:callable"])
-    if config.kwargs and config.name != "fake":
+    if config.name not in SOURCES:
+        raise unknown_name("[data] name", config.name, [*SOURCES, "module:callable"])
+    source = SOURCES[config.name]
+    if config.kwargs and not source.takes_kwargs:
         raise InputError(f"[data] name = {config.name!r} takes no kwargs")
-    if config.root is not None and config.name in ("digits", "fake"):
+    if config.root is not None and not source.takes_root:
         raise InputError(f"[data] name = {config.name!r} takes no root")
-    return _SOURCES[config.name](config, folder)
+    return source.load(config, folder)
 
 
 # Sources
@@ -139,14 +156,15 @@ def _imagefolder(config: DataConfig, folder: Path) -> tuple[Pool, Pool]:
     return pool(parts[0], 0), pool(parts[1], len(parts[0]))
 
 
-_SOURCES: Mapping[str, Callable[[DataConfig, Path], tuple[Pool, Pool]]] = {
-    "digits": _digits,
-    "cifar10": _cifar,
-    "cifar100": _cifar,
-    "svhn": _svhn,
-    "imagefolder": _imagefolder,
-    "fake": _fake,
+SOURCES: Mapping[str, Source] = {
+    "digits": Source(load=_digits),
+    "cifar10": Source(load=_cifar, takes_root=True),
+    "cifar100": Source(load=_cifar, takes_root=True),
+    "svhn": Source(load=_svhn, takes_root=True),
+    "imagefolder": Source(load=_imagefolder, takes_root=True),
+    "fake": Source(load=_fake, takes_kwargs=True),
 }
+"""Every source by name."""
 
 
 def _from_callable(config: DataConfig, folder: Path) -> tuple[Pool, Pool]:

@@ -1,4 +1,4 @@
-"""Which images a split gets: drawn with the classes in proportion, or listed in a file."""
+"""The draw of a split: images with the classes in proportion, or those that a file lists."""
 
 from collections.abc import Sequence
 from pathlib import Path

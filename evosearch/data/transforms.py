@@ -1,4 +1,4 @@
-"""From transforms by name to callables of `torchvision.transforms.v2`."""
+"""Image transforms by name, built as callables of `torchvision.transforms.v2`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

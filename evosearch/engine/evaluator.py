@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from evosearch.criteria import criterion_class, score_channels
-from evosearch.criteria.network import Network
+from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.data.splits import CalibrationSplit, SearchSplit
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
@@ -205,7 +205,7 @@ class MaskEvaluator:
             InputError: there is no such criterion, or it cannot score this network.
         """
         groups, layers, task = self._discovery.space.groups, self._discovery.layers, self._task
-        network = Network(
+        network = ScoredNetwork(
             model=self._model,
             groups=groups,
             layers=layers,

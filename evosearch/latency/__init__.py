@@ -1,1 +1,15 @@
-"""Measures latency on this device, in the user's runtime: profile, correction, certificate."""
+"""Latency on this device, in the user's runtime: measured, and predicted from widths.
+
+`README.md` tells how the parts play together, and has the steps to add a runtime.
+
+===========  ===============================================================
+`runtimes`   PyTorch eager, compiled and exported; ONNX Runtime
+`stopwatch`  fair timing: short blocks, the base network in turn
+`meter`      compact networks timed against their base network
+`journal`    timings on disk, so that an interrupted profile goes on
+`steps`      channels that save time only together
+`fitting`    the fit of a form in the widths to the timings
+`profile`    the latency model of a space: measured, fitted, checked, cached
+`model`      the latency model itself, and `[search.latency]`
+===========  ===============================================================
+"""

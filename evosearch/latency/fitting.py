@@ -1,4 +1,4 @@
-"""From timings of whole networks to a form in their widths."""
+"""The fit of latency: a form in the widths, from timings of whole networks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from evosearch.space.costform import CostTerm, LatencyTerm, Monomial
 from evosearch.space.space import SearchSpace, Widths
 
 OVERHEAD = "overhead"
+TIMED_COSTS = ("macs", "activations")
+"""The costs of a layer that take time: its products, and moving its outputs."""
 BASE_WEIGHT = 5.0
 """The base network, which shares refer to, counts as so many networks."""
 
@@ -49,7 +51,7 @@ def fit_latency(
     columns = [
         _Column(kind=kind, resource=resource)
         for kind in sorted(set(kinds.values()))
-        for resource in ("macs", "activations")
+        for resource in TIMED_COSTS
     ]
     rows = np.vstack([widths, space.full_widths])
     features = np.array(
@@ -84,17 +86,18 @@ def _features(
     totals = dict.fromkeys(columns, 0.0)
     for term in terms:
         cost = term.evaluate(widths)
-        for resource in ("macs", "activations"):
+        for resource in TIMED_COSTS:
             totals[_Column(kind=kinds[term.name], resource=resource)] += getattr(cost, resource)
     return [1.0, *totals.values()]
 
 
 def _term(term: CostTerm, kind: str, rates: Mapping[_Column, float]) -> LatencyTerm:
-    picoseconds = tuple(
-        Monomial(ceil(rate * monomial.coefficient), monomial.groups)
-        for resource in ("macs", "activations")
-        for rate in [rates[_Column(kind=kind, resource=resource)]]
-        for monomial in getattr(term, resource)
-        if rate > 0
-    )
-    return LatencyTerm(name=term.name, picoseconds=picoseconds)
+    picoseconds: list[Monomial] = []
+    for resource in TIMED_COSTS:
+        rate = rates[_Column(kind=kind, resource=resource)]
+        if rate > 0:
+            picoseconds += [
+                Monomial(ceil(rate * monomial.coefficient), monomial.groups)
+                for monomial in getattr(term, resource)
+            ]
+    return LatencyTerm(name=term.name, picoseconds=tuple(picoseconds))

@@ -1,4 +1,4 @@
-"""Timings kept one by one, so that an interrupted profile goes on where it stopped."""
+"""A journal of timings: an interrupted profile goes on where it stopped."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Times networks of a space against its base network, under stated conditions."""
+"""A meter: times networks of a space against its base network, under stated conditions."""
 
 from functools import cached_property
 from typing import final
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from evosearch.errors import InputError
 from evosearch.latency.model import LatencyConfig
 from evosearch.latency.runtimes import RUNTIMES, require_runtime, runtime_versions
-from evosearch.latency.timing import Runner, Stopwatch, compare, torch_stopwatch
+from evosearch.latency.stopwatch import Runner, Stopwatch, compare, torch_stopwatch
 from evosearch.machine import device_name
 from evosearch.models.build import ModelConfig
 from evosearch.seeding import Stream, integer
@@ -68,7 +68,7 @@ class Meter:
 
     def runner(self, module: nn.Module, images: Tensor) -> Runner:
         """Returns what runs a module once in the runtime."""
-        return RUNTIMES[self.config.runtime](module, images, self.config.threads)
+        return RUNTIMES[self.config.runtime].prepare(module, images, self.config.threads)
 
     @cached_property
     def _base(self) -> Runner:

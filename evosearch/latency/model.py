@@ -1,4 +1,7 @@
-"""What a network's latency is on one device: conditions, timings and a model; no torch here."""
+"""The latency model of a space on one device: conditions, predicted times, their error.
+
+Nothing here imports torch.
+"""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The latency model of a space on this device: measured, fitted, checked, and cached."""
+"""The latency profile: a model measured, fitted and checked on this device, and cached."""
 
 import json
 from collections.abc import Callable

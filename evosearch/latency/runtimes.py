@@ -1,23 +1,22 @@
-"""What runs a network: PyTorch as it is, compiled or exported, or ONNX Runtime."""
+"""Runtimes that networks are timed in: PyTorch eager, compiled, exported; ONNX Runtime."""
 
 import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from evosearch.errors import InputError, unknown_name
 from evosearch.export.formats import require_packages, write_onnx
-from evosearch.latency.timing import Runner
-
-Prepare = Callable[[nn.Module, Tensor, int], Runner]
-"""Takes a network, a batch and the number of CPU threads; returns what runs it once."""
+from evosearch.latency.stopwatch import Runner
 
 
 def eager(network: nn.Module, images: Tensor, _threads: int) -> Runner:
@@ -59,12 +58,33 @@ def onnxruntime(network: nn.Module, images: Tensor, threads: int) -> Runner:
     return lambda: session.run(None, inputs)
 
 
-RUNTIMES: dict[str, Prepare] = {
-    "eager": eager,
-    "compile": compiled,
-    "exported": exported,
-    "onnxruntime": onnxruntime,
+@final
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """One way to run a network.
+
+    Attributes:
+        prepare: takes a network, a batch and the number of CPU threads; returns what runs it.
+        package: whose version its speed depends on, beside torch's.
+        format: of an exported file, where it runs one; it needs that format's packages.
+        cpu_only: whether it runs on the CPU alone.
+    """
+
+    prepare: Callable[[nn.Module, Tensor, int], Runner]
+    package: str | None = None
+    format: str | None = None
+    cpu_only: bool = False
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "eager": Runtime(prepare=eager),
+    "compile": Runtime(prepare=compiled),
+    "exported": Runtime(prepare=exported),
+    "onnxruntime": Runtime(
+        prepare=onnxruntime, package="onnxruntime", format="onnx", cpu_only=True
+    ),
 }
+"""Every runtime by name."""
 
 
 def require_runtime(name: str, device: str) -> None:
@@ -76,16 +96,17 @@ def require_runtime(name: str, device: str) -> None:
     """
     if name not in RUNTIMES:
         raise unknown_name("runtime", name, RUNTIMES)
-    if name == "onnxruntime":
-        require_packages("onnx")
-        if device != "cpu":
-            raise InputError(f"runtime 'onnxruntime' runs on the CPU here, not on {device!r}")
+    runtime = RUNTIMES[name]
+    if runtime.format is not None:
+        require_packages(runtime.format)
+    if runtime.cpu_only and device != "cpu":
+        raise InputError(f"runtime {name!r} runs on the CPU here, not on {device!r}")
 
 
 def runtime_versions(name: str) -> dict[str, str]:
     """Returns the versions of the packages that a runtime's speed depends on."""
-    packages = ["torch", *(["onnxruntime"] if name == "onnxruntime" else [])]
-    return {package: version(package) for package in packages if find_spec(package)}
+    packages = ("torch", RUNTIMES[name].package)
+    return {package: version(package) for package in packages if package and find_spec(package)}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Channels that save time only together: the steps at which a runtime's latency really falls.
+"""Width steps: the numbers of channels that save time only together.
 
 Runtimes pad widths to the blocks that they work in, so a single removal can save nothing. HALP
 (Shen et al. 2022, arXiv 2210.06659, section 3.3) reads the size of a block off a latency table
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from evosearch.latency.journal import Journal
 from evosearch.latency.meter import Meter
-from evosearch.latency.timing import compare
+from evosearch.latency.stopwatch import compare
 from evosearch.space.mask import ChannelGroup, Mask
 from evosearch.study.timing import Timing
 
@@ -42,12 +42,8 @@ def find_steps(meter: Meter, journal: Journal) -> dict[str, int]:
         meter: times layers in the runtime.
         journal: keeps what was timed.
     """
-    return {
-        group.name: step
-        for group in meter.discovery.space.groups
-        for step in [_step(meter, journal, group)]
-        if step > 1
-    }
+    steps = {group.name: _step(meter, journal, group) for group in meter.discovery.space.groups}
+    return {name: step for name, step in steps.items() if step > 1}
 
 
 def _step(meter: Meter, journal: Journal, group: ChannelGroup) -> int:

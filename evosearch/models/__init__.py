@@ -1,1 +1,10 @@
-"""TODO."""
+"""Networks: how a space file names one, its weights, its modes, the numbers it computes in.
+
+===========  ==========================================================
+`build`      the `[model]` section, and the network that it builds
+`zoo`        networks that ship with the program
+`weights`    weight files of nothing but tensors; the digest of weights
+`modes`      training and evaluation mode, put back afterwards
+`precision`  bfloat16 or float32, and channels last in memory
+===========  ==========================================================
+"""

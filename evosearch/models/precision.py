@@ -1,4 +1,4 @@
-"""In which numbers, and in which memory layout, networks compute where nothing is exact anyway."""
+"""The precision and the memory layout that networks compute in."""
 
 from contextlib import AbstractContextManager
 from typing import Literal

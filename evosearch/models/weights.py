@@ -1,4 +1,4 @@
-"""Weights in files, as tensors and nothing else, and a digest that tells them apart."""
+"""Weight files that hold tensors and nothing else, and a digest of weights."""
 
 import hashlib
 from collections.abc import Mapping

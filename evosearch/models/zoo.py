@@ -1,4 +1,4 @@
-"""Two families of residual networks, and VGG-16 for small images."""
+"""Networks that ship with the program: residual networks and VGG-16 for small images."""
 
 from collections.abc import Sequence
 from typing import final

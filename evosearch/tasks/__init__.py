@@ -1,1 +1,12 @@
-"""TODO."""
+"""Tasks: what a network is for, and how well it does it.
+
+`README.md` has the steps to add a task.
+
+================  ====================================================
+`config`          the `[task]` section of a space file
+`task`            the loss, the metric, and the output that they judge
+`classification`  cross-entropy and accuracy of logits, the default
+`scoring`         loss and metric of every image of a split
+`testing`         the test split, measured once for each named network
+================  ====================================================
+"""

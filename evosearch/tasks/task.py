@@ -1,4 +1,4 @@
-"""What a network is for: its loss, its metric, and which of its outputs they judge."""
+"""A task: the loss, the metric, and the output of the model that they judge."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass

@@ -1,4 +1,4 @@
-"""The test split, opened once for each named network and counted: nothing else touches it."""
+"""The measurement on the test split: each named network once, counted in a ledger."""
 
 from dataclasses import dataclass
 from pathlib import Path

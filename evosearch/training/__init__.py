@@ -1,1 +1,16 @@
-"""TODO."""
+"""Training: one epoch loop, and what takes part in it.
+
+`README.md` has the steps to add an objective, an optimizer or a schedule.
+
+===============  ==================================================================
+`trainer`        the epoch loop of everything that trains, and its learning rates
+`optimizers`     SGD, or Muon for the kernels of convolutions
+`base_training`  the training of a base network from scratch, and `[train]`
+`distillation`   the training of a compact network by its teacher, and `[finetune]`
+`objective`      the distillation loss: softened logits, and labels
+`attention`      attention transfer: the loss between attention maps
+`heads`          auxiliary heads, which run in training only
+`bestepoch`      the best epoch, by the loss on the search split
+`checkpoint`     the state of a training in one file
+===============  ==================================================================
+"""

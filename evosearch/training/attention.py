@@ -1,4 +1,4 @@
-"""Attention transfer: which layers' maps are compared, and how far apart they are."""
+"""Attention transfer: the loss between attention maps, and the layers that have them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Which epoch of a training was the best, by the search split."""
+"""The best epoch of a training, by the loss on the search split."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""A training that goes on after a kill: its whole state in one file, replaced after each epoch."""
+"""The checkpoint of a training: its whole state in one file, replaced after each epoch."""
 
 import io
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Fine-tuning a compact network on the outputs and attention maps of the network it came from."""
+"""Distillation: a compact network trained on the outputs of the network it was cut from."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ class FinetuneConfig(BaseModel):
             to zero.
         weight_decay: L2 penalty on all parameters that SGD moves.
         optimizer: "sgd", or "muon" for the kernels of convolutions and SGD for the rest (see
-            `optimizers`), or "auto" for Muon where the device is fast with bfloat16. Muon gets
+            `OPTIMIZERS`), or "auto" for Muon where the device is fast with bfloat16. Muon gets
             further in few epochs; in many it need not be better.
         temperature: softens both networks' logits.
         alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
@@ -106,8 +106,8 @@ def distil(
 
     The best epoch is that of least loss on the search split; the network as it came counts as
     epoch 0. BatchNorm statistics are measured anew after every epoch. Auxiliary heads are left
-    out. The weights are a function of the two networks, the
-    data, the config, the seed and the number of threads.
+    out. The weights are a function of the two networks, the data, the config, the seed and the
+    number of threads.
 
     Args:
         teacher: not changed.

@@ -1,4 +1,4 @@
-"""Auxiliary heads: what a network runs in training and leaves out in evaluation."""
+"""Auxiliary heads: modules that run in training and not in evaluation."""
 
 import copy
 

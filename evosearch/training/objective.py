@@ -1,4 +1,4 @@
-"""What a student learns from: its teacher's softened logits, and the labels."""
+"""The distillation loss: the teacher's softened logits, and the labels."""
 
 from torch import Tensor
 from torch.nn import functional

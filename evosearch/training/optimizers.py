@@ -1,6 +1,6 @@
-"""What turns gradients into steps: SGD, or Muon for the kernels of convolutions."""
+"""Optimizers: SGD for all weights, or Muon for the kernels of convolutions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, final
 
 import torch
@@ -23,41 +23,6 @@ def resolve_optimizer(optimizer: Optimizer, device: str) -> Optimizer:
     if optimizer != "auto":
         return optimizer
     return "muon" if resolve_precision("auto", device) == "bfloat16" else "sgd"
-
-
-def optimizers(
-    model: nn.Module, kind: Optimizer, *, lr: float, weight_decay: float
-) -> list[torch.optim.Optimizer]:
-    """Returns what updates a model's parameters.
-
-    Args:
-        model: those of its parameters that take no gradient are left out.
-        kind: "sgd" has Nesterov momentum 0.9 and an L2 penalty; "muon" leaves to it what is no
-            kernel of a convolution. Grouped convolutions, whose outputs read different channels,
-            and transposed ones count as none.
-        lr: of SGD; Muon takes `MUON_SHARE` of it.
-        weight_decay: the penalty. Muon's is decoupled from the gradients, and next to nothing at
-            values that are usual for SGD.
-    """
-    modules = model.modules() if kind == "muon" else ()
-    kernels = [
-        module.weight
-        for module in modules
-        if isinstance(module, nn.modules.conv._ConvNd)
-        and module.groups == 1
-        and not module.transposed
-        and module.weight.requires_grad
-    ]
-    taken = {id(kernel) for kernel in kernels}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
-    found: list[torch.optim.Optimizer] = []
-    if kernels:
-        found.append(KernelMuon(kernels, lr=MUON_SHARE * lr, weight_decay=weight_decay))
-    if rest:
-        found.append(
-            torch.optim.SGD(rest, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
-        )
-    return found
 
 
 @final
@@ -91,3 +56,48 @@ class KernelMuon(torch.optim.Muon):
         for kernel, matrix in zip(self._kernels, matrices, strict=True):
             kernel.copy_(matrix.view_as(kernel))
             matrix.grad = None
+
+
+def _sgd(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """SGD with Nesterov momentum 0.9 and an L2 penalty."""
+    return _sgd_on([p for p in model.parameters() if p.requires_grad], lr, weight_decay)
+
+
+def _muon(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Muon for the kernels of convolutions, SGD for all else.
+
+    Grouped convolutions, whose outputs read different channels, and transposed ones count as no
+    kernels. Muon's weight decay is apart from the gradients, and next to nothing at values that
+    are usual for SGD.
+    """
+    kernels = [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, nn.modules.conv._ConvNd)
+        and module.groups == 1
+        and not module.transposed
+        and module.weight.requires_grad
+    ]
+    taken = {id(kernel) for kernel in kernels}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    found = _sgd_on(rest, lr, weight_decay)
+    if not kernels:
+        return found
+    return [KernelMuon(kernels, lr=MUON_SHARE * lr, weight_decay=weight_decay), *found]
+
+
+def _sgd_on(
+    parameters: Sequence[nn.Parameter], lr: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    if not parameters:
+        return []
+    return [
+        torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+    ]
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, float, float], list[torch.optim.Optimizer]]] = {
+    "sgd": _sgd,
+    "muon": _muon,
+}
+"""Name -> model, learning rate and weight decay -> what updates the parameters that learn."""

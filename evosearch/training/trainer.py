@@ -1,4 +1,4 @@
-"""The one epoch loop of the program, and the training of base networks with it."""
+"""The epoch loop of everything that trains, with a state that can be saved and restored."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from evosearch.machine import device_of
 from evosearch.models.precision import Precision, computing_in, images_last
 from evosearch.refit.norms import recalibrate
 from evosearch.study.scores import Score
-from evosearch.training.optimizers import Optimizer, optimizers
+from evosearch.training.optimizers import OPTIMIZERS, Optimizer
 
 NORM_IMAGES = 4096
 """Train images that BatchNorm statistics are measured on after an epoch, at most."""
@@ -101,7 +101,7 @@ class Training:
             rng: of the CPU.
             evaluating: modules of the model that stay in evaluation mode; not those inside them.
             precision: what the forward passes compute in.
-            optimizer: what makes the steps (see `optimizers`).
+            optimizer: what makes the steps (see `OPTIMIZERS`), not "auto".
         """
         require_split(train, TrainSplit)
         self._precision = precision
@@ -109,9 +109,7 @@ class Training:
         self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
         self._done = 0
         self._steps = math.ceil(len(train) / schedule.batch_size)
-        self._optimizers = optimizers(
-            model, optimizer, lr=schedule.lr, weight_decay=schedule.weight_decay
-        )
+        self._optimizers = OPTIMIZERS[optimizer](model, schedule.lr, schedule.weight_decay)
         self._cosines = [
             CosineAnnealingLR(part, schedule.epochs * self._steps) for part in self._optimizers
         ]

@@ -3,7 +3,6 @@
 import copy
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,23 +12,22 @@ from torch import nn
 
 from evosearch.criteria import CRITERIA, criterion_class, score_channels
 from evosearch.criteria.base import Needs, Normaliser
-from evosearch.criteria.network import Network
+from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.errors import InputError
 from evosearch.report.criteria import criteria_table
 from tests.criteria.toys import Normed, scores, seen
 from tests.surgery.cases import CASES, discovered
 from tests.surgery.networks import Plain, Residual, randomized
 
-README = Path(__file__).parents[2] / "README.md"
 BATCHES = [
     (torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2)), torch.arange(6) % 5),
     (torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(3)), torch.arange(3)),
 ]
 
 
-def network_of(name: str) -> Network:
+def network_of(name: str) -> ScoredNetwork:
     found = discovered(name)
-    return Network(
+    return ScoredNetwork(
         model=copy.deepcopy(found.model),
         groups=found.discovery.space.groups,
         layers=found.discovery.layers,
@@ -233,23 +231,3 @@ def test_the_table_shows_every_criterion() -> None:
     for name, kind in CRITERIA.items():
         assert re.search(rf"\b{name}\b", text)
         assert kind.source.split(",")[0] in text
-
-
-def test_the_example_in_the_readme_is_a_criterion() -> None:
-    section = README.read_text().partition("A criterion of your own")[2]
-    assert section, "README.md has no heading 'A criterion of your own'"
-    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert code is not None
-    assert len(code[1].splitlines()) <= 18
-    before = dict(CRITERIA)
-    try:
-        exec(compile(code[1], str(README), "exec"), {})
-        (new,) = set(CRITERIA) - set(before)
-        network = network_of("residual")
-        found = scores(new, network, BATCHES)
-        for group in network.groups:
-            assert found[group.name].shape == (group.size,)
-            assert len(set(found[group.name])) > 1
-    finally:
-        CRITERIA.clear()
-        CRITERIA.update(before)

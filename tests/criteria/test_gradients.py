@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 from evosearch.criteria import score_channels
 from evosearch.criteria.gradients import gradients
 from evosearch.criteria.hessian import hessian_diagonal
-from evosearch.criteria.network import Network
+from evosearch.criteria.scored_network import ScoredNetwork
 from tests.criteria.toys import Normed, linear_pair, scores, seen, summed
 from tests.surgery.cases import CASES, discovered
 from tests.surgery.networks import randomized
@@ -18,7 +18,7 @@ IMAGES = torch.tensor([[1.0], [2.0], [-1.0]])
 BATCHES = [(IMAGES[:2], torch.zeros(2)), (IMAGES[2:], torch.zeros(1))]
 
 
-def pair() -> Network:
+def pair() -> ScoredNetwork:
     """The output is `3 relu(x) - relu(-2 x)`: gates have the gradients (3, 6, 0), (0, 0, -2)."""
     model = linear_pair([[1.0], [-2.0]], [[3.0, -1.0]])
     return seen(model, torch.ones(1), losses=summed)
@@ -127,7 +127,7 @@ def test_a_gate_is_scale_and_shift_of_the_batchnorm() -> None:
 def test_gates_are_the_gradients_of_what_reads(name: str) -> None:
     """A layer is linear in its weight: `sum over images dL/dm_j = sum W[:, j] dL/dW[:, j]`."""
     found = discovered(name)
-    network = Network(
+    network = ScoredNetwork(
         model=found.model,
         groups=found.discovery.space.groups,
         layers=found.discovery.layers,
@@ -161,7 +161,7 @@ def test_one_backward_pass_serves_all() -> None:
     torch.manual_seed(0)
     calls = []
     network = seen(randomized(Normed()), torch.randn(2, 5, 5))
-    counted = Network(
+    counted = ScoredNetwork(
         model=network.model,
         groups=network.groups,
         layers=network.layers,

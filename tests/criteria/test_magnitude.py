@@ -7,7 +7,6 @@ import torch_pruning
 import torchvision
 from torch import nn
 
-from evosearch.criteria import l1
 from evosearch.criteria.coreset import draw_coreset, reweighted
 from tests.criteria.toys import Normed, Stream, linear_pair, scores, seen, set_weights
 
@@ -47,13 +46,6 @@ def test_a_stream_by_hand(name: str) -> None:
     found = scores(name, seen(stream(), IMAGE), ())
     assert list(found) == ["a"]
     np.testing.assert_allclose(found["a"], BY_HAND[name])
-
-
-def test_l1_needs_no_network_object() -> None:
-    network = seen(stream(), IMAGE)
-    np.testing.assert_allclose(
-        l1(network.model, network.groups, network.layers)["a"], BY_HAND["l1"]
-    )
 
 
 def test_random_draws_from_the_generator_alone() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evosearch.criteria.network import Network
+from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.criteria.synflow import absolute, flow
 from evosearch.errors import InputError
 from tests.criteria.toys import linear_pair, scores, seen
@@ -32,7 +32,7 @@ def test_flow_by_hand() -> None:
 def test_what_flows_into_a_channel_flows_out(name: str) -> None:
     """The authors' code keeps BatchNorm's shifts, and loses this."""
     found = discovered(name)
-    network = Network(
+    network = ScoredNetwork(
         model=absolute(found.model),
         groups=found.discovery.space.groups,
         layers=found.discovery.layers,

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evosearch.criteria import Scores, score_channels
-from evosearch.criteria.network import Network
+from evosearch.criteria import ImportanceScores, score_channels
+from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.surgery.tracing.export import trace
 
 
@@ -58,15 +58,15 @@ def set_weights(model: nn.Module, weights: dict[str, Any]) -> None:
             weight.copy_(torch.as_tensor(values).float().reshape(weight.shape))
 
 
-def seen(model: nn.Module, image: Tensor, **options: Any) -> Network:
+def seen(model: nn.Module, image: Tensor, **options: Any) -> ScoredNetwork:
     """Returns a model as criteria see it; `image` is one, without a batch."""
     found = trace(model, (torch.stack([image, image]),))
-    return Network(model=model, groups=found.groups, layers=found.layers, **options)
+    return ScoredNetwork(model=model, groups=found.groups, layers=found.layers, **options)
 
 
 def scores(
-    name: str, network: Network, batches: Sequence[tuple[Tensor, Tensor]], seed: int = 0
-) -> Scores:
+    name: str, network: ScoredNetwork, batches: Sequence[tuple[Tensor, Tensor]], seed: int = 0
+) -> ImportanceScores:
     return score_channels([name], network, batches, np.random.default_rng(seed))[name]
 
 

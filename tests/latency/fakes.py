@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyConfig
-from evosearch.latency.runtimes import RUNTIMES
+from evosearch.latency.runtimes import RUNTIMES, Runtime
 from evosearch.models.build import ModelConfig
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 
@@ -23,6 +23,9 @@ class FakeRun:
 
     def __call__(self) -> None:
         pass
+
+
+FAKE_RUNTIME = Runtime(prepare=lambda module, images, threads: FakeRun(module, images))
 
 
 @dataclass
@@ -72,7 +75,7 @@ def fake_meter(
     monkeypatch: pytest.MonkeyPatch, stopwatch: FakeStopwatch, discovery: Discovery | None = None
 ) -> Meter:
     """Returns a meter of a small network whose clock is arithmetic."""
-    monkeypatch.setitem(RUNTIMES, "fake", lambda module, images, threads: FakeRun(module, images))
+    monkeypatch.setitem(RUNTIMES, "fake", FAKE_RUNTIME)
     torch.manual_seed(0)
     model = Net().eval()
     found = discovery or discover(model, (torch.randn(2, 1, 6, 6),), GroupRules(), 0)

@@ -90,7 +90,7 @@ def test_the_digits_really(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiling, "FITTED", 6)
     monkeypatch.setattr(profiling, "VALIDATED", 3)
     monkeypatch.setattr("evosearch.latency.steps.STEPS", (8,))
-    monkeypatch.setattr("evosearch.latency.timing.MOST", 15)
+    monkeypatch.setattr("evosearch.latency.stopwatch.MOST", 15)
     path = ROOT / "search_spaces" / "digits_resnet.toml"
     stages: list[str] = []
     model, space = profile_space(path, {"batch": 16}, "cpu", stages.append)

@@ -20,6 +20,6 @@ def test_a_runtime_computes_what_the_network_does(name: str) -> None:
     images = torch.randn(3, 1, 8, 8)
     with torch.no_grad():
         expected = network(images).numpy()
-    found = RUNTIMES[name](network, images, 1)()
+    found = RUNTIMES[name].prepare(network, images, 1)()
     output = found[0] if isinstance(found, list) else found
     np.testing.assert_allclose(np.asarray(output), expected, rtol=1e-3, atol=1e-4)

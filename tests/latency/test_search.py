@@ -12,7 +12,7 @@ from evosearch.space.mask import Mask
 from evosearch.study.certificate import Certificate
 from evosearch.study.study import Study
 from evosearch.study.timing import Conditions, Timing
-from tests.latency.fakes import FakeRun, FakeStopwatch
+from tests.latency.fakes import FAKE_RUNTIME, FakeStopwatch
 from tests.test_cli import QUICK, InProcess
 from tests.toys import comparable
 
@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> InProcess:
-    monkeypatch.setitem(RUNTIMES, "eager", lambda module, images, threads: FakeRun(module, images))
+    monkeypatch.setitem(RUNTIMES, "eager", FAKE_RUNTIME)
     monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: FakeStopwatch())
     monkeypatch.setattr("evosearch.run.session.time_fresh", time_here)
     return InProcess(monkeypatch, capfd)

@@ -9,14 +9,14 @@ from evosearch.errors import InputError
 from evosearch.latency.runtimes import RUNTIMES
 from evosearch.run.freshtiming import time_fresh
 from evosearch.study.study import Study
-from tests.latency.fakes import FakeRun, FakeStopwatch
+from tests.latency.fakes import FAKE_RUNTIME, FakeStopwatch
 from tests.test_cli import InProcess, place, run  # noqa: F401  (fixtures)
 
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> FakeStopwatch:
     stopwatch = FakeStopwatch(noise=0.05)
-    monkeypatch.setitem(RUNTIMES, "eager", lambda module, images, threads: FakeRun(module, images))
+    monkeypatch.setitem(RUNTIMES, "eager", FAKE_RUNTIME)
     monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: stopwatch)
     return stopwatch
 

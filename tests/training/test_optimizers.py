@@ -7,8 +7,8 @@ from torch import nn
 from evosearch.training import optimizers as module
 from evosearch.training.optimizers import (
     MUON_SHARE,
+    OPTIMIZERS,
     KernelMuon,
-    optimizers,
     resolve_optimizer,
 )
 
@@ -21,7 +21,7 @@ def network() -> nn.Module:
 
 
 def stepped(model: nn.Module, kind: str, steps: int = 3) -> dict[str, torch.Tensor]:
-    parts = optimizers(model, kind, lr=0.1, weight_decay=0.01)
+    parts = OPTIMIZERS[kind](model, 0.1, 0.01)
     torch.manual_seed(1)
     for _ in range(steps):
         model.zero_grad()
@@ -61,7 +61,7 @@ def test_kernels_take_torchs_muon_and_the_rest_takes_sgd():
 
 
 def test_sgd_takes_every_parameter():
-    (part,) = optimizers(network(), "sgd", lr=0.1, weight_decay=0.01)
+    (part,) = OPTIMIZERS["sgd"](network(), 0.1, 0.01)
     assert len(part.param_groups[0]["params"]) == 6
 
 
@@ -69,7 +69,7 @@ def test_what_takes_no_gradient_is_left_out():
     model = network()
     model[0].requires_grad_(False)
     before = model[0].weight.clone()
-    (part,) = optimizers(model, "muon", lr=0.1, weight_decay=0.01)
+    (part,) = OPTIMIZERS["muon"](model, 0.1, 0.01)
     assert isinstance(part, torch.optim.SGD)
     stepped(model, "muon")
     assert torch.equal(model[0].weight, before)
@@ -79,7 +79,7 @@ def test_what_takes_no_gradient_is_left_out():
     "layer", [nn.Linear(3, 2), nn.Conv2d(4, 4, 3, groups=4), nn.ConvTranspose2d(4, 8, 2)]
 )
 def test_what_is_no_plain_convolution_takes_sgd(layer):
-    (part,) = optimizers(layer, "muon", lr=0.1, weight_decay=0.0)
+    (part,) = OPTIMIZERS["muon"](layer, 0.1, 0.0)
     assert isinstance(part, torch.optim.SGD)
 
 

@@ -9,20 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from evosearch.refit.gram import Consumer
 from evosearch.space.mask import ChannelGroup, Member
 from evosearch.surgery.tracing.walk import Layer
+from evosearch.tasks.classification import cross_entropy
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 BatchNorm = nn.modules.batchnorm._BatchNorm
-
-
-def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
-    """Returns the loss of each image in nats, `(images,)`, of logits `(images, classes)`."""
-    return F.cross_entropy(output, labels, reduction="none")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +46,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Network:
+class ScoredNetwork:
     """A network as its criteria see it.
 
     A group's *writers* are the weights that produce its channels, its *readers* those that

@@ -1,4 +1,4 @@
-"""Hooks where the readers of channels read them: there a dropped channel is missing."""
+"""Hooks on the inputs of the layers that read channels: there a dropped channel is missing."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -7,16 +7,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from evosearch.criteria.network import Network
+from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.errors import InputError
 from evosearch.models.modes import evaluating
 
-OnRead = Callable[[str, Tensor], Tensor | None]
-"""Module name and its input -> what it reads in place of that, or None."""
+OnInput = Callable[[str, Tensor], Tensor | None]
+"""Module name and its input -> the input that it gets in place of that, or None."""
 
 
 @contextmanager
-def reading(network: Network, on_read: OnRead) -> Iterator[nn.Module]:
+def input_hooks(network: ScoredNetwork, on_input: OnInput) -> Iterator[nn.Module]:
     """Gives the model in eval mode, with a hook before each layer that reads scored channels.
 
     Modes are back and the hooks gone afterwards, whatever happens inside.
@@ -33,15 +33,15 @@ def reading(network: Network, on_read: OnRead) -> Iterator[nn.Module]:
                     f"module {name!r} ({type(module).__name__}) reads channels out of sight:"
                     " expected a linear or convolution module; exclude what writes them"
                 )
-            handle = module.register_forward_pre_hook(partial(_call, name, on_read))
+            handle = module.register_forward_pre_hook(partial(_call, name, on_input))
             stack.callback(handle.remove)
         yield network.model
 
 
 def _call(
-    name: str, on_read: OnRead, _module: nn.Module, inputs: tuple[Tensor, ...]
+    name: str, on_input: OnInput, _module: nn.Module, inputs: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...] | None:
-    replaced = on_read(name, inputs[0])
+    replaced = on_input(name, inputs[0])
     return None if replaced is None else (replaced, *inputs[1:])
 
 

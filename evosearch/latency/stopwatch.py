@@ -1,4 +1,4 @@
-"""Timing networks fairly on a busy machine: short blocks, the base network in turn with them."""
+"""Fair timing on a busy machine: short blocks, the base network in turn with the other."""
 
 from collections.abc import Callable
 from math import ceil

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from evosearch.latency.timing import FEWEST, MOST, compare, median_interval, torch_stopwatch
+from evosearch.latency.stopwatch import FEWEST, MOST, compare, median_interval, torch_stopwatch
 
 
 def fast() -> None: ...
