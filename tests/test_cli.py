@@ -236,7 +236,7 @@ BAD_SPACES = {
     "unknown section": (QUICK + "\n[modle]\n", "did you mean 'model'"),
     "malformed": (QUICK + "\n[model", "malformed TOML"),
     "no such model": (
-        QUICK.replace("models:digits_resnet", "models:digits_resnt"),
+        QUICK.replace("zoo:digits_resnet", "zoo:digits_resnt"),
         "did you mean 'digits_resnet'",
     ),
     "missing weights": (

@@ -21,7 +21,7 @@ def main() -> None:
     run = evosearch.search(SPACE, flops="30%..70%", trials=options.trials, seed=0, out=options.out)
     base = run.study.header.base_cost
     for trial in run.front.members:
-        share, result = trial.cost.relative_to(base)["macs"], trial.evaluation
+        share, result = trial.cost.relative_to(base)["macs"], trial.evaluation.score
         print(
             f"trial {trial.number}: {share:.1%} of the FLOPs,"
             f" search accuracy {result.accuracy:.2%} ±{result.accuracy_se:.2%}"

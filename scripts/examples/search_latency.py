@@ -30,7 +30,7 @@ def main() -> None:
     )
     base = run.study.header.base_cost
     for trial in run.front.members:
-        share, result = trial.cost.relative_to(base)["latency"], trial.evaluation
+        share, result = trial.cost.relative_to(base)["latency"], trial.evaluation.score
         print(
             f"trial {trial.number}: {share:.1%} of the latency, predicted,"
             f" search accuracy {result.accuracy:.2%} ±{result.accuracy_se:.2%}"

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evosearch.search import evaluator as evaluator_module
 from torch import nn
 
 from evosearch.criteria import reconstruction
 from evosearch.data.config import DataConfig
 from evosearch.data.splits import SearchData, load_search_data
+from evosearch.engine import evaluator as evaluator_module
 from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.errors import EvaluationError
 from evosearch.models.zoo import digits_resnet

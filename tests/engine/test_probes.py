@@ -7,7 +7,6 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
-from evosearch.search import probes as measuring
 
 from evosearch.engine.evaluator import EvaluatorConfig
 from evosearch.engine.measurements import Measurements
@@ -15,6 +14,7 @@ from evosearch.engine.parallel import OneByOne
 from evosearch.engine.probes import measure_sensitivity
 from evosearch.errors import EvosearchError
 from evosearch.models.precision import Precision
+from evosearch.run import evaluating
 from evosearch.run.config import SearchConfig
 from evosearch.run.evaluating import make_evaluator
 from evosearch.space.mask import Mask
@@ -118,7 +118,7 @@ def test_a_recovery_is_the_same_on_any_machine(
     monkeypatch.setattr(
         evaluating, "distil_blindly", lambda *given, **_: asked_for.append(given[3])
     )
-    monkeypatch.setattr(measuring, "MaskEvaluator", lambda **given: given["recover"])
+    monkeypatch.setattr(evaluating, "MaskEvaluator", lambda **given: given["recover"])
     subject: Any = MagicMock()
     subject.data.train.__len__.return_value = 9
     config = SearchConfig(
