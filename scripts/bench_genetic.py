@@ -82,7 +82,7 @@ def nsga2_points(run: Run, evaluations: int, seed: int) -> np.ndarray:
         )
         mask = two_step.mask(widths)
         if mask not in known:
-            known[mask] = run.prepared.evaluator.evaluate(mask).loss
+            known[mask] = run.prepared.evaluator.evaluate(mask).score.loss
         macs = space.cost(mask).macs
         study.tell(trial, [known[mask], macs])
         points.append([macs, known[mask]])

@@ -72,8 +72,12 @@ def test_a_mask_is_worth_the_same_whenever_it_is_asked(
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     one, other = make(model, data, discovery), make(model, data, discovery)
     first, second = half(discovery, 1), half(discovery, 2)
-    values = [one.evaluate(first).loss, one.evaluate(second).loss, one.evaluate(first).loss]
-    assert values[0] == values[2] == other.evaluate(first).loss
+    values = [
+        one.evaluate(first).score.loss,
+        one.evaluate(second).score.loss,
+        one.evaluate(first).score.loss,
+    ]
+    assert values[0] == values[2] == other.evaluate(first).score.loss
     assert values[0] != values[1]
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
@@ -84,7 +88,9 @@ def test_bfloat16_scores_nearly_as_float32_does(
     masks = [half(discovery, seed) for seed in range(6)]
     losses = {
         (build, precision): [
-            make(model, data, discovery, build=build, precision=precision).evaluate(mask).loss
+            make(model, data, discovery, build=build, precision=precision)
+            .evaluate(mask)
+            .score.loss
             for mask in masks
         ]
         for build in ("compensated", "recalibrated")
@@ -104,8 +110,8 @@ def test_a_recalibrated_candidate_is_the_plain_network(
     evaluator = make(model, data, discovery, build="recalibrated", **images)
     for seed in range(3):
         mask = half(discovery, seed)
-        plain = evaluator.evaluate_plain(mask).loss
-        assert evaluator.evaluate(mask).loss == pytest.approx(plain, rel=1e-4)
+        plain = evaluator.evaluate_plain(mask).score.loss
+        assert evaluator.evaluate(mask).score.loss == pytest.approx(plain, rel=1e-4)
 
 
 def test_a_network_is_built_once_for_all_rungs(
@@ -164,7 +170,9 @@ def test_compensation_helps_random_masks(
 ) -> None:
     evaluator = make(model, data, discovery)
     masks = [half(discovery, seed) for seed in range(5)]
-    gains = [evaluator.evaluate_plain(m).loss - evaluator.evaluate(m).loss for m in masks]
+    gains = [
+        evaluator.evaluate_plain(m).score.loss - evaluator.evaluate(m).score.loss for m in masks
+    ]
     assert min(gains) > 0
 
 
@@ -218,8 +226,8 @@ def test_statistics_do_not_depend_on_the_order_of_the_source(
             config=EvaluatorConfig(calibration_batch=40, build_images=100),
             seed=0,
         )
-        losses.append(evaluator.evaluate(mask).loss)
-        losses.append(evaluator.evaluate_plain(mask).loss)
+        losses.append(evaluator.evaluate(mask).score.loss)
+        losses.append(evaluator.evaluate_plain(mask).score.loss)
     assert losses[2] == pytest.approx(losses[0], rel=0.15)
     assert losses[3] == pytest.approx(losses[1], rel=0.15)
 
@@ -268,5 +276,5 @@ def test_recovery_trains_candidates_but_not_the_base(
     }
     plain, recovered = MaskEvaluator(**parts), MaskEvaluator(**parts, recover=recover)
     full, mask = discovery.space.full_mask(), half(discovery, 4)
-    assert plain.evaluate(full).loss == recovered.evaluate(full).loss
-    assert plain.evaluate(mask).loss != recovered.evaluate(mask).loss
+    assert plain.evaluate(full).score.loss == recovered.evaluate(full).score.loss
+    assert plain.evaluate(mask).score.loss != recovered.evaluate(mask).score.loss

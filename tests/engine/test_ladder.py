@@ -122,7 +122,7 @@ def test_a_higher_rung_scores_only_the_images_that_are_missing(tmp_path: Path) -
     partial = trials[0].evaluation
     assert partial is not None
     assert (partial.rung, partial.score.images) == (Rung.PARTIAL, 10)
-    assert partial.loss == pytest.approx(3.0 + table.noise[:10].mean())
+    assert partial.score.loss == pytest.approx(3.0 + table.noise[:10].mean())
     assert table.scored[4:] == [(MASKS[2], 10, 40), (MASKS[3], 10, 40)]
     assert trials[2].evaluation is not None
     assert trials[2].evaluation.score.loss == pytest.approx(0.5 + table.noise.mean())

@@ -141,7 +141,7 @@ def test_masks_are_scored_by_the_task(few):
         model=model, discovery=discovery, calibration=calibration, search=search,
         config=EvaluatorConfig(precision="float32"), seed=0, task=task,
     )  # fmt: skip
-    found = evaluator.evaluate(discovery.space.full_mask())
+    found = evaluator.evaluate(discovery.space.full_mask()).score
     with torch.no_grad():
         expected = loss(model(search.images[:]), search.labels).mean()
     assert found.loss == pytest.approx(expected.item(), rel=1e-5)

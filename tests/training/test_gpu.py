@@ -41,7 +41,7 @@ def losses(model, discovery, digits, device, **config) -> list[float]:
         config=EvaluatorConfig(**config),
         seed=0,
     )
-    return [evaluator.evaluate(mask).loss for mask in random_masks(discovery.space, 5)]
+    return [evaluator.evaluate(mask).score.loss for mask in random_masks(discovery.space, 5)]
 
 
 @pytest.mark.parametrize("build", ["compensated", "recalibrated"])
