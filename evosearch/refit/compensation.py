@@ -125,10 +125,9 @@ class Compensation:
         if layer.writes in cut:
             stays = np.setdiff1d(np.arange(targets.shape[1]), cut[layer.writes])
             targets = targets[:, torch.from_numpy(stays).to(targets.device)]
-        # Without a bias or BatchNorm behind the layer nothing absorbs a constant shift.
-        absorbed = layer.bias is not None or layer.norm is not None
-        row_mean, target_mean = rows.mean(0) * absorbed, targets.mean(0) * absorbed
-        rows, targets = rows - row_mean, targets - target_mean
+        row_mean, target_mean = rows.mean(0), targets.mean(0)
+        if layer.absorbs_shift:
+            rows, targets = rows - row_mean, targets - target_mean
         # Sums of products need float32, whatever the layers themselves compute in.
         with torch.autocast(rows.device.type, enabled=False):
             inner = (rows.T @ rows).double().cpu() / len(rows)
