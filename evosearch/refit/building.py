@@ -1,5 +1,6 @@
-"""From a mask to a compact network with weights and statistics that fit it."""
+"""Builder of compact networks: from a mask to weights and statistics that fit it."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal, final
@@ -62,7 +63,7 @@ class Builder:
         self._device = batches[0].device
         self.precision = resolve_precision(precision, str(self._device))
         few = _first(batches, images)
-        self._few = few.tensor_split(-(-len(few) // len(batches[0])))
+        self._few = few.tensor_split(math.ceil(len(few) / len(batches[0])))
 
     def prepare(self) -> None:
         """Measures once what all candidates are built with."""
@@ -83,8 +84,8 @@ class Builder:
     def final(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is worth keeping as, in float32.
 
-        It is compensated on all calibration images, or on as many as `LARGEST_MAP` allows: 83 of
-        ResNet-50's at 224 px. The full mask gives a copy of the base network, exactly.
+        It is compensated on all calibration images, or on as many as `LARGEST_MAP` allows. The
+        full mask gives a copy of the base network, exactly.
         """
         network = self._compact(mask)
         self._compensate(network, mask, self._thorough)

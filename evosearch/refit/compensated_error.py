@@ -1,4 +1,4 @@
-"""What a mask costs after least-squares compensation, from the base network's statistics alone.
+"""Compensated error of a mask, from the base network's statistics alone.
 
 The third rung of the fitness ladder: no forward pass, one factorisation for each cut layer.
 """

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.refit.gram import has_patches, pad
+from evosearch.refit.norms import estimating
 from evosearch.seeding import Stream, generator
 from evosearch.surgery.compaction import Cut
 from evosearch.surgery.tracing.walk import Layer
@@ -21,8 +22,6 @@ POSITIONS = 16
 """Output positions of each image that a convolution is fitted on, at least."""
 ROWS = 8192
 """Output positions of all images together, at least: with few images each gives more."""
-
-BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def refit(weight: Tensor, inner: Tensor, cross: Tensor) -> Tensor:
@@ -96,18 +95,10 @@ class Compensation:
             )
             for layer in self._layers
         ]
-        norms = [m for m in network.modules() if isinstance(m, BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.train()
-            norm.momentum = 1.0  # the statistics of this one batch
         try:
-            with torch.no_grad():
+            with estimating(network), torch.no_grad():
                 network(self._images)
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.eval()
-                norm.momentum = momentum
             for hook in hooks:
                 hook.remove()
 
@@ -134,10 +125,9 @@ class Compensation:
         if layer.writes in cut:
             stays = np.setdiff1d(np.arange(targets.shape[1]), cut[layer.writes])
             targets = targets[:, torch.from_numpy(stays).to(targets.device)]
-        # Without a bias or BatchNorm behind the layer nothing absorbs a constant shift.
-        absorbed = layer.bias is not None or layer.norm is not None
-        row_mean, target_mean = rows.mean(0) * absorbed, targets.mean(0) * absorbed
-        rows, targets = rows - row_mean, targets - target_mean
+        row_mean, target_mean = rows.mean(0), targets.mean(0)
+        if layer.absorbs_shift:
+            rows, targets = rows - row_mean, targets - target_mean
         # Sums of products need float32, whatever the layers themselves compute in.
         with torch.autocast(rows.device.type, enabled=False):
             inner = (rows.T @ rows).double().cpu() / len(rows)

@@ -1,4 +1,4 @@
-"""Folding BatchNorm into the layers before it, for networks that are only scored."""
+"""BatchNorm folded into the layers before it, for networks that are only scored."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -138,8 +138,9 @@ class _Moments:
 
     def consumer(self, layer: Layer) -> Consumer:
         """Ends the sums; to be called once."""
-        absorbed = layer.bias is not None or layer.norm is not None
-        mean = self._sum / self._count * absorbed
+        mean = self._sum / self._count
+        if not layer.absorbs_shift:
+            mean.zero_()
         covariance = self._products.div_(self._count)  # in place: wide layers have large ones
         if covariance.ndim == 2:
             covariance.addr_(mean, mean, alpha=-1)

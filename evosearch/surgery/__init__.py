@@ -1,1 +1,12 @@
-"""What is coupled in a network, and how to cut it."""
+"""Channel groups of a network, the proof that they are right, and the cut.
+
+================  ==========================================================================
+`discovery`       the search space of a model: traced, restricted by rules, proven, counted
+`tracing`         labels propagated over the exported graph: groups before proof
+`readings`        the loosest readings of a model's operators that its proof bears
+`proof`           comparison of compacted and masked networks, group by group and together
+`randomizing`     the random parameters under which that comparison hides nothing
+`compaction`      the compact network of a mask, and the masked network that it must equal
+`counting`        costs as exact forms in the widths
+================  ==========================================================================
+"""

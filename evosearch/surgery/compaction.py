@@ -1,4 +1,4 @@
-"""Building the smaller network from a mask, and the masked network that it must equal."""
+"""The compact network of a mask, and the masked network that it must equal."""
 
 import copy
 from collections import defaultdict
@@ -60,7 +60,10 @@ def compact(
     result = copy.deepcopy(model, dict(tensors))
     cuts: dict[int, Cut] = {}
     for name, tensor in named:
-        cuts[id(tensor)] = drops.pop(name, cuts.get(id(tensor), {}))
+        # A tensor of several names is cut under one of them.
+        cuts.setdefault(id(tensor), {})
+        if name in drops:
+            cuts[id(tensor)] = drops.pop(name)
     kept = {
         key: tensors[key] if share and not cut else _keep(tensors[key], cut)
         for key, cut in cuts.items()

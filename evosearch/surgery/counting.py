@@ -1,4 +1,4 @@
-"""What each layer costs, as exact forms in the widths; torch's own counter is the oracle."""
+"""Costs of a network's layers as exact forms in the widths; torch's own counter is the oracle."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

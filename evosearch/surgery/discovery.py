@@ -1,4 +1,4 @@
-"""From a model to its search space: trace, apply the user's rules, prove, count."""
+"""The search space of a model: traced, left to the search by the user's rules, proven, counted."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,7 +100,7 @@ def discover(
 def _one_thread() -> Iterator[None]:
     """Keeps torch to one thread: a proof is thousands of small operations.
 
-    Threads hardly speed them up, and slow them down twentyfold where others use the cores.
+    Threads hardly speed them up, and slow them down badly where others use the cores.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

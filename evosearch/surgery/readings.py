@@ -1,4 +1,4 @@
-"""Which sizes a model's code fixes: found out by compacting it and watching its operators.
+"""The loosest readings of a model's operators that its proof bears.
 
 Every operator call that may cut channels at a size in the code is first read loosely. Where a
 group then fails its proof, the compacted network is run beside the exported graph, and the first
@@ -101,7 +101,10 @@ def _freeing(
     choices = current.walk.choices
     useful = {group.name for group in current.grouping.groups if group.size > 1}
     idle = [name for name, groups in current.open_choices.items() if not groups & useful]
-    for step in (1, max(choices[name].readings for name in idle)) if idle else ():
+    if not idle:
+        return None
+    strictest = max(choices[name].readings for name in idle)
+    for step in (1, strictest):
         stricter = {name: choices[name].reading + step for name in idle}
         trial = export.read({**readings, **stricter})
         if _prunable(trial) > _prunable(current) and _first_failure(trial, checker) is None:

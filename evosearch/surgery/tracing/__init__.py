@@ -1,1 +1,12 @@
-"""TODO."""
+"""Channel groups of an exported graph, before proof; README.md says how to add a rule.
+
+====================  =====================================================================
+`export`              the exported graphs, the table of rules, and what a walk makes of them
+`walk`                one walk over a graph: every result gets its labels by a rule
+`labels`              the union-find over labels, and operations on label tensors
+`rules_layers`        rules of convolutions, linear layers and normalizations
+`rules_operators`     rules of operators without sizes: pass, unite, move, pool, reduce
+`rules_sizes`         rules of operators whose sizes the code may fix: reshape, slice, split
+`grouping`            groups: the classes of labels that have the same members
+====================  =====================================================================
+"""

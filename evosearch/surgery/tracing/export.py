@@ -1,6 +1,6 @@
-"""What is coupled in a network: labels propagated over its exported graph.
+"""Exported graphs of a model, and the channel groups, frozen channels and layers in them.
 
-`trace` follows DESIGN's one rule. A convolution or linear layer writes fresh labels and reads
+The one rule: a convolution or linear layer writes fresh labels and reads
 others; an elementwise sum or product unites labels position by position; operators that move
 elements carry the labels along; what the rules do not know is frozen, with its name as reason.
 """

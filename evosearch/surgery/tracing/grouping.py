@@ -1,4 +1,4 @@
-"""From labels to channel groups: classes of labels with the same members make one group."""
+"""Channel groups: the classes of labels that have the same members."""
 
 from collections import defaultdict
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Labels: which channel every element of every tensor belongs to, as a union-find.
+"""Channel labels of every element of every tensor, as a union-find.
 
 A label tensor has the shape of the activation that it describes and holds one label per element.
 It is an `expand`ed view wherever it can be, so a feature map costs no more than its channels.

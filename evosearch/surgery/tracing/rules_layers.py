@@ -1,4 +1,4 @@
-"""What layers with weights and normalizations do to labels."""
+"""Label rules of layers with weights and of normalizations."""
 
 from math import prod
 
@@ -27,12 +27,16 @@ def _convolution(walk: Walk, node: fx.Node) -> Value:
     parts = channels.reshape(groups, size_in)
     whole = not transposed or size_out % size_in == 0
     by_position = size_in * size_out > 1
-    order = [_whole_groups] * whole + [_positions] * by_position
-    if whole and size_in + size_out > groups:
-        order.reverse()
-    reading = walk.choose(node, len(order) + 1, channels)
-    if reading < len(order):
-        return order[reading](walk, node, weight, parts, size_out)
+    ways = []
+    if whole:
+        ways.append(_whole_groups)
+    if by_position:
+        ways.append(_positions)
+    if size_in + size_out > groups:
+        ways.reverse()
+    reading = walk.choose(node, len(ways) + 1, channels)
+    if reading < len(ways):
+        return ways[reading](walk, node, weight, parts, size_out)
     walk.freeze(channels, f"operator {operator_name(node)} with groups")
     written = walk.axis(weight.name, 0)
     if transposed:

@@ -1,4 +1,4 @@
-"""What operators without sizes of their own do to labels: pass, unite, move, pool or reduce."""
+"""Label rules of operators without sizes of their own: pass, unite, move, pool, reduce."""
 
 import re
 from collections.abc import Callable

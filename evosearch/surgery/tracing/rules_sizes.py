@@ -1,4 +1,4 @@
-"""What operators do to labels whose sizes the model's code may fix.
+"""Label rules of operators whose sizes the model's code may fix.
 
 An exported graph does not tell a size that follows a pruned width (`x.shape[1] // 2`) from one
 that the code fixes (`8`). So each of these operators has readings: in the loose ones its sizes

@@ -57,6 +57,11 @@ class Layer:
     positions: int
     outputs: int
 
+    @property
+    def absorbs_shift(self) -> bool:
+        """Whether a constant change of its inputs can be made good behind it."""
+        return self.bias is not None or self.norm is not None
+
 
 @dataclass
 class Choice:
