@@ -1,13 +1,16 @@
-"""Callables that a user names in a file: found, imported, and their errors in one line."""
+"""Callables that a user names in a file: found, imported, told apart by their code."""
 
+import ast
 import hashlib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from importlib.metadata import packages_distributions, version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, final
 
 from evosearch.errors import InputError, unknown_name
 
@@ -16,10 +19,14 @@ MOVED = {
     "evosearch.evaluation.task": "evosearch.tasks.classification",
 }
 """Modules that space files may still name as they were once called -> where that is now."""
+_LIBRARIES = ("site-packages", "dist-packages")
 
 
 def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., Any]:
     """Returns the callable that a space file names.
+
+    A `file.py` is imported as it is now: where it was edited since it was last named, it is a
+    module of its own.
 
     Args:
         reference: "module:callable", "file.py:callable" or "torchvision:name".
@@ -29,6 +36,44 @@ def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., 
     Raises:
         InputError: there is no such module, file or callable, or importing it fails.
     """
+    return _named(reference, folder, where)[1]
+
+
+def code_digest(reference: str, folder: Path, where: str) -> str:
+    """Returns 32 hexadecimal digits for the code of a callable that a space file names.
+
+    They change with its name and with any code of the file that it is in, though not with
+    comments, docstrings and layout, nor with where the file lies; for a callable of an installed
+    package, with its full name and the package's version. What the file imports is not looked
+    into.
+
+    Args:
+        reference: as `resolve_callable`.
+        folder: as `resolve_callable`.
+        where: as `resolve_callable`.
+
+    Raises:
+        InputError: as `resolve_callable`.
+    """
+    module, _ = _named(reference, folder, where)
+    source, _, name = reference.partition(":")
+    file = getattr(module, "__file__", None) or ""  # what is built into Python has none
+    if source.endswith(".py") or not _is_installed(module.__name__, file):
+        code = _code(Path(file).read_bytes())
+    else:
+        packages = packages_distributions().get(module.__name__.partition(".")[0], [])
+        code = f"{module.__name__} {sorted(version(package) for package in packages)}"
+    return hashlib.sha256(f"{name}\n{code}".encode()).hexdigest()[:32]
+
+
+def one_line(error: Exception) -> str:
+    """Returns what went wrong in someone else's code: the error's first line, and its type."""
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+def _named(reference: str, folder: Path, where: str) -> tuple[ModuleType, Callable[..., Any]]:
+    """Returns the module and the callable of a reference; see `resolve_callable`."""
     source, _, name = reference.partition(":")
     if not source or not name:
         raise InputError(f"{where} = {reference!r}: expected 'module:callable'")
@@ -47,28 +92,61 @@ def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., 
     if not callable(found):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise InputError(f"{where}: {unknown_name(f'callable of {source}', name, public)}")
-    return found  # type: ignore[no-any-return]
+    return module, found
 
 
-def one_line(error: Exception) -> str:
-    """Returns what went wrong in someone else's code: the error's first line, and its type."""
-    text = str(error).strip().partition("\n")[0]
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+@final
+class _CurrentCode(SourceFileLoader):
+    """Compiles the bytes that it is given, and keeps nothing.
+
+    Compiled files go by the time of change in whole seconds and the size, which an edit may leave
+    as they were.
+    """
+
+    def __init__(self, name: str, path: Path, source: bytes) -> None:
+        super().__init__(name, str(path))
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        """Returns the module's code."""
+        code: CodeType = self.source_to_code(self._source, self.path)
+        return code
 
 
 def _import_file(path: Path) -> ModuleType:
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    source = path.read_bytes()
+    digest = hashlib.sha256(str(path.resolve()).encode() + b"\n" + source).hexdigest()[:12]
     name = f"_evosearch_{path.stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    module = importlib.util.module_from_spec(spec)
+    loader = _CurrentCode(name, path, source)
+    spec = spec_from_file_location(name, path, loader=loader)
+    assert spec is not None  # as there is a loader
+    module = module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def _is_installed(module: str, file: str) -> bool:
+    """Returns whether code goes by a version: Python's, evosearch's, or that of a package."""
+    package = module.partition(".")[0]
+    known = package == "evosearch" or package in sys.stdlib_module_names
+    installed = any(part in _LIBRARIES for part in Path(file).parts)
+    return known or installed or not file.endswith(".py")
+
+
+def _code(source: bytes) -> str:
+    """Returns code as Python reads it: without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)

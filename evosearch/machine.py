@@ -22,6 +22,14 @@ _FLAGS = ("amx", "asimd", "avx", "f16c", "fma", "sse4", "sve")
 _NO_MATTER = ("date", "platform")
 
 
+def library_versions() -> dict[str, str]:
+    """Returns the versions of what decodes images and computes with them, by package.
+
+    Without the suffix of a build ("+cpu"): builds of one version agree but for rounding.
+    """
+    return {name: version(name).partition("+")[0] for name in ("torch", "torchvision", "pillow")}
+
+
 def resolve_device(name: str) -> str:
     """Returns the device that "auto" stands for; others as they are.
 

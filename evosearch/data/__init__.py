@@ -11,6 +11,8 @@
 `augmentation`  random changes to training images
 `splitting`     the draw of a split: classes in proportion, or a list in a file
 `splits`        train, calibration, search and test splits, a type each
+`filedigests`   content digests of files, remembered until they are touched
+`contents`      digests of the images and labels of a split
 `duplicates`    the check that no two splits share an image
 ==============  ===============================================================
 """

@@ -1,6 +1,7 @@
 """A cache of decoded images: bytes in memory or in a file, made once for all runs."""
 
 import hashlib
+import json
 import math
 import os
 import tempfile
@@ -15,9 +16,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evosearch.data.images import Images, Indices, LazyPixels, StoredPixels
+from evosearch.data.filedigests import file_digests
+from evosearch.data.images import Files, Images, LazyPixels, StoredPixels
 from evosearch.errors import InputError
 from evosearch.files import cache_folder
+from evosearch.machine import library_versions
 
 CACHE_BYTES = 4 * 2**30
 """Decoded images that take more than this are not kept, but read whenever they are asked for."""
@@ -31,7 +34,7 @@ def kept(images: Images) -> Images:
 
     Those that come from files are decoded once into `$EVOSEARCH_CACHE/images` and mapped from
     there, so that processes share them and the system may drop them from memory. Its name is a
-    digest of the files (path, size, time of change) and of what is done to them.
+    digest of what is in the files, of what is done to them, and of the libraries that do it.
 
     Raises:
         InputError: an image cannot be read, or the cache cannot be written.
@@ -39,50 +42,54 @@ def kept(images: Images) -> Images:
     pixels = images.pixels
     if not isinstance(pixels, LazyPixels) or len(images) * pixels.image_bytes > CACHE_BYTES:
         return images
-    load = _on_disk if pixels.files else _in_memory
-    array = load(pixels, images.positions)
-    return replace(images, pixels=StoredPixels(array), positions=np.arange(len(images)))
+    files = images.files
+    if files is None:
+        array = _in_memory(images, pixels.dtype)
+    else:
+        array = _on_disk(images, files, pixels.recipe)
+    return replace(images, pixels=StoredPixels(array, files), positions=np.arange(len(images)))
 
 
 def image_hashes(images: Images) -> NDArray[np.uint8]:
-    """Returns 16 bytes for each image, which only images of equal pixels share, `(images, 16)`.
+    """Returns 16 bytes for each image, which only one of equal pixels shares, `(images, 16)`.
 
     Those of images that come from files are kept beside the decoded images.
 
     Raises:
         InputError: an image cannot be read, or the cache cannot be written.
     """
-    pixels, shape = images.pixels, (len(images), HASH_BYTES)
-    if not isinstance(pixels, LazyPixels) or not pixels.files:
+    pixels, files = images.pixels, images.files
+    if not isinstance(pixels, LazyPixels) or files is None:
         return np.concatenate([chunk.numpy() for chunk in _hashed(images)])
-    path = cache_folder() / "images" / f"{_digest(pixels, images.positions)}.hashes.npy"
-    return _cached(path, shape, lambda: _hashed(kept(images)))
+    path = cache_folder() / "images" / f"{_digest(files, pixels.recipe)}.hashes.npy"
+    return _cached(path, (len(images), HASH_BYTES), lambda: _hashed(kept(images)))
 
 
 def _hashed(images: Images) -> Iterator[Tensor]:
     for start in range(0, len(images), CHUNK):
         raw = images.raw(slice(start, start + CHUNK)).numpy()
-        hashes = [hashlib.blake2b(image.tobytes(), digest_size=HASH_BYTES) for image in raw]
+        kind = f"{raw.dtype} {raw.shape[1:]} ".encode()
+        hashes = [hashlib.blake2b(kind + image.tobytes(), digest_size=HASH_BYTES) for image in raw]
         rows = [np.frombuffer(found.digest(), dtype=np.uint8) for found in hashes]
         yield torch.from_numpy(np.stack(rows))
 
 
-def _decoded(pixels: LazyPixels, positions: Indices) -> Iterator[Tensor]:
-    for start in range(0, len(positions), CHUNK):
-        yield pixels.read(positions[start : start + CHUNK])
+def _decoded(images: Images) -> Iterator[Tensor]:
+    for start in range(0, len(images), CHUNK):
+        yield images.raw(slice(start, start + CHUNK))
 
 
-def _in_memory(pixels: LazyPixels, positions: Indices) -> NDArray[Any]:
-    images = torch.empty((len(positions), *pixels.shape), dtype=pixels.dtype)
-    for part, chunk in zip(torch.split(images, CHUNK), _decoded(pixels, positions), strict=True):
+def _in_memory(images: Images, dtype: torch.dtype) -> NDArray[Any]:
+    whole = torch.empty((len(images), *images.pixels.shape), dtype=dtype)
+    for part, chunk in zip(torch.split(whole, CHUNK), _decoded(images), strict=True):
         part.copy_(chunk)
-    return images.numpy()
+    return whole.numpy()
 
 
-def _on_disk(pixels: LazyPixels, positions: Indices) -> NDArray[Any]:
-    path = cache_folder() / "images" / f"{_digest(pixels, positions)}.npy"
-    shape = (len(positions), *pixels.shape)
-    return _cached(path, shape, lambda: _decoded(pixels, positions))
+def _on_disk(images: Images, files: Files, recipe: str) -> NDArray[Any]:
+    path = cache_folder() / "images" / f"{_digest(files, recipe)}.npy"
+    shape = (len(images), *images.pixels.shape)
+    return _cached(path, shape, lambda: _decoded(images))
 
 
 def _cached(
@@ -101,13 +108,10 @@ def _cached(
     return array
 
 
-def _digest(pixels: LazyPixels, positions: Indices) -> str:
-    digest = hashlib.sha256(f"{pixels.recipe}\n".encode())
-    for position in positions:
-        file = pixels.files[position]
-        status = file.stat()
-        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:32]
+def _digest(files: Files, recipe: str) -> str:
+    contents = file_digests(files.root, files.names)
+    text = json.dumps([recipe, library_versions(), contents], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _holds(path: Path, shape: tuple[int, ...]) -> bool:

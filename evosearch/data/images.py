@@ -1,6 +1,6 @@
 """Images as bytes in memory or as files, and views of them that normalise what is read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +19,37 @@ Indices = NDArray[np.int64]
 Positions = Tensor | Indices | slice
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Where images come from that are a file each.
+
+    Attributes:
+        root: the folder of the data.
+        names: of the files in it, such as `train/cat/0001.jpg`.
+    """
+
+    root: Path
+    names: tuple[str, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, position: int) -> Path:
+        return self.root / self.names[position]
+
+    def select(self, positions: Indices) -> Self:
+        """Returns a choice of these files."""
+        return replace(self, names=tuple(self.names[position] for position in positions.tolist()))
+
+
 class Pixels(Protocol):
     """Images as their source gives them, before normalisation."""
+
+    @property
+    def files(self) -> Files | None:
+        """The file of each image, where each has one."""
+        ...
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,9 +69,10 @@ class Pixels(Protocol):
 class StoredPixels:
     """Images in an array; one that is mapped from a file is read by the system as needed."""
 
-    def __init__(self, array: NDArray[Any]) -> None:
-        """Takes `(images, channels, height, width)`, uint8 or float32."""
+    def __init__(self, array: NDArray[Any], files: Files | None = None) -> None:
+        """Takes `(images, channels, height, width)`, uint8 or float32, and the files of each."""
         self._array = array
+        self.files = files
         self.shape: tuple[int, ...] = array.shape[1:]
 
     def __len__(self) -> int:
@@ -64,7 +94,7 @@ class LazyPixels:
         transform: Transform | None,
         *,
         recipe: str = "",
-        files: Sequence[Path] = (),
+        files: Files | None = None,
     ) -> None:
         """Loads the first image, which tells the shape of all.
 
@@ -95,7 +125,7 @@ class LazyPixels:
         Raises:
             InputError: an image cannot be loaded, or is of another shape than the first.
         """
-        workers = torch.get_num_threads() if self.files else 1
+        workers = torch.get_num_threads() if self.files is not None else 1
         if workers == 1:
             images = [self._one(int(position)) for position in positions]
         else:
@@ -118,7 +148,7 @@ class LazyPixels:
             raise InputError(f"{self._name(position)}: {one_line(error)}") from error
 
     def _name(self, position: int) -> str:
-        return str(self.files[position]) if self.files else f"image {position}"
+        return f"image {position}" if self.files is None else str(self.files[position])
 
 
 def _as_pixels(image: Any) -> Tensor:
@@ -154,6 +184,12 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @property
+    def files(self) -> Files | None:
+        """The file of each of these images, where each has one."""
+        files = self.pixels.files
+        return None if files is None else files.select(self.positions)
 
     def __getitem__(self, chosen: Positions) -> Tensor:
         """Returns images as float32, normalised, `(images, channels, height, width)`."""

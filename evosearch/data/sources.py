@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evosearch.callables import one_line, resolve_callable
 from evosearch.data.config import DataConfig
-from evosearch.data.images import Images, LazyPixels, Pixels, Positions, StoredPixels
+from evosearch.data.images import Files, Images, LazyPixels, Pixels, Positions, StoredPixels
 from evosearch.data.splitting import draw
 from evosearch.data.transforms import build_transform
 from evosearch.errors import InputError, unknown_name
@@ -30,23 +30,19 @@ class Pool:
         images: normalised as they are read.
         labels: `(images,)` int64 from 0 for classes; `(images, ...)` for a task of one's own.
         indices: int64, `(images,)`: positions in the data as their source orders them.
-        names: of the files that the images are in, such as `train/cat/0001.jpg`; empty where
-            they are in none.
     """
 
     images: Images
     labels: Tensor
     indices: Tensor
-    names: tuple[str, ...] = ()
 
     def take(self, chosen: Positions) -> Self:
-        """Returns the images at positions of this pool, without their names."""
+        """Returns the images at positions of this pool."""
         return replace(
             self,
             images=self.images.select(chosen),
             labels=self.labels[chosen],
             indices=self.indices[chosen],
-            names=(),
         )
 
 
@@ -142,7 +138,8 @@ def _imagefolder(config: DataConfig, folder: Path) -> tuple[Pool, Pool]:
         raise InputError(f"{root}: train and {test} differ in their classes: {', '.join(odd[:5])}")
 
     def pool(part: Any, first: int) -> Pool:
-        files = [Path(path) for path, _ in part.samples]
+        names = (Path(path).relative_to(root).as_posix() for path, _ in part.samples)
+        files = Files(root=root, names=tuple(names))
         pixels = LazyPixels(
             lambda position: default_loader(files[position]),
             len(files),
@@ -150,8 +147,7 @@ def _imagefolder(config: DataConfig, folder: Path) -> tuple[Pool, Pool]:
             recipe="\n".join(entry.model_dump_json() for entry in config.transforms),
             files=files,
         )
-        names = tuple(file.relative_to(root).as_posix() for file in files)
-        return replace(_pool(pixels, part.targets, first, config), names=names)
+        return _pool(pixels, part.targets, first, config)
 
     return pool(parts[0], 0), pool(parts[1], len(parts[0]))
 

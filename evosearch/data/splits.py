@@ -5,7 +5,7 @@ A function that takes a `SearchSplit` cannot be handed a `TestSplit`: mypy refus
 for `testing.py` alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -188,7 +188,8 @@ def search_list(config: DataConfig, folder: Path) -> Path | None:
 def _search_positions(config: DataConfig, folder: Path, pool: Pool, labels: Indices) -> Indices:
     listing = search_list(config, folder)
     if listing is not None:
-        search = listed(listing, pool.names)
+        files = pool.images.files
+        search = listed(listing, () if files is None else files.names)
         _require_rest(config, len(search), labels)
         return search
     count = int(config.search)
@@ -198,8 +199,13 @@ def _search_positions(config: DataConfig, folder: Path, pool: Pool, labels: Indi
 
 def _listed(pool: Pool) -> Listed:
     """Returns the hashes and the names of a pool's images."""
-    names = pool.names or [f"image {index}" for index in pool.indices.tolist()]
-    return image_hashes(pool.images), names
+    return image_hashes(pool.images), image_names(pool.images, pool.indices)
+
+
+def image_names(images: Images, indices: Tensor) -> Sequence[str]:
+    """Returns the name of each image: its file, or its position in the source, `(images,)`."""
+    files = images.files
+    return [f"image {index}" for index in indices.tolist()] if files is None else files.names
 
 
 def _classes(pool: Pool) -> Indices:

@@ -101,9 +101,13 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Returns 32 hexadecimal digits that change with any name, shape, type or value of weight."""
+    """Returns 32 hexadecimal digits that change with any name, shape, type or value of weight.
+
+    Weights are parameters and buffers, also those buffers that no state dict holds.
+    """
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    tensors = {**model.state_dict(), **dict(model.named_buffers(remove_duplicate=False))}
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(flat.numpy().tobytes())

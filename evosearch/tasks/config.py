@@ -1,11 +1,13 @@
 """The `[task]` section of a space file, and the task that it names."""
 
+import json
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from evosearch.callables import resolve_callable
+from evosearch.callables import code_digest, resolve_callable
 from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.tasks.task import Task
 
@@ -45,3 +47,23 @@ def load_task(config: TaskConfig, folder: Path) -> Task:
     named = {key: value for key, value in config.model_dump().items() if value is not None}
     found = {k: resolve_callable(v, folder, f"[task] {k}") for k, v in named.items()}
     return replace(CLASSIFICATION, **found)
+
+
+def task_digest(config: TaskConfig, folder: Path) -> str:
+    """Returns 32 hexadecimal digits for the code of a `[task]` section; see `code_digest`.
+
+    It is the code that counts and not what it gives for some outputs: a threshold that was moved
+    need not show in a few numbers, and numbers of two machines differ by rounding.
+
+    Args:
+        config: the section.
+        folder: where the space file lies.
+
+    Raises:
+        InputError: there is no such callable.
+    """
+    digests = {
+        key: None if value is None else code_digest(value, folder, f"[task] {key}")
+        for key, value in config.model_dump().items()
+    }
+    return sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:32]

@@ -132,6 +132,17 @@ def test_the_digest_sees_values_names_buffers_and_types():
     assert weights_digest(net(0)) == weights_digest(net(0).train())
 
 
+def test_the_digest_sees_buffers_that_no_state_dict_holds():
+    def table(value, persistent=False):
+        model = net(0)
+        model.register_buffer("table", torch.tensor([value]), persistent=persistent)
+        return weights_digest(model)
+
+    assert table(1.0) == table(1.0)
+    assert len({table(1.0), table(2.0), weights_digest(net(0))}) == 3
+    assert table(1.0) == table(1.0, persistent=True)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared networks are not on this machine")
 @pytest.mark.parametrize("depth", [20, 56])

@@ -16,7 +16,7 @@ from evosearch.models.zoo import digits_resnet
 from evosearch.surgery.discovery import GroupRules, discover
 from evosearch.tasks import testing
 from evosearch.tasks.classification import CLASSIFICATION
-from evosearch.tasks.config import TaskConfig, load_task
+from evosearch.tasks.config import TaskConfig, load_task, task_digest
 from evosearch.tasks.scoring import image_scores, score
 from evosearch.tasks.task import main_output
 from evosearch.training.base_training import TrainConfig, train_base
@@ -258,3 +258,20 @@ def test_names_that_do_not_exist(tmp_path):
     with pytest.raises(InputError, match=r"\[task\] metric: .*did you mean 'metric'"):
         load_task(TaskConfig(metric="own.py:metrics"), tmp_path)
     assert load_task(TaskConfig(), tmp_path) == CLASSIFICATION
+
+
+def test_the_digest_of_a_task_sees_each_of_its_callables_and_their_code(tmp_path):
+    def digest(**named):
+        return task_digest(TaskConfig(**named), tmp_path)
+
+    (tmp_path / "own.py").write_text(OWN)
+    before = digest(loss="own.py:loss")
+    kinds = {digest(), before, digest(metric="own.py:loss"), digest(loss="own.py:metric")}
+    assert len(kinds) == 4
+    (tmp_path / "own.py").write_text(OWN + "# A comment.")
+    assert digest(loss="own.py:loss") == before
+    (tmp_path / "own.py").write_text(OWN.replace("< 1", "< 2"))
+    assert digest(loss="own.py:loss") not in kinds
+    assert digest() in kinds
+    with pytest.raises(InputError, match=r"\[task\] metric: unknown callable"):
+        digest(metric="own.py:metrics")

@@ -7,6 +7,7 @@
 `rules_layers`        rules of convolutions, linear layers and normalizations
 `rules_operators`     rules of operators without sizes: pass, unite, move, pool, reduce
 `rules_sizes`         rules of operators whose sizes the code may fix: reshape, slice, split
+`graph_digest`        a digest of what a model computes, but for the values of its weights
 `grouping`            groups: the classes of labels that have the same members
 ====================  =====================================================================
 """

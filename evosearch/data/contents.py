@@ -1,0 +1,65 @@
+"""The contents of a split: its images and labels, told apart by digests."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from evosearch.data.config import DataConfig
+from evosearch.data.filedigests import file_digests
+from evosearch.data.imagecache import image_hashes
+from evosearch.data.sources import Pool, load_pools
+from evosearch.data.splits import CalibrationSplit, SearchSplit, TrainSplit, image_names
+
+
+def listed_images(
+    split: TrainSplit | CalibrationSplit | SearchSplit | Pool,
+) -> dict[str, tuple[str, str]]:
+    """Returns every image of a split by name, with a digest of its content and its label.
+
+    An image in a file is told apart by the file's bytes, which are read once (`file_digests`);
+    any other by its pixels as the source gives them, which are all read each time.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    images, files = split.images, split.images.files
+    if files is None:
+        contents = [row.tobytes().hex() for row in image_hashes(images)]
+    else:
+        contents = file_digests(files.root, files.names)
+    known = zip(contents, _label_texts(split.labels), strict=True)
+    return dict(zip(image_names(images, split.indices), known, strict=True))
+
+
+def listed_test_images(config: DataConfig, folder: Path) -> dict[str, tuple[str, str]]:
+    """Returns the images of the test split, as `listed_images`; nothing else comes to see them.
+
+    The data's source is opened for it once more, as for the final report.
+
+    Args:
+        config: the `[data]` section.
+        folder: where the space file lies.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    _, pool = load_pools(config, folder)
+    return listed_images(pool)
+
+
+def preparation_digest(config: DataConfig) -> str:
+    """Returns 32 hexadecimal digits that change with what is done to images before a network."""
+    done = config.model_dump(mode="json", include={"mean", "std", "transforms", "augment"})
+    return hashlib.sha256(json.dumps(done, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _label_texts(labels: Tensor) -> Sequence[str]:
+    """Returns labels that are numbers as these, and others as digests."""
+    if labels.ndim == 1:
+        return [repr(label) for label in labels.tolist()]
+    kind = f"{labels.dtype} {tuple(labels.shape[1:])} ".encode()
+    rows = (row.contiguous().numpy().tobytes() for row in labels)
+    return [hashlib.blake2b(kind + row, digest_size=16).hexdigest() for row in rows]

@@ -1,0 +1,52 @@
+"""The identity of a run's subject, from the contents of its model, data and task."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from evosearch.data.contents import listed_images, listed_test_images, preparation_digest
+from evosearch.data.splits import SearchData
+from evosearch.machine import library_versions
+from evosearch.models.weights import weights_digest
+from evosearch.run.spacefile import SpaceFile
+from evosearch.study.identity import ARITHMETIC, Identity, Part
+from evosearch.study.imagelist import list_digest
+from evosearch.surgery.tracing.graph_digest import graph_digest
+from evosearch.tasks.config import task_digest
+
+
+def identify(
+    file: SpaceFile,
+    folder: Path,
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    data: SearchData,
+) -> Identity:
+    """Returns the identity of what a space file names, as it is now.
+
+    Args:
+        file: the space file's content.
+        folder: where it lies.
+        model: the network that it builds, with the weights that are meant.
+        example: a batch of its inputs.
+        data: the splits that it names.
+
+    Raises:
+        InputError: something that it names cannot be read, or the model cannot be exported.
+    """
+    images = {
+        Part.TRAIN: listed_images(data.train),
+        Part.CALIBRATION: listed_images(data.calibration),
+        Part.SEARCH: listed_images(data.search),
+        Part.TEST: listed_test_images(file.data, folder),
+    }
+    parts = {
+        Part.GRAPH: graph_digest(model, example),
+        Part.WEIGHTS: weights_digest(model),
+        **{part: list_digest(found) for part, found in images.items()},
+        Part.PREPARATION: preparation_digest(file.data),
+        Part.TASK: task_digest(file.task, folder),
+        Part.EVOSEARCH: ARITHMETIC,
+        **{Part(name): version for name, version in library_versions().items()},
+    }
+    return Identity(parts=parts, images=images)
