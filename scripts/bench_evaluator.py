@@ -98,7 +98,7 @@ class Quick:
 
     def losses(self, masks: Sequence[Mask], stop: int, start: int = 0) -> list[float]:
         """Returns the loss of each mask on some of the images."""
-        tasks = [Job(mask=mask, start=start, stop=stop) for mask in masks]
+        tasks = [Job(mask=mask, images=range(start, stop)) for mask in masks]
         found = list(self._workers.measure(tasks))
         failures = [measured.failure for measured in found if measured.failure]
         if failures:
@@ -164,12 +164,12 @@ def measured_steps(loop: Loop, masks: Sequence[Mask], rounds: int) -> list[str]:
 def measured_workers(run: Run, masks: Sequence[Mask], rounds: int) -> str:
     """Returns how much faster two workers are than one process, one thread each."""
     chosen, full = masks[:WORKED], run.prepared.subject.discovery.space.full_mask()
-    tasks = [Job(mask=mask, stop=SECOND) for mask in chosen]
+    tasks = [Job(mask=mask, images=range(SECOND)) for mask in chosen]
     gains = []
     for _ in range(rounds):
         alone, quick = OneByOne(RunEvaluator(str(run.folder.resolve()))()), Quick(run)
         torch.set_num_threads(1)
-        list(alone.measure([Job(mask=full, stop=FIRST)] * 2))
+        list(alone.measure([Job(mask=full, images=range(FIRST))] * 2))
         one = seconds_of(partial(list, alone.measure(tasks)))
         gains.append(one / seconds_of(partial(quick.losses, chosen, SECOND)))
     return (

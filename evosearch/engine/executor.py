@@ -59,12 +59,11 @@ class Job:
 
     Attributes:
         mask: what is measured.
-        start, stop: the search images that it is scored on; none for its compensated error.
+        images: the search images that it is scored on; None asks for its compensated error.
     """
 
     mask: Mask
-    start: int = 0
-    stop: int = 0
+    images: range | None = None
 
 
 @final
@@ -73,8 +72,8 @@ class Measured:
     """What came of a job.
 
     Attributes:
-        scores: of the images, where it named any.
-        error: the compensated error, where it did not.
+        scores: of the images, where it named some.
+        error: the compensated error, where it named none.
         failure: one line on why there is neither.
         seconds: wall time.
     """
@@ -111,13 +110,13 @@ def carried_out(evaluator: Evaluator, job: Job, timeout: float | None = None) ->
     began = time.perf_counter()
     scores = error = failure = None
     try:
-        evaluator.prepare(errors=not job.stop)
+        evaluator.prepare(errors=job.images is None)
         began = time.perf_counter()
         with _time_limit(timeout):
-            if job.stop:
-                scores = evaluator.image_scores(job.mask, job.start, job.stop)
-            else:
+            if job.images is None:
                 error = evaluator.compensated_error(job.mask)
+            else:
+                scores = evaluator.image_scores(job.mask, job.images.start, job.images.stop)
         _require_finite(scores, error)
     except Exception as problem:  # one bad candidate must not end the run
         failure = f"{type(problem).__name__}: {problem}".splitlines()[0]

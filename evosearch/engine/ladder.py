@@ -132,7 +132,9 @@ class Ladder:
         settled = {trial.mask: trial for trial in reversed(started)}
         climbing = [c for c in climbing if c.proposal.mask not in settled]
         top = {c.proposal.mask for c in climbing}
-        evaluations = self._measured(climbing, self._measurements.images)
+        evaluations = self._measurements.scores(
+            [candidate.proposal.mask for candidate in climbing], self._measurements.images
+        )
         for number, proposal in enumerate(proposals[len(started) :], first + len(started)):
             mask = proposal.mask
             earlier = known.get(mask) or settled.get(mask)
@@ -160,8 +162,14 @@ class Ladder:
         partial = plan.rung is Rung.PARTIAL
         if len(climbing) <= plan.survivors and not partial:
             return climbing
-        images = max(2, round(plan.share * self._measurements.images)) if partial else 0
-        for candidate, measured in zip(climbing, self._measured(climbing, images), strict=True):
+        images = max(2, round(plan.share * self._measurements.images))
+        masks = [candidate.proposal.mask for candidate in climbing]
+        results = (
+            self._measurements.scores(masks, images)
+            if partial
+            else self._measurements.errors(masks)
+        )
+        for candidate, measured in zip(climbing, results, strict=True):
             candidate.record(plan.rung, measured)
         left = [c for c in climbing if c.failure is None]
         if partial:
@@ -176,14 +184,11 @@ class Ladder:
         rivals = [trial for trial in front if self._size.of(trial.cost) <= candidate.size]
         if not rivals or candidate.scores is None:
             return False
-        rival = next(self._measurements.of([rivals[-1].mask], images))
+        rival = next(self._measurements.scores([rivals[-1].mask], images))
         if rival.scores is None:
             return False
         above = candidate.scores.loss_above(rival.scores)
         return above.mean > CLEARLY * above.error
-
-    def _measured(self, candidates: Sequence[_Candidate], images: int) -> Iterator[Measured]:
-        return self._measurements.of([c.proposal.mask for c in candidates], images)
 
 
 def _repeated(earlier: Trial, proposal: Proposal, number: int, generation: int) -> Trial:

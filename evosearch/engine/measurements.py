@@ -1,4 +1,4 @@
-"""What was measured of masks is remembered, and not measured again."""
+"""Measurements of masks: each made once, and remembered."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import final
@@ -28,11 +28,18 @@ class Measurements:
         self._executor, self._store, self._checkpoint = executor, store, checkpoint
         self.images = executor.images
 
-    def of(self, masks: Sequence[Mask], images: int) -> Iterator[Measured]:
-        """Yields each mask's scores on the first images, or its compensated error for none."""
-        have = [self._store.get(mask) if images else None for mask in masks]
+    def errors(self, masks: Sequence[Mask]) -> Iterator[Measured]:
+        """Yields each mask's compensated error."""
+        results = self._executor.measure([Job(mask=mask) for mask in masks])
+        for _ in masks:
+            self._checkpoint()
+            yield next(results)
+
+    def scores(self, masks: Sequence[Mask], images: int) -> Iterator[Measured]:
+        """Yields each mask's scores on so many images from the first on."""
+        have = [self._store.get(mask) for mask in masks]
         missing = [
-            Job(mask=mask, start=0 if old is None else len(old.losses), stop=images)
+            Job(mask=mask, images=range(0 if old is None else len(old.losses), images))
             for mask, old in zip(masks, have, strict=True)
             if old is None or len(old.losses) < images
         ]

@@ -49,7 +49,7 @@ def measure_sensitivity(
     probes = [(name, int(width)) for name, own in widths.items() for width in own[:-1]]
     masks = [full, *(Mask({**full, name: subset(name, width)}) for name, width in probes)]
     losses = []
-    for number, measured in enumerate(measurements.of(masks, measurements.images)):
+    for number, measured in enumerate(measurements.scores(masks, measurements.images)):
         if measured.scores is None:
             name, width = probes[number - 1] if number else ("none", 0)
             raise EvosearchError(

@@ -255,7 +255,7 @@ def test_a_damaged_score_file_counts_as_none(tmp_path: Path) -> None:
 def test_tasks_name_what_is_measured() -> None:
     table = Table({MASKS[0]: 1.0}, {MASKS[0]: 0.25})
     results = list(
-        OneByOne(table).measure([Job(mask=MASKS[0]), Job(mask=MASKS[0], start=5, stop=8)])
+        OneByOne(table).measure([Job(mask=MASKS[0]), Job(mask=MASKS[0], images=range(5, 8))])
     )
     assert isinstance(results[0], Measured)
     assert results[0].error == 0.25

@@ -83,7 +83,7 @@ def test_two_workers_give_the_study_of_one_process(tmp_path: Path) -> None:
 
 def test_a_task_that_kills_its_worker_fails_and_the_others_do_not() -> None:
     full = SPACE.full_mask()
-    tasks = [Job(mask=m, stop=100) for m in (*masks(2), full, *masks(5)[2:])]
+    tasks = [Job(mask=m, images=range(100)) for m in (*masks(2), full, *masks(5)[2:])]
     results = list(workers(deadly=True).measure(tasks))
     failures = [result.failure for result in results]
     assert failures[2] == "WorkerDied: its worker process died, twice"
@@ -100,7 +100,7 @@ def test_a_task_that_kills_its_worker_fails_and_the_others_do_not() -> None:
 def timed_out(executor: Executor) -> str | None:
     slow = Mask({g.name: np.arange(g.size) < 1 for g in SPACE.groups})
     began = time.monotonic()
-    (result,) = executor.measure([Job(mask=slow, stop=100)])
+    (result,) = executor.measure([Job(mask=slow, images=range(100))])
     assert time.monotonic() - began < 30
     return result.failure
 
@@ -120,7 +120,9 @@ class Slow(ToyEvaluator):
 
 
 def test_what_candidates_share_is_not_their_time() -> None:
-    (result,) = OneByOne(Slow(failing=False), 0.2).measure([Job(mask=masks(1)[0], stop=100)])
+    (result,) = OneByOne(Slow(failing=False), 0.2).measure(
+        [Job(mask=masks(1)[0], images=range(100))]
+    )
     assert result.failure is None
     assert result.seconds < 0.5
 
@@ -137,7 +139,7 @@ def test_no_workers_are_refused() -> None:
 
 
 def test_a_stopped_round_drops_what_is_in_flight_quietly() -> None:
-    results = workers().measure([Job(mask=m, stop=100) for m in masks(8)])
+    results = workers().measure([Job(mask=m, images=range(100)) for m in masks(8)])
     next(results)
     results.close()  # type: ignore[attr-defined]  # a generator
 
@@ -166,7 +168,7 @@ def test_a_task_that_kills_a_clusters_workers_fails_and_the_others_do_not(
     cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("evosearch.engine.parallel.CLUSTER_PATIENCE", 15.0)
-    tasks = [Job(mask=m, stop=100) for m in (SPACE.full_mask(), *masks(2))]
+    tasks = [Job(mask=m, images=range(100)) for m in (SPACE.full_mask(), *masks(2))]
     executor = Workers(Toys(deadly=True), images=100, count=0, cluster=cluster)
     with closing(executor):
         found = list(executor.measure(tasks))
