@@ -1,4 +1,4 @@
-"""What can go wrong, and whose fault it is.
+"""The errors that evosearch raises on purpose, and whose fault each is.
 
 ::
 
