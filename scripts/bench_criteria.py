@@ -43,7 +43,7 @@ from evosearch.run.spacefile import load_space_file
 from evosearch.run.subject import Subject, load_subject
 from evosearch.seeding import Stream, generator
 from evosearch.space.budget import Budget, BudgetRequest
-from evosearch.strategies.baselines import global_mask, uniform_mask
+from evosearch.strategies.fixed_plans import global_mask, uniform_mask
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.tracing.export import trace
 from evosearch.tasks.scoring import score

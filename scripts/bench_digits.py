@@ -23,7 +23,7 @@ from evosearch.run.config import SearchConfig
 from evosearch.run.session import Run
 from evosearch.run.spacefile import load_space_file
 from evosearch.space.budget import BudgetRequest
-from evosearch.strategies.baselines import uniform_mask
+from evosearch.strategies.fixed_plans import uniform_mask
 from evosearch.tasks.testing import TestReport
 from evosearch.training.distillation import distil
 

@@ -37,7 +37,7 @@ from evosearch.run.session import Run
 from evosearch.run.spacefile import load_space_file
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.mask import Mask
-from evosearch.strategies.baselines import random_mask
+from evosearch.strategies.fixed_plans import random_mask
 from evosearch.study.study import Study
 from evosearch.tasks.scoring import score
 from evosearch.training.distillation import distil

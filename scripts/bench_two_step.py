@@ -20,6 +20,7 @@ from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.knowledge import Knowledge, SensitivityCurve
 from evosearch.space.mask import ChannelGroup
 from evosearch.space.space import SearchSpace
+from evosearch.strategies.base import Problem
 from evosearch.strategies.genetic import Genetic, NsgaConfig
 from evosearch.strategies.two_step import child_errors, quadratic_errors
 from evosearch.study.scores import Score
@@ -119,11 +120,13 @@ def overhead(children: int, repeats: int) -> tuple[float, float, float]:
     config = NsgaConfig(population=POPULATION, children=children, round_size=16)
     began = time.perf_counter()
     strategy = Genetic(
-        space=space,
-        budget=Budget.of(macs=Bound(low=base // 5, high=base)),
-        knowledge=knowledge,
-        config=config,
-        seed=0,
+        Problem(
+            space=space,
+            budget=Budget.of(macs=Bound(low=base // 5, high=base)),
+            knowledge=knowledge,
+            config=config,
+            seed=0,
+        )
     )
     setup = time.perf_counter() - began
     theta = np.exp(np.random.default_rng(1).normal(size=GROUPS))

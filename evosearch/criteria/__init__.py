@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from evosearch.criteria.activations import APoZ, ClassResponse, HRank, MeanActivation
-from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs
+from evosearch.criteria.base import Batches, Criterion, Needs
 from evosearch.criteria.cap import CaP
 from evosearch.criteria.coreset import Coreset
 from evosearch.criteria.gradients import Drive, GroupFisher, GroupFisherMACs, Snip, Taylor
@@ -44,6 +44,7 @@ from evosearch.criteria.scored_network import Array, ScoredNetwork
 from evosearch.criteria.synflow import SynFlow
 from evosearch.errors import InputError, unknown_name
 from evosearch.seeding import Stream, generator
+from evosearch.space.knowledge import ImportanceScores
 
 CRITERIA: dict[str, type[Criterion[Any]]] = {
     "l1": L1,

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs, Normaliser
+from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.layer_inputs import by_image, channel_dim, input_hooks, stacked
 from evosearch.criteria.scored_network import Indices, ScoredNetwork, array
+from evosearch.space.knowledge import ImportanceScores
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

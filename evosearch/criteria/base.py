@@ -9,10 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from evosearch.criteria.scored_network import Array, ScoredNetwork
+from evosearch.space.knowledge import ImportanceScores
 from evosearch.space.mask import ChannelGroup
 
-ImportanceScores = dict[str, Array]
-"""Group name -> `(channels,)`, higher is kept."""
 Batches = Sequence[tuple[Tensor, Tensor]]
 """Images `(images, ...)` and labels `(images, ...)`, on the model's device."""
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evosearch.criteria.base import ImportanceScores
 from evosearch.criteria.reconstruction import Consumers, OnConsumers, ranked
 from evosearch.criteria.scored_network import Array, ScoredNetwork
 from evosearch.refit.compensation import RIDGE
+from evosearch.space.knowledge import ImportanceScores
 from evosearch.space.mask import ChannelGroup
 
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs, Normaliser
+from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.layer_inputs import by_image, channel_dim, input_hooks, stacked
 from evosearch.criteria.scored_network import Place, ScoredNetwork, array
+from evosearch.space.knowledge import ImportanceScores
 from evosearch.space.mask import ChannelGroup
 
 

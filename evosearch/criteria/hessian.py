@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs, Normaliser
+from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.gradients import leaves_at
 from evosearch.criteria.scored_network import ScoredNetwork, array
 from evosearch.models.modes import evaluating
+from evosearch.space.knowledge import ImportanceScores
 
 PROBES = 100
 """Random vectors, spread evenly over the batches; the paper's code has 300 for its one batch."""

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evosearch.criteria.base import DataFree, DataFreeByGroup, ImportanceScores, Normaliser
+from evosearch.criteria.base import DataFree, DataFreeByGroup, Normaliser
 from evosearch.criteria.scored_network import Array, BatchNorm, ScoredNetwork, array
+from evosearch.space.knowledge import ImportanceScores
 from evosearch.space.mask import ChannelGroup
 
 

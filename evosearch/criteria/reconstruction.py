@@ -9,10 +9,11 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lasso_path
 
-from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs, Normaliser
+from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.scored_network import Array, ScoredNetwork
 from evosearch.models.modes import evaluating
 from evosearch.refit.gram import Consumer, collect_statistics, gram_blocks
+from evosearch.space.knowledge import ImportanceScores
 
 Consumers = Mapping[str, Consumer]
 

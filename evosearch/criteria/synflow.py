@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from evosearch.criteria.base import Batches, Criterion, ImportanceScores, Needs, Normaliser
+from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.gradients import leaves_at
 from evosearch.criteria.scored_network import Array, BatchNorm, Place, ScoredNetwork, array
 from evosearch.errors import InputError
+from evosearch.space.knowledge import ImportanceScores
 
 ROUNDS = 20
 """Times that channels are removed and all others scored anew; the paper has 100."""

@@ -32,7 +32,7 @@ from evosearch.run.planning import (
 from evosearch.run.preparation import Prepared
 from evosearch.run.reopening import reopen
 from evosearch.space.budget import Budget
-from evosearch.strategies.baselines import uniform_mask
+from evosearch.strategies.fixed_plans import uniform_mask
 from evosearch.study.certificate import Certificate
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study

@@ -4,7 +4,7 @@ from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.space.budget import BY_DROP, Bound, Budget
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
-from evosearch.strategies.baselines import uniform_mask
+from evosearch.strategies.fixed_plans import uniform_mask
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.trial import Evaluation
 

@@ -26,7 +26,7 @@ from evosearch.run.spacefile import SpaceFile
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.mask import Mask
 from evosearch.strategies import strategy_class
-from evosearch.strategies.base import Strategy
+from evosearch.strategies.base import Problem, Strategy
 from evosearch.study.certificate import Certificate, Check
 from evosearch.study.front import ParetoFront
 from evosearch.study.scorestore import SCORES, ScoreStore
@@ -191,12 +191,14 @@ class Run:
             if kind.needs_sensitivity:
                 self._measure_sensitivity(measurements, on_stage)
             return kind(
-                space=space,
-                budget=aim,
-                knowledge=self.prepared.knowledge,
-                config=config.settings(strategy),
-                seed=config.seed,
-                earlier=earlier,
+                Problem(
+                    space=space,
+                    budget=aim,
+                    knowledge=self.prepared.knowledge,
+                    config=config.settings(strategy),
+                    seed=config.seed,
+                    earlier=earlier,
+                )
             )
 
         def recorded(trial: Trial) -> None:

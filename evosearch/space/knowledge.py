@@ -1,4 +1,4 @@
-"""What the torch side measures once per run and the strategies read: plain numpy."""
+"""Measurements on the base network, made once per run for the strategies: plain numpy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from evosearch.errors import InputError
 
 Array = NDArray[np.float64]
+ImportanceScores = Mapping[str, Array]
+"""Group name -> `(channels,)`, higher is kept."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Knowledge:
     """
 
     gram: Mapping[tuple[str, str], Array]
-    scores: Mapping[str, Mapping[str, Array]]
-    comparable: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    scores: Mapping[str, ImportanceScores]
+    comparable: Mapping[str, ImportanceScores] = field(default_factory=dict)
     sensitivity: Mapping[str, SensitivityCurve] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:

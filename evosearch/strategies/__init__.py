@@ -1,36 +1,36 @@
-"""Strategies propose masks and learn from trials; nothing here imports torch.
+"""Strategies: they propose masks and learn from trials; nothing here imports torch.
 
-======================  ==================================================================
-`base`                  the protocol that every strategy follows
-`layerwise`             rates from measured sensitivity, channels from a genetic algorithm
-`genetic`               a genetic algorithm over whole masks finds the front (NSGA-II)
-`rates`                 Optuna searches weights of groups, an allocation decodes them
-`two_step`              what dropping channels costs, as a quadratic form
-`allocation`            from weights to the widths of least error within a budget
-`knapsack`              the dynamic program inside it
-`genetic_layer`         the genetic algorithm of one group
-`sensitivity`           error curves in nats and widths, from measured sensitivity
-`regression`            weights of groups read off the trials
-`learned`               the loss of any mask, as those weights predict it
-`population`            masks as matrices
-`initial`               the first of them, by known rules
-`variation`             crossover and mutation of a population
-`selection`             NSGA-II
-`baselines`             plans that need no search
-`profiles`              the strategies that propose those
-======================  ==================================================================
+A new one is a class in a file, and a line in `STRATEGIES`; `README.md` has the steps.
+
+===============  ==========================================================================
+`base`           the protocol of a strategy, and the `Problem` that one is built from
+`rates`          the strategy: Optuna searches weights of groups, an allocation decodes them
+`genetic`        the strategy: a genetic algorithm over whole masks, NSGA-II
+`layerwise`      the strategy: rates from sensitivity, channels from a genetic algorithm
+`baselines`      the strategies that do not search: random, uniform, global, and so on
+`fixed_plans`    the plans that those propose
+`two_step`       the error of dropping channels, as a quadratic form
+`sensitivity`    measured sensitivities: the scale of error curves, widths for a tolerance
+`allocation`     the widths of least weighted error within a budget
+`knapsack`       the dynamic program inside it
+`regression`     a Bayesian regression of losses on what each group's cut costs
+`learned`        the loss of any mask, as that regression predicts it
+`population`     masks as matrices, for `genetic`
+`initial`        its first plans, by known rules
+`variation`      its crossover and mutation
+`selection`      its survival selection
+`genetic_layer`  the genetic algorithm of one group, for `layerwise`
+===============  ==========================================================================
 """
-
-from collections.abc import Mapping
 
 from evosearch.errors import unknown_name
 from evosearch.strategies.base import Strategy
+from evosearch.strategies.baselines import Global, Random, Relative, Triangular, Uniform
 from evosearch.strategies.genetic import Genetic
 from evosearch.strategies.layerwise import Layerwise
-from evosearch.strategies.profiles import Global, Random, Relative, Triangular, Uniform
 from evosearch.strategies.rates import Rates
 
-STRATEGIES: Mapping[str, type[Strategy]] = {
+STRATEGIES: dict[str, type[Strategy]] = {
     "genetic": Genetic,
     "layerwise": Layerwise,
     "rates": Rates,
@@ -40,6 +40,7 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "triangular": Triangular,
     "relative": Relative,
 }
+"""Every strategy by name."""
 
 
 def strategy_class(name: str) -> type[Strategy]:

@@ -1,4 +1,4 @@
-"""From weights of groups to widths: the plan of least weighted error within a budget.
+"""The allocation of widths to groups: the plan of least weighted error within a budget.
 
 The error of a plan is a sum over groups, so with costs linearised at some plan (each group's
 cost with the others held) the best plan is a knapsack, solved by a dynamic program over widths
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from evosearch.space.budget import Budget
 from evosearch.space.knowledge import Array
 from evosearch.space.space import SearchSpace, Widths
-from evosearch.strategies.baselines import uniform_widths
+from evosearch.strategies.fixed_plans import uniform_widths
 from evosearch.strategies.knapsack import knapsack
 from evosearch.strategies.two_step import ErrorCurve
 
@@ -35,16 +35,9 @@ PAIRED_MOVES = 128
 Steps = NDArray[np.int64]
 
 
-def allocate(
-    space: SearchSpace, curves: Mapping[str, ErrorCurve], weights: Array, budget: Budget
-) -> Widths:
-    """Returns the widths of least weighted error within a budget; see `Allocator`."""
-    return Allocator(space, curves).allocate(weights, budget)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Tables:
-    """What allocations of one space have in common.
+    """The tables that allocations of one space share.
 
     Attributes:
         space: exact costs.
@@ -212,7 +205,8 @@ class _Solver:
     def _repaired(self, steps: Steps) -> Steps:
         """Returns `steps` shrunk, cheapest error per cost first, until the true costs fit."""
         steps = steps.copy()
-        while (usage := self._usage(steps)).max() > 1:
+        usage = self._usage(steps)
+        while usage.max() > 1:
             over = np.maximum(usage - 1, 0)
             saved = -np.einsum("r,rgk->gk", over, self._changes(steps))
             lost = self._weighted - self._weighted[self._rows, steps][:, None]
@@ -220,12 +214,15 @@ class _Solver:
             price = np.where(smaller & (saved > 0), lost / np.where(saved > 0, saved, 1), np.inf)
             # One step of the move of least price; the rest may turn out not to be needed.
             steps[np.argmin(price.min(axis=1))] -= 1
+            usage = self._usage(steps)
         return steps
 
     def _searched(self, steps: Steps) -> Steps:
         """Returns a plan that no move of two groups improves, under the true costs."""
-        while (move := self._best_move(steps)) is not None:
-            steps = move
+        better: Steps | None = steps
+        while better is not None:
+            steps = better
+            better = self._best_move(steps)
         return steps
 
     def _best_move(self, steps: Steps) -> Steps | None:
@@ -250,13 +247,13 @@ class _Solver:
         totals[self._rows, :, self._rows, reach + 1 :] = np.inf
         # Under this a gain is rounding, and the search could go in circles.
         least = -1e-12 * self._error(steps)
-        while totals.flat[best := int(np.argmin(totals))] < least:
-            g, a, h, b = np.unravel_index(best, totals.shape)
+        while totals.min() < least:
+            g, a, h, b = np.unravel_index(np.argmin(totals), totals.shape)
             move = steps.copy()
             move[h], move[g] = moved[h, b], moved[g, a]
             if self._usage(move).max() <= 1:
                 return move
-            totals.flat[best] = np.inf
+            totals[g, a, h, b] = np.inf
         return None
 
 

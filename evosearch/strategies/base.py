@@ -1,10 +1,10 @@
-"""What every strategy is: it proposes masks a round at a time, and learns from trials."""
+"""The protocol of a strategy, and the problem that one is built from."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
 from statistics import median
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, final
 
 import numpy as np
 from pydantic import BaseModel
@@ -14,10 +14,35 @@ from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
 from evosearch.study.trial import Proposal, Rung, Trial
 
+Settings = TypeVar("Settings", bound=BaseModel, covariant=True)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Problem(Generic[Settings]):
+    """All that a strategy knows before its first trial.
+
+    Attributes:
+        space: what is searched.
+        budget: what every proposal must meet.
+        knowledge: measurements on the base network.
+        config: the strategy's own settings, an instance of its `Config`.
+        seed: the run's.
+        earlier: trials of the same study that were proposed for another budget. Their
+            evaluations hold, and their number advances the next ask like any others'.
+    """
+
+    space: SearchSpace
+    budget: Budget
+    knowledge: Knowledge
+    config: Settings
+    seed: int
+    earlier: Sequence[Trial] = ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class RungPlan:
-    """How a round climbs one rung of the fitness ladder.
+    """The climb of a round over one rung of the fitness ladder.
 
     Attributes:
         rung: COMPENSATED or PARTIAL.
@@ -33,9 +58,9 @@ class RungPlan:
 class Strategy(Protocol):
     """Proposes masks and learns from what came of them.
 
-    A strategy is built from `(space, budget, knowledge, config, seed)`. It holds no state that
-    the seed and the trials told do not determine, so a resumed run rebuilds it by telling it the
-    recorded rounds again. Every proposal is legal and within the upper end of the budget.
+    It holds no state that its problem and the trials told do not determine, so a resumed run
+    rebuilds it by telling it the recorded rounds again. Every proposal is legal and within the
+    upper end of the budget.
     """
 
     name: ClassVar[str]
@@ -46,26 +71,8 @@ class Strategy(Protocol):
     ladder: Sequence[RungPlan]
     """The rungs between the strategy's own and the last, which its rounds climb; may be none."""
 
-    def __init__(
-        self,
-        *,
-        space: SearchSpace,
-        budget: Budget,
-        knowledge: Knowledge,
-        config: Any,
-        seed: int,
-        earlier: Sequence[Trial] = (),
-    ) -> None:
+    def __init__(self, problem: Problem[Any]) -> None:
         """Prepares the first round.
-
-        Args:
-            space: what is searched.
-            budget: what every proposal must meet.
-            knowledge: measurements on the base network.
-            config: an instance of `Config`.
-            seed: the run's.
-            earlier: trials of the same study that were proposed for another budget. Their
-                evaluations hold, and their number advances the next ask like any others'.
 
         Raises:
             InfeasibleBudget: the lower end of the budget is out of reach.
@@ -101,7 +108,7 @@ def relative_losses(
     """Returns how each trial's loss compares with a reference plan of the same budget.
 
     Losses at a small and at a large budget are not comparable; `log(loss / reference loss)` is.
-    (It found better plans than the difference, which lets small budgets decide what is good.)
+    (In differences small budgets, where losses are large, would decide what is good.)
 
     Args:
         trials: told so far; the genome of each holds its position in the budget as "budget".

@@ -1,185 +1,188 @@
-"""Plans that need no search: what a searched plan has to beat.
+"""The strategies `random`, `uniform`, `global`, `triangular` and `relative`: no search at all.
 
-Each is a family of plans that grow with one scalar, and takes the last of them that fits the
-budget; costs grow with the widths, so a bisection finds it.
-
-==================  ===========================================================================
-`uniform_mask`      the same keep ratio in all groups
-`triangular_mask`   a rate that rises from the first group to the last
-`global_mask`       one threshold on importance for all groups, relative to each group's mean
-`relative_mask`     likewise, relative to each group's largest
-`random_mask`       random widths, scaled together; random channels
-==================  ===========================================================================
+What a search is compared with at an equal number of trials. They learn nothing from trials; the
+plans themselves are in `fixed_plans`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar, final
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
+from evosearch.errors import unknown_name
+from evosearch.seeding import Stream, generator
 from evosearch.space.budget import Budget
-from evosearch.space.knowledge import Array
+from evosearch.space.knowledge import ImportanceScores, Knowledge
 from evosearch.space.mask import Mask
-from evosearch.space.space import SearchSpace, Widths
+from evosearch.space.resources import RESOURCES
+from evosearch.space.space import SearchSpace
+from evosearch.strategies.base import Problem, RungPlan
+from evosearch.strategies.fixed_plans import (
+    global_mask,
+    random_mask,
+    relative_mask,
+    triangular_mask,
+    uniform_mask,
+)
+from evosearch.study.trial import Proposal, Trial
 
-Scores = Mapping[str, Array]
-"""Group name -> `(channels,)`, higher is kept, as in `Knowledge.scores`."""
+
+class BaselineConfig(BaseModel):
+    """Settings of the strategies that do not search."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    round_size: int = Field(default=4, ge=1)
+    """Trials per round."""
+    criterion: str = "l1"
+    """Importance that decides which channels stay; `random` has no use for it."""
 
 
-def uniform_widths(space: SearchSpace, budget: Budget) -> Widths:
-    """Returns the widths of the largest common keep ratio that fits.
+class _Baseline(ABC):
+    """Proposes plans that depend on nothing but the number of the trial.
 
-    Every group gets its largest legal width that is at most the ratio times its size, or its
-    smallest legal width where there is none.
-
-    Args:
-        space: what is searched.
-        budget: its upper end is met.
-
-    Returns:
-        Legal widths, `(groups,)`.
-
-    Raises:
-        InfeasibleBudget: no legal plan fits.
+    A genome is `{"operator": name, "budget": position}`.
     """
-    return _largest(space, budget, _keep_ratios(space))
+
+    name: ClassVar[str]
+    Config: ClassVar[type[BaseModel]] = BaselineConfig
+    needs_sensitivity: ClassVar[bool] = False
+    ladder: Sequence[RungPlan] = ()
+
+    def __init__(self, problem: Problem[BaselineConfig]) -> None:
+        """Prepares the first round; see `Strategy`.
+
+        Raises:
+            InfeasibleBudget: the lower end of the budget is out of reach.
+            InputError: the knowledge holds no scores of the criterion; names the nearest.
+        """
+        problem.space.require_reachable(problem.budget)
+        self._space, self._budget = problem.space, problem.budget
+        self._config, self._seed = problem.config, problem.seed
+        self._earlier, self._told = len(problem.earlier), 0
+        self._prepare(problem.knowledge)
+
+    def ask(self) -> list[Proposal]:
+        """Returns the next round; see `Strategy`."""
+        numbers = range(self._told, self._told + self._config.round_size)
+        return [self._proposal(number) for number in numbers]
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Counts the trials of one whole round; see `Strategy`."""
+        self._told += len(trials)
+
+    def _proposal(self, number: int) -> Proposal:
+        position = self._position(number)
+        mask = self._mask(position, number)
+        return Proposal(mask=mask, genome={"operator": self.name, "budget": position})
+
+    @abstractmethod
+    def _prepare(self, knowledge: Knowledge) -> None:
+        """Takes what the plans need of the knowledge."""
+
+    @abstractmethod
+    def _position(self, number: int) -> float:
+        """Returns the position in the budget that a trial of this strategy takes."""
+
+    @abstractmethod
+    def _mask(self, position: float, number: int) -> Mask:
+        """Returns the plan of a trial at its position in the budget."""
 
 
-def uniform_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
-    """Returns the mask of `uniform_widths` that drops the lowest-scored channels of each group.
+@final
+class Random(_Baseline):
+    """Random channels at random widths, at random budgets of a range."""
 
-    This is what the retraining-free methods (Ashouri et al. 2018, arXiv 1811.04199) call flat.
+    name: ClassVar[str] = "random"
 
-    Args:
-        space: what is searched.
-        budget: its upper end is met.
-        scores: group name -> `(channels,)`.
+    def _prepare(self, knowledge: Knowledge) -> None:
+        """Random plans need no knowledge."""
 
-    Raises:
-        InfeasibleBudget: no legal plan fits.
+    def _position(self, number: int) -> float:
+        if not self._budget.is_range:
+            return 1.0
+        rng = generator(self._seed, Stream.ASK, self._earlier + number, "budget")
+        return float(rng.random())
+
+    def _mask(self, position: float, number: int) -> Mask:
+        rng = generator(self._seed, Stream.ASK, self._earlier + number)
+        return random_mask(self._space, self._budget.at(position), rng)
+
+
+class _FixedPlan(_Baseline):
+    """One plan per budget, for budgets that fill a range ever more densely.
+
+    Positions are 1, 0 and then van der Corput's sequence: 1/2, 1/4, 3/4, 1/8, ... A single budget
+    is served as the range from half of it (or the smallest reachable cost) up to it, so position 1
+    is the budget itself. Nothing is drawn: the seed does not matter.
     """
-    return space.top_channels(uniform_widths(space, budget), scores)
+
+    @staticmethod
+    @abstractmethod
+    def _plan(space: SearchSpace, budget: Budget, scores: ImportanceScores, /) -> Mask:
+        """Returns the plan of a single budget."""
+
+    @staticmethod
+    def _read(knowledge: Knowledge) -> Mapping[str, ImportanceScores]:
+        return knowledge.scores
+
+    def _prepare(self, knowledge: Knowledge) -> None:
+        if self._config.criterion not in knowledge.scores:
+            raise unknown_name("criterion", self._config.criterion, knowledge.scores)
+        self._scores = self._read(knowledge)[self._config.criterion]
+        self._served = self._budget if self._budget.is_range else _up_to(self._budget, self._space)
+
+    def _position(self, number: int) -> float:
+        if number < 2:
+            return 1.0 - number
+        digits = f"{number - 1:b}"
+        return float(int(digits[::-1], 2) / 2 ** len(digits))
+
+    def _mask(self, position: float, number: int) -> Mask:  # noqa: ARG002
+        return self._plan(self._space, self._served.at(position), self._scores)
 
 
-def triangular_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
-    """Returns the mask whose rates rise linearly from the first group to the last.
+@final
+class Uniform(_FixedPlan):
+    """The same keep ratio in all groups; see `fixed_plans.uniform_mask`."""
 
-    After the profile "triangular" of Ashouri et al. 2018 (arXiv 1811.04199). Its end points could
-    not be read there, so these are ours: the first group's rate (share of channels dropped) is 0
-    and the last one's as low as the budget allows; where even 1 is too low, it stays 1 and the
-    first one's rises instead. Widths come from rates as in `uniform_widths`, channels from scores.
-
-    Raises:
-        InfeasibleBudget: no legal plan fits.
-    """
-    places = np.linspace(0, 1, len(space.groups))
-    levels = []
-    for place, ratios in zip(places, _keep_ratios(space), strict=True):
-        rates = 1 - ratios
-        # With severity s the ends are max(0, s - 1) and min(1, s). A rate is kept up to this s:
-        flat = np.divide(rates, place, out=np.ones_like(rates), where=rates < place)
-        steep = np.divide(rates - place, 1 - place, out=np.zeros_like(rates), where=rates > place)
-        # Rounded, so that groups that reach a width together do so in floating point too.
-        levels.append(-np.round(flat + steep, 12))
-    return space.top_channels(_largest(space, budget, levels), scores)
+    name: ClassVar[str] = "uniform"
+    _plan = staticmethod(uniform_mask)
 
 
-def global_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
-    """Returns the mask that drops the lowest of all scores until the budget holds.
+@final
+class Global(_FixedPlan):
+    """The least important channels of all groups go; see `fixed_plans.global_mask`."""
 
-    After the one global threshold of Salama et al. 2018 (pruning at a glance, arXiv 1912.00200),
-    on scores that compare between groups, as in `Knowledge.comparable`. Channels go one by one,
-    never below a group's smallest legal width; where widths have a `multiple_of`, those between
-    two legal widths go together, by their mean. Of equal scores, those of the group with the
-    highest keep ratio go first. So the mask of a smaller budget is a subset of that of a larger
-    one, and what went last cannot come back.
+    name: ClassVar[str] = "global"
+    _plan = staticmethod(global_mask)
 
-    Raises:
-        InfeasibleBudget: no legal plan fits.
-    """
-    return _ranked_mask(space, budget, scores)
+    @staticmethod
+    def _read(knowledge: Knowledge) -> Mapping[str, ImportanceScores]:
+        return knowledge.comparable
 
 
-def relative_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
-    """Returns the mask that drops channels that score under q times the best of their group.
+@final
+class Triangular(_FixedPlan):
+    """Rates that rise from first to last group; see `fixed_plans.triangular_mask`."""
 
-    After the profile "relative" of Ashouri et al. 2018 (arXiv 1811.04199), a percentile per layer
-    whose definition could not be read there. The same percentile of every group would be
-    `uniform_mask`, and one of all normalised scores `global_mask`; so here, which is ours, q is a
-    share of each group's largest score, and the lowest that the budget allows. Apart from that
-    reference it works as `global_mask`: an even group keeps more, and one with few outstanding
-    channels fewer, than there.
-
-    Raises:
-        InfeasibleBudget: no legal plan fits.
-    """
-    shares = {name: own / (np.abs(own).max() or 1.0) for name, own in scores.items()}
-    return _ranked_mask(space, budget, shares)
+    name: ClassVar[str] = "triangular"
+    _plan = staticmethod(triangular_mask)
 
 
-def random_mask(space: SearchSpace, budget: Budget, rng: np.random.Generator) -> Mask:
-    """Returns random channels at random widths that use the budget.
+@final
+class Relative(_FixedPlan):
+    """A share of each group's largest score as threshold; see `fixed_plans.relative_mask`."""
 
-    The groups' keep ratios are drawn from (0, 1] and multiplied by the largest common factor that
-    fits; none goes over 1. (`SearchSpace.sample` scales down only, and often stays far below.)
-
-    Raises:
-        InfeasibleBudget: no legal plan fits.
-    """
-    drawn = 1 - rng.random(len(space.groups))
-    scores = {group.name: rng.random(group.size) for group in space.groups}
-    factors = [ratios / own for ratios, own in zip(_keep_ratios(space), drawn, strict=True)]
-    return space.top_channels(_largest(space, budget, factors), scores)
+    name: ClassVar[str] = "relative"
+    _plan = staticmethod(relative_mask)
 
 
-def _keep_ratios(space: SearchSpace) -> list[Array]:
-    """Returns each group's legal widths as shares of its size, `(widths,)`, ascending."""
-    return [np.array(group.legal_widths()) / group.size for group in space.groups]
-
-
-def _ranked_mask(space: SearchSpace, budget: Budget, scores: Scores) -> Mask:
-    """Returns the mask that drops the lowest of comparable scores; see `global_mask`."""
-    heights = []
-    for group in space.groups:
-        ends = np.array(group.legal_widths())
-        starts = np.concatenate([[0], ends[:-1]])
-        ordered = np.sort(scores[group.name])[::-1]
-        means = np.add.reduceat(ordered, starts) / (ends - starts)
-        # Means of equal scores may rise by a rounding error: wider must never come first.
-        heights.append(np.concatenate([[np.inf], np.minimum.accumulate(means[1:])]))
-    ratios = _keep_ratios(space)
-    order = np.lexsort((np.concatenate(ratios), -np.concatenate(heights)))
-    # Places in that order, not scores, are the levels: equal scores come one after the other.
-    places = np.argsort(order).astype(np.float64)
-    levels = np.split(places, np.cumsum([len(own) for own in ratios])[:-1])
-    return space.top_channels(_largest(space, budget, levels), scores)
-
-
-def _largest(space: SearchSpace, budget: Budget, levels: Sequence[Array]) -> Widths:
-    """Returns the widths at the highest level that fits.
-
-    Args:
-        space: what is searched.
-        budget: its upper end is met.
-        levels: per group the level from which on it has each of its legal widths, ascending; the
-            smallest width it has at every level.
-
-    Raises:
-        InfeasibleBudget: no legal plan fits.
-    """
-    legal = [np.array(group.legal_widths(), dtype=np.int64) for group in space.groups]
-
-    def at(level: float) -> Widths:
-        steps = [max(0, int(np.searchsorted(own, level, side="right")) - 1) for own in levels]
-        return np.array([w[s] for w, s in zip(legal, steps, strict=True)], dtype=np.int64)
-
-    # Widths change only at these levels, and costs grow with them: bisect for the last that fits.
-    breaks = np.unique(np.concatenate(levels))
-    fitting, over = 0, len(breaks)
-    while over - fitting > 1:
-        middle = (fitting + over) // 2
-        if space.fits(at(breaks[middle])[None], budget)[0]:
-            fitting = middle
-        else:
-            over = middle
-    # The lowest level need not fit: `fit_widths` then raises, or changes nothing.
-    return space.fit_widths(at(breaks[fitting]), budget)
+def _up_to(budget: Budget, space: SearchSpace) -> Budget:
+    """Returns the range from half of a budget to it, as far as it can be reached."""
+    ends = {}
+    for name, bound in budget.bounds.items():
+        least = RESOURCES[name].of(space.smallest_cost)
+        ends[name] = [max(least, (bound.high + 1) // 2), bound.high]
+    return Budget.from_json(ends)

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from evosearch.seeding import Stream, generator
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
-from evosearch.space.knowledge import Array, Knowledge
+from evosearch.space.knowledge import Array
 from evosearch.space.resources import RESOURCES
-from evosearch.space.space import SearchSpace, Widths
-from evosearch.strategies.base import RungPlan
-from evosearch.strategies.baselines import random_mask
+from evosearch.space.space import Widths
+from evosearch.strategies.base import Problem, RungPlan
+from evosearch.strategies.fixed_plans import random_mask
 from evosearch.strategies.initial import InitialPlans, served_range
 from evosearch.strategies.learned import LossModel, Weights
 from evosearch.strategies.population import Population, Rows
@@ -34,7 +34,7 @@ ATTEMPTS = 8
 
 
 class NsgaConfig(BaseModel):
-    """Settings of `genetic`, found by measuring on random problems."""
+    """Settings of `genetic`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,7 +43,7 @@ class NsgaConfig(BaseModel):
     seeds: int = Field(default=16, ge=0)
     """First trials, planned by known rules at costs all over the range."""
     criterion: str = "l1"
-    """Importance criterion of the plans of one threshold; a run sets its own."""
+    """Importance criterion of the plans of one threshold."""
     population: int = Field(default=32, ge=1)
     """Most parents."""
     children: int = Field(default=1024, ge=1)
@@ -72,30 +72,21 @@ class Genetic:
     Config: ClassVar[type[BaseModel]] = NsgaConfig
     needs_sensitivity: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        space: SearchSpace,
-        budget: Budget,
-        knowledge: Knowledge,
-        config: NsgaConfig,
-        seed: int,
-        earlier: Sequence[Trial] = (),
-    ) -> None:
+    def __init__(self, problem: Problem[NsgaConfig]) -> None:
         """Prepares the model of the loss; see `Strategy`.
 
         Raises:
             InfeasibleBudget: the lower end of the budget is out of reach.
             InputError: the knowledge lacks a group's sensitivity or Gram matrix.
         """
+        space, budget, config = problem.space, problem.budget, problem.config
         space.require_reachable(budget)
-        self._space, self._budget, self._config, self._seed = space, budget, config, seed
+        self._space, self._budget = space, budget
+        self._config, self._seed = config, problem.seed
         self._resource = budget.resource.name
         self._served = served_range(space, budget)
-        self._model = LossModel(space, knowledge)
-        self._initial = InitialPlans(
-            space, self._served, knowledge, self._model, config.criterion, seed
-        )
+        self._model = LossModel(space, problem.knowledge)
+        self._initial = InitialPlans(problem, self._served, self._model, config.criterion)
         two_step = self._model.two_step
         self._variation = Variation(space, two_step, self._resource, config.crossover)
         partial = zip(config.shares, config.survivors, strict=True)
@@ -108,8 +99,8 @@ class Genetic:
         self._known = self._model.layout.population([])
         self._losses = np.zeros(0)
         self._tried: set[bytes] = set()
-        self._earlier, self._proposed = len(earlier), 0
-        self._learn(earlier)
+        self._earlier, self._proposed = len(problem.earlier), 0
+        self._learn(problem.earlier)
 
     def ask(self) -> list[Proposal]:
         """Returns the next round; see `Strategy`."""

@@ -22,9 +22,12 @@ from evosearch.space.knowledge import Array
 from evosearch.space.mask import Bits
 from evosearch.strategies.two_step import flip_deltas
 
+FLIP_TEMPERATURE = 0.3
+"""Of the roulette over channels, in mean magnitudes of the flip errors."""
+
 
 class GeneticConfig(BaseModel):
-    """Settings of the genetic algorithm of one group, found by measuring."""
+    """Settings of the genetic algorithm of one group."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,7 +67,7 @@ class _Chromosome:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Evolved:
-    """What an evolution found.
+    """The outcome of an evolution.
 
     Attributes:
         keep: the best chromosome, `(channels,)`.
@@ -194,8 +197,8 @@ def mutate(gram: Array, config: GeneticConfig, rng: np.random.Generator, childre
         pruned = (~keep).astype(np.float64)
         flips = flip_deltas(gram, pruned, pruned @ gram)
         informed = rng.random((len(rows), 1)) < config.informed
-        # The temperature 0.3 mean |flip| was measured; Gumbel noise makes argmax a roulette.
-        scale = 0.3 * np.abs(flips).mean(axis=1, keepdims=True)
+        # Gumbel noise makes argmax a roulette.
+        scale = FLIP_TEMPERATURE * np.abs(flips).mean(axis=1, keepdims=True)
         pull = np.where(informed & (scale > 0), 1 / np.where(scale > 0, scale, 1), 0)
         drawn = rng.gumbel(size=keep.shape) - pull * flips
         drop = np.argmax(np.where(keep, drawn, -np.inf), axis=1)

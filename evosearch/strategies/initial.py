@@ -1,18 +1,18 @@
 """The first plans of a genetic search: known rules, at costs all over the range."""
 
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from evosearch.errors import unknown_name
 from evosearch.seeding import Stream, generator
 from evosearch.space.budget import Bound, Budget
-from evosearch.space.knowledge import Knowledge
 from evosearch.space.mask import Mask
 from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
-from evosearch.strategies.baselines import global_mask, random_mask, uniform_widths
+from evosearch.strategies.base import Problem
+from evosearch.strategies.fixed_plans import global_mask, random_mask, uniform_widths
 from evosearch.strategies.learned import LossModel, Weights
 from evosearch.strategies.sensitivity import SensitivityRates
 
@@ -25,19 +25,20 @@ class InitialPlans:
     """Any number of plans; rules take turns, and each plan has its own point of the range."""
 
     def __init__(
-        self,
-        space: SearchSpace,
-        served: Budget,
-        knowledge: Knowledge,
-        model: LossModel,
-        criterion: str,
-        seed: int,
+        self, problem: Problem[Any], served: Budget, model: LossModel, criterion: str
     ) -> None:
-        """Prepares the rules; `criterion` orders channels for the plans of one threshold.
+        """Prepares the rules.
+
+        Args:
+            problem: its space, knowledge and seed count.
+            served: the range of budgets that plans are made for.
+            model: of the loss, which allocates before any trial.
+            criterion: orders channels for the plans of one threshold.
 
         Raises:
             InputError: the knowledge lacks a group's sensitivity, or the criterion.
         """
+        space, knowledge, seed = problem.space, problem.knowledge, problem.seed
         if criterion not in knowledge.comparable:
             raise unknown_name("criterion", criterion, knowledge.comparable)
         sensitivity = SensitivityRates(space, knowledge.sensitivity)

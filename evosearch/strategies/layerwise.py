@@ -13,11 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evosearch.errors import InputError
 from evosearch.seeding import Stream, generator
-from evosearch.space.budget import Budget
-from evosearch.space.knowledge import Array, Knowledge
+from evosearch.space.knowledge import Array
 from evosearch.space.mask import Bits, Mask
-from evosearch.space.space import SearchSpace, Widths
-from evosearch.strategies.base import RungPlan, budget_positions, relative_losses
+from evosearch.space.space import Widths
+from evosearch.strategies.base import Problem, RungPlan, budget_positions, relative_losses
 from evosearch.strategies.genetic_layer import GeneticConfig, evolve
 from evosearch.strategies.sensitivity import SensitivityRates
 from evosearch.study.trial import Proposal, Trial
@@ -56,37 +55,30 @@ class Layerwise:
     needs_sensitivity: ClassVar[bool] = True
     ladder: Sequence[RungPlan] = ()
 
-    def __init__(
-        self,
-        *,
-        space: SearchSpace,
-        budget: Budget,
-        knowledge: Knowledge,
-        config: LayerwiseConfig,
-        seed: int,
-        earlier: Sequence[Trial] = (),
-    ) -> None:
+    def __init__(self, problem: Problem[LayerwiseConfig]) -> None:
         """Reads the sensitivities; see `Strategy`.
 
         Raises:
             InfeasibleBudget: the lower end of the budget is out of reach.
             InputError: the knowledge lacks a group's sensitivity or Gram matrix.
         """
-        space.require_reachable(budget)
+        space, knowledge = problem.space, problem.knowledge
+        space.require_reachable(problem.budget)
         for group in space.groups:
             if (group.name, group.name) not in knowledge.gram:
                 raise InputError(f"the knowledge holds no Gram matrix of group {group.name!r}")
-        self._space, self._budget = space, budget
-        self._gram, self._config, self._seed = knowledge.gram, config, seed
-        self._positions = budget_positions(budget, config.budgets)
+        self._space, self._budget, self._gram = space, problem.budget, knowledge.gram
+        self._config, self._seed = problem.config, problem.seed
+        self._positions = budget_positions(problem.budget, problem.config.budgets)
         self._rates = SensitivityRates(space, knowledge.sensitivity)
         self._evolved: dict[tuple[str, int], Bits] = {}
-        self._earlier = tuple(earlier)
+        self._earlier = tuple(problem.earlier)
         self._told: list[Trial] = []
 
     def ask(self) -> list[Proposal]:
         """Returns the next round; see `Strategy`."""
         parent = self._best()
+        parent_number = None if parent is None else parent.number
         known = (*self._earlier, *self._told)
         tried = {tuple(self._space.widths(trial.mask).tolist()) for trial in known}
         proposals = []
@@ -98,7 +90,7 @@ class Layerwise:
                 factors = np.zeros(len(self._space.groups))
                 widths = self._rates.widths(factors, budget)
             else:
-                genome = {"operator": "mutation", "parent": parent and parent.number}
+                genome = {"operator": "mutation", "parent": parent_number}
                 rng = generator(self._seed, Stream.ASK, len(self._earlier) + number)
                 for _ in range(ATTEMPTS):
                     factors = self._mutated(parent, rng)

@@ -1,4 +1,4 @@
-"""What the trials say about masks that were not evaluated: a model of the loss.
+"""The model of the loss of masks that were not evaluated, fitted to the trials.
 
 The loss of a mask is predicted as `c + sum_g theta_g phi_g`. The feature of a group is
 `phi = f(w)^a e^b`, at the mask's own two-step error `e` and width `w`, with f the factor between
@@ -57,7 +57,7 @@ class Weights:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What trials say about the weights, and how sure that is.
+    """The weights that trials suggest, and how sure they are.
 
     Attributes:
         powers: a and b of the features that explain the losses best.

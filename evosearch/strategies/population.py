@@ -55,7 +55,7 @@ class Population:
 
 @final
 class Layout:
-    """Where the groups lie in a population.
+    """The places of the groups in a population.
 
     Attributes:
         slices: columns of each group.

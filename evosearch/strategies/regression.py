@@ -11,7 +11,7 @@ from evosearch.space.knowledge import Array
 @final
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
-    """What trials say about `loss = intercept + weight * sum_g theta_g cost_g`.
+    """The weights that trials suggest in `loss = intercept + weight * sum_g theta_g cost_g`.
 
     Attributes:
         intercept, weight: of the fit with all `theta_g = 1`.

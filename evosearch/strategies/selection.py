@@ -1,4 +1,4 @@
-"""Who survives: NSGA-II over points to minimise, through DEAP."""
+"""The survival selection of NSGA-II, over points to minimise, through DEAP."""
 
 from typing import final
 
@@ -20,7 +20,7 @@ class _Fitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
 
 @final
 class _Row:
-    """What DEAP sees of an individual: only its fitness, and which one it is."""
+    """An individual as DEAP sees it: only its fitness, and which one it is."""
 
     __slots__ = ("fitness", "index")
 

@@ -1,4 +1,4 @@
-"""What measured sensitivities say: the scale of error curves, and widths for one tolerance."""
+"""Measured sensitivities put to use: the scale of error curves, and widths for one tolerance."""
 
 from collections.abc import Mapping, Sequence
 from typing import final

@@ -1,4 +1,4 @@
-"""The two-step approximation: what dropping channels costs, as a quadratic form.
+"""The two-step approximation: the error of dropping channels, as a quadratic form.
 
 Hu et al. 2018 (arXiv 1805.11394) replace the network's loss by the output error of the layers
 that read a channel group, and that error by its Taylor expansion at the trained weights. With
@@ -20,7 +20,7 @@ from evosearch.space.space import SearchSpace, Widths
 CURVE_POINTS = 64
 """At most this many widths of a group get a point on its error curve."""
 STRIPE, BATCH = 64, 1000
-"""Channels and masks that are scored from scratch at a time; more are slower, so are fewer."""
+"""Channels and masks that are scored from scratch at a time: what the processor's cache holds."""
 
 
 @dataclass(frozen=True, kw_only=True)

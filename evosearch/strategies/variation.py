@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from evosearch.space.knowledge import Array
 from evosearch.space.space import SearchSpace, Widths
+from evosearch.strategies.genetic_layer import FLIP_TEMPERATURE
 from evosearch.strategies.population import Layout, Levels, Population, Rows, nearest_rows
 from evosearch.strategies.two_step import TwoStep, child_errors, flip_deltas
 
@@ -23,8 +24,6 @@ SWAPS = 3
 """Most pairs of channels that one random swap exchanges in a group."""
 REACH = 1 / 12
 """Mean change of a group's width, as a share of its legal widths."""
-TEMPERATURE = 0.3
-"""Of the roulette over channels, in mean magnitudes of the flip errors (as in `genetic_layer`)."""
 
 
 @final
@@ -43,7 +42,7 @@ class _Moves:
 
 
 OPERATORS = ("cross", "swap", "switch", "resize", "refine")
-"""What a child is made by, besides crossover.
+"""The operators that make a child, besides crossover.
 
 `cross` nothing more; `swap` random channels exchanged, widths kept; `switch` one group grows and
 another shrinks by about as much cost (EvoPress, arXiv 2410.14649); `resize` groups grow, or
@@ -190,7 +189,7 @@ class Variation:
         keep = parents.bits[source, own]
         deltas = flip_deltas(gram, pruned, product)[source]
         # Gumbel noise makes the lowest key a roulette; without pull it is a uniform draw.
-        scale = TEMPERATURE * np.abs(deltas).mean(axis=1)
+        scale = FLIP_TEMPERATURE * np.abs(deltas).mean(axis=1)
         pull = np.where(moves.informed & (scale > 0), 1 / np.where(scale > 0, scale, 1), 0)[
             :, None
         ]

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evosearch.criteria import ImportanceScores, score_channels
+from evosearch.criteria import score_channels
 from evosearch.criteria.scored_network import ScoredNetwork
+from evosearch.space.knowledge import ImportanceScores
 from evosearch.surgery.tracing.export import trace
 
 

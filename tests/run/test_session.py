@@ -14,8 +14,8 @@ from evosearch.errors import InputError
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.mask import Mask
 from evosearch.strategies import STRATEGIES
-from evosearch.strategies.base import Strategy
-from evosearch.strategies.profiles import BaselineConfig
+from evosearch.strategies.base import Problem, Strategy
+from evosearch.strategies.baselines import BaselineConfig
 from evosearch.study.records import Header
 from evosearch.study.scores import ImageScores
 from evosearch.study.scorestore import ScoreStore
@@ -48,12 +48,14 @@ def builder(
 
     def build(aim: Budget, earlier: Sequence[Trial], _: Measurements) -> Strategy:
         return kind(
-            space=SPACE,
-            budget=aim,
-            knowledge=toy_knowledge(),
-            config=kind.Config(),
-            seed=seed,
-            earlier=earlier,
+            Problem(
+                space=SPACE,
+                budget=aim,
+                knowledge=toy_knowledge(),
+                config=kind.Config(),
+                seed=seed,
+                earlier=earlier,
+            )
         )
 
     return build

@@ -9,6 +9,7 @@ from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.knowledge import Array, Knowledge, SensitivityCurve
 from evosearch.space.mask import Bits, ChannelGroup
 from evosearch.space.space import SearchSpace
+from evosearch.strategies.base import Problem, Strategy
 from evosearch.study.scores import Score
 from evosearch.study.trial import Evaluation, Proposal, Trial, TrialState
 
@@ -94,6 +95,20 @@ def greedy_removal(gram: Array, width: int) -> Bits:
             errors.append(float((1.0 - trial) @ gram @ (1.0 - trial)))
         keep[np.flatnonzero(keep)[int(np.argmin(errors))]] = False
     return keep
+
+
+def built(
+    kind: type[Strategy],
+    space: SearchSpace,
+    budget: Budget,
+    knowledge: Knowledge,
+    *,
+    seed: int = 0,
+    **settings: object,
+) -> Strategy:
+    """Returns a strategy with some settings, before its first round."""
+    config = kind.Config.model_validate(settings)
+    return kind(Problem(space=space, budget=budget, knowledge=knowledge, config=config, seed=seed))
 
 
 def evaluated(loss: float) -> Evaluation:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from evosearch.errors import InfeasibleBudget
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.space import SearchSpace
-from evosearch.strategies.allocation import Allocator, allocate
-from evosearch.strategies.baselines import uniform_widths
+from evosearch.strategies.allocation import Allocator
+from evosearch.strategies.fixed_plans import uniform_widths
 from evosearch.strategies.two_step import ErrorCurve
 from tests.strategies.problems import budget_of, chain
 
@@ -55,7 +55,7 @@ def test_within_one_percent_of_enumeration(resources) -> None:
         space = chain(sizes, multiple_of=int(rng.integers(2, 5)))
         curves, weights = random_curves(rng, space), np.exp(rng.normal(size=len(sizes)))
         budget = budget_of(space, **{name: rng.uniform(0.1, 0.9) for name in resources})
-        widths = allocate(space, curves, weights, budget)
+        widths = Allocator(space, curves).allocate(weights, budget)
         assert space.fits(widths[None], budget)[0]
         error = error_of(space, curves, weights, widths)
         least = least_error(space, curves, weights, budget)
@@ -74,7 +74,8 @@ def test_plans_are_legal_and_within_every_budget(
     space = chain(rng.integers(3, 40, groups), multiple_of=multiple_of, min_keep=2)
     shares = {"macs": rng.uniform(0, 1)} | ({"params": rng.uniform(0, 1)} if both else {})
     budget = budget_of(space, **shares)
-    widths = allocate(space, random_curves(rng, space), np.exp(rng.normal(size=groups)), budget)
+    allocator = Allocator(space, random_curves(rng, space))
+    widths = allocator.allocate(np.exp(rng.normal(size=groups)), budget)
     assert space.fits(widths[None], budget)[0]
     for group, width in zip(space.groups, widths, strict=True):
         assert width in group.legal_widths()
@@ -83,8 +84,9 @@ def test_plans_are_legal_and_within_every_budget(
 def test_upper_end_of_a_range_counts() -> None:
     space = chain([16, 16, 16])
     curves = random_curves(np.random.default_rng(0), space)
-    half = allocate(space, curves, np.ones(3), budget_of(space, macs=0.5))
-    ranged = allocate(space, curves, np.ones(3), budget_of(space, macs=(0.2, 0.5)))
+    allocator = Allocator(space, curves)
+    half = allocator.allocate(np.ones(3), budget_of(space, macs=0.5))
+    ranged = allocator.allocate(np.ones(3), budget_of(space, macs=(0.2, 0.5)))
     np.testing.assert_array_equal(half, ranged)
 
 
@@ -102,16 +104,15 @@ def test_a_weight_moves_width_to_its_group() -> None:
 def test_nothing_is_cut_where_everything_fits() -> None:
     space = chain([8, 9, 10], multiple_of=4)
     curves = random_curves(np.random.default_rng(0), space)
-    widths = allocate(space, curves, np.ones(3), budget_of(space, macs=1.0))
+    widths = Allocator(space, curves).allocate(np.ones(3), budget_of(space, macs=1.0))
     np.testing.assert_array_equal(widths, space.full_widths)
 
 
 def test_widths_that_gain_nothing_are_not_kept() -> None:
     space = chain([8, 8, 8])
     flat = ErrorCurve(widths=np.arange(1, 9), errors=np.array([3.0, 1, 0, 0, 0, 0, 0, 0]))
-    widths = allocate(
-        space, {g.name: flat for g in space.groups}, np.ones(3), budget_of(space, macs=1.0)
-    )
+    allocator = Allocator(space, {g.name: flat for g in space.groups})
+    widths = allocator.allocate(np.ones(3), budget_of(space, macs=1.0))
     assert widths.tolist() == [3, 3, 3]
 
 
@@ -119,14 +120,15 @@ def test_a_tight_budget_leaves_the_smallest_plan() -> None:
     space = chain([8, 12, 16], min_keep=3)
     budget = Budget.of(macs=Bound(low=space.smallest_cost.macs, high=space.smallest_cost.macs))
     curves = random_curves(np.random.default_rng(0), space)
-    np.testing.assert_array_equal(allocate(space, curves, np.ones(3), budget), [3, 3, 3])
+    np.testing.assert_array_equal(Allocator(space, curves).allocate(np.ones(3), budget), [3, 3, 3])
 
 
 def test_an_unreachable_budget_is_refused() -> None:
     space = chain([8, 12, 16], min_keep=3)
     budget = Budget.of(macs=Bound(low=1, high=space.smallest_cost.macs - 1))
+    allocator = Allocator(space, random_curves(np.random.default_rng(0), space))
     with pytest.raises(InfeasibleBudget, match="out of reach"):
-        allocate(space, random_curves(np.random.default_rng(0), space), np.ones(3), budget)
+        allocator.allocate(np.ones(3), budget)
 
 
 @pytest.mark.parametrize("resources", [("macs",), ("macs", "params")])

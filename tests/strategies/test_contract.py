@@ -16,7 +16,8 @@ from evosearch.space.mask import Mask
 from evosearch.strategies import STRATEGIES, strategy_class
 from evosearch.strategies.base import Strategy
 from evosearch.study.trial import Proposal, Rung, Trial, TrialState
-from tests.strategies.problems import budget_of, chain, knowledge_of, outcome
+from tests.strategies.example import EXAMPLE, example
+from tests.strategies.problems import budget_of, built, chain, knowledge_of, outcome
 
 SPACE = chain([16, 21, 12, 18], min_keep=2)
 KNOWLEDGE = knowledge_of(SPACE, seed=1)
@@ -33,18 +34,23 @@ QUICK = {
 """Settings that spare the tests time where the quality of channels does not matter."""
 Loss = Callable[[Mask, int], float | None]
 
-PROFILES = {"uniform", "global", "triangular", "relative"}
+FIXED = {"uniform", "global", "triangular", "relative"}
 """Strategies that propose one plan per budget, and draw nothing."""
-LEARNING = set(STRATEGIES) - PROFILES - {"random"}
+NAMES = (*sorted(STRATEGIES), EXAMPLE)
+LEARNING = set(NAMES) - FIXED - {"random"}
 """Strategies whose asks depend on outcomes."""
 
-pytestmark = pytest.mark.parametrize("name", sorted(STRATEGIES))
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(autouse=True)
+def _example_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STRATEGIES, EXAMPLE, example())
 
 
 def build(name: str, budget: Budget, seed: int = 0, **settings: object) -> Strategy:
-    kind = STRATEGIES[name]
-    config = kind.Config.model_validate(QUICK.get(name, {}) | settings)
-    return kind(space=SPACE, budget=budget, knowledge=KNOWLEDGE, config=config, seed=seed)
+    settings = QUICK.get(name, {}) | settings
+    return built(STRATEGIES[name], SPACE, budget, KNOWLEDGE, seed=seed, **settings)
 
 
 def ragged(mask: Mask, number: int) -> float:
@@ -149,7 +155,7 @@ def test_seeds_decide(name: str, budget: str, loss: Loss) -> None:
 
     first = masks(0)
     assert masks(0) == first
-    assert (masks(1) == first) == (name in PROFILES)
+    assert (masks(1) == first) == (name in FIXED)
 
 
 @pytest.mark.parametrize("loss", [failing_now_and_then, failing])
@@ -157,7 +163,7 @@ def test_failures_are_survived_and_move_the_search_on(name: str, loss: Loss) -> 
     told = rounds_of(build(name, BUDGETS["one"]), 6, loss)
     assert any(trial.evaluation is None for trial in told[-1])
     # A plan per budget leaves few under a small network's single budget.
-    least = 4 if name in PROFILES else 12
+    least = 4 if name in FIXED else 12
     assert len({trial.mask for trials in told for trial in trials}) > least
 
 
@@ -178,7 +184,7 @@ def test_pruned_trials_are_survived(name: str) -> None:
         strategy.tell(round_)
         again.tell([stored(trial) for trial in round_])
     assert content(again.ask()) == content(strategy.ask())
-    assert len(masks) > (4 if name in PROFILES else 16)
+    assert len(masks) > (4 if name in FIXED else 16)
 
 
 def test_failures_are_no_free_pass(name: str) -> None:
@@ -192,7 +198,7 @@ def test_failures_are_no_free_pass(name: str) -> None:
 
 
 def test_proposals_seldom_repeat(name: str) -> None:
-    if name in PROFILES:
+    if name in FIXED:
         pytest.skip("near budgets share a plan")
     told = rounds_of(build(name, BUDGETS["range"]), 10, ragged)
     assert len({trial.mask for trials in told for trial in trials}) >= 38
@@ -201,13 +207,7 @@ def test_proposals_seldom_repeat(name: str) -> None:
 def test_a_tiny_space_is_exhausted_without_an_error(name: str) -> None:
     space = chain([2, 2])
     kind = STRATEGIES[name]
-    strategy = kind(
-        space=space,
-        budget=budget_of(space, macs=0.6),
-        knowledge=knowledge_of(space, seed=0),
-        config=kind.Config(),
-        seed=0,
-    )
+    strategy = built(kind, space, budget_of(space, macs=0.6), knowledge_of(space, seed=0))
     size = kind.Config().round_size
     for generation in range(6):
         proposals = strategy.ask()
@@ -245,20 +245,14 @@ def test_an_unreachable_budget_is_refused(name: str) -> None:
 @pytest.mark.parametrize("part", ["gram", "sensitivity"])
 def test_missing_knowledge_is_named(name: str, part: str) -> None:
     kind = STRATEGIES[name]
-    if name not in LEARNING:
-        pytest.skip("reads scores only; see test_profiles")
+    if name not in LEARNING - {EXAMPLE}:
+        pytest.skip("reads scores only; see test_baselines")
     parts = vars(KNOWLEDGE) | {
         part: {k: v for k, v in getattr(KNOWLEDGE, part).items() if "g2" not in (k, k[0])}
     }
     assert kind.needs_sensitivity
     with pytest.raises(InputError, match="'g2'"):
-        kind(
-            space=SPACE,
-            budget=BUDGETS["one"],
-            knowledge=Knowledge(**parts),
-            config=kind.Config(),
-            seed=0,
-        )
+        built(kind, SPACE, BUDGETS["one"], Knowledge(**parts))
 
 
 def test_name_and_config(name: str) -> None:
@@ -274,12 +268,13 @@ def test_name_and_config(name: str) -> None:
 def test_needs_no_torch(name: str) -> None:
     code = (
         "import sys, numpy as np;"
+        "from tests.strategies.example import EXAMPLE, example;"
         "from tests.strategies.problems import *;"
         "from evosearch.strategies import STRATEGIES;"
         "space = chain([6, 6]);"
-        f"kind = STRATEGIES[{name!r}];"
-        "strategy = kind(space=space, budget=budget_of(space, macs=0.6),"
-        " knowledge=knowledge_of(space, 0), config=kind.Config(), seed=0);"
+        f"kind = (STRATEGIES | {{EXAMPLE: example()}})[{name!r}];"
+        "budget, knowledge = budget_of(space, macs=0.6), knowledge_of(space, 0);"
+        "strategy = built(kind, space, budget, knowledge);"
         "print(len(strategy.ask()) == kind.Config().round_size, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

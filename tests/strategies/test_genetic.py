@@ -14,7 +14,8 @@ from evosearch.space.knowledge import Knowledge, SensitivityCurve
 from evosearch.space.mask import ChannelGroup, Mask
 from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
-from evosearch.strategies.baselines import random_mask
+from evosearch.strategies.base import Problem
+from evosearch.strategies.fixed_plans import random_mask
 from evosearch.strategies.genetic import Genetic, NsgaConfig
 from evosearch.strategies.initial import served_range
 from evosearch.strategies.two_step import TwoStep
@@ -38,7 +39,14 @@ def genetic(
 ) -> Genetic:
     config = NsgaConfig.model_validate(settings)
     return Genetic(
-        space=space, budget=budget, knowledge=knowledge, config=config, seed=seed, earlier=earlier
+        Problem(
+            space=space,
+            budget=budget,
+            knowledge=knowledge,
+            config=config,
+            seed=seed,
+            earlier=earlier,
+        )
     )
 
 

@@ -7,20 +7,22 @@ from evosearch.seeding import Stream, generator
 from evosearch.strategies.genetic_layer import evolve
 from evosearch.strategies.layerwise import Layerwise, LayerwiseConfig
 from evosearch.study.trial import Trial
-from tests.strategies.problems import budget_of, chain, greedy_removal, knowledge_of, outcome
+from tests.strategies.problems import (
+    budget_of,
+    built,
+    chain,
+    greedy_removal,
+    knowledge_of,
+    outcome,
+)
 
 SPACE = chain([10, 14, 12])
 KNOWLEDGE = knowledge_of(SPACE, 3)
 
 
 def build(seed: int = 0, **settings: object) -> Layerwise:
-    return Layerwise(
-        space=SPACE,
-        budget=budget_of(SPACE, macs=(0.3, 0.7)),
-        knowledge=KNOWLEDGE,
-        config=LayerwiseConfig(**settings),
-        seed=seed,
-    )
+    budget = budget_of(SPACE, macs=(0.3, 0.7))
+    return built(Layerwise, SPACE, budget, KNOWLEDGE, seed=seed, **settings)
 
 
 def tell(strategy: Layerwise, losses: list[float | None], first: int = 0) -> list[Trial]:

@@ -9,7 +9,7 @@ from evosearch.errors import InputError
 from evosearch.space.knowledge import Array, Knowledge
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace
-from evosearch.strategies.baselines import random_mask
+from evosearch.strategies.fixed_plans import random_mask
 from evosearch.strategies.learned import LossModel, Weights
 from evosearch.strategies.sensitivity import calibrated
 from evosearch.strategies.two_step import TwoStep

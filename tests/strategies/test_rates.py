@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from evosearch.strategies.base import relative_losses
-from evosearch.strategies.baselines import uniform_widths
-from evosearch.strategies.rates import Rates, RatesConfig
+from evosearch.strategies.fixed_plans import uniform_widths
+from evosearch.strategies.rates import Rates
 from evosearch.strategies.regression import sampled_weights
 from evosearch.strategies.two_step import TwoStep
 from evosearch.study.trial import Trial
-from tests.strategies.problems import budget_of, chain, knowledge_of, outcome
+from tests.strategies.problems import budget_of, built, chain, knowledge_of, outcome
 
 SPACE = chain([16, 20, 24, 18])
 KNOWLEDGE = knowledge_of(SPACE, 5)
@@ -19,9 +19,7 @@ RANGE = budget_of(SPACE, macs=(0.3, 0.7))
 
 
 def build(budget=RANGE, seed: int = 0, **settings: object) -> Rates:
-    return Rates(
-        space=SPACE, budget=budget, knowledge=KNOWLEDGE, config=RatesConfig(**settings), seed=seed
-    )
+    return built(Rates, SPACE, budget, KNOWLEDGE, seed=seed, **settings)
 
 
 def search(strategy: Rates, rounds: int, loss) -> list[Trial]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.mask import ChannelGroup
 from evosearch.space.space import SearchSpace
-from evosearch.strategies.baselines import random_mask
+from evosearch.strategies.fixed_plans import random_mask
 from evosearch.strategies.population import Layout, Population
 from evosearch.strategies.two_step import TwoStep, child_errors, quadratic_errors
 from evosearch.strategies.variation import OPERATORS, Variation
