@@ -5,11 +5,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evosearch.errors import InputError, unknown_name
 
 Schema = TypeVar("Schema", bound=BaseModel)
+
+
+class Sectioned(BaseModel):
+    """A config with sections beside its fields, whose models stand in a table.
+
+    A program may add rows to the table, so they are no fields: pydantic keeps them as they came
+    (`__pydantic_extra__`), and a subclass reads them.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @classmethod
+    def sections(cls) -> Mapping[str, type[BaseModel]]:
+        """Returns the models of the sections, by name."""
+        raise NotImplementedError
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -58,13 +73,19 @@ def validated(schema: type[Schema], data: Mapping[str, Any], where: str) -> Sche
 def _keys_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Returns the valid keys of the section at a location in a schema."""
     for part in location:
-        field = schema.model_fields.get(str(part))
-        kinds = [] if field is None else [field.annotation, *_arguments(field.annotation)]
+        kind = _kinds(schema).get(str(part))
+        kinds = (kind, *_arguments(kind))
         nested = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
         if not nested:
             return []
         schema = nested[0]
-    return list(schema.model_fields)
+    return list(_kinds(schema))
+
+
+def _kinds(schema: type[BaseModel]) -> dict[str, Any]:
+    """Returns the valid keys of a schema, each with the type of its value."""
+    fields = {name: field.annotation for name, field in schema.model_fields.items()}
+    return fields | (dict(schema.sections()) if issubclass(schema, Sectioned) else {})
 
 
 def _arguments(annotation: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What a run was asked for: its config file, and the search settings in it."""
+"""The config of a run, all that it was asked for; and the search settings in it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,24 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from evosearch.config import read_toml, validated
+from evosearch.config import Sectioned, read_toml, validated
 from evosearch.engine.evaluator import EvaluatorConfig
 from evosearch.errors import InputError
 from evosearch.latency.model import LatencyConfig
+from evosearch.run.rivals import NAMES
 from evosearch.run.spacefile import SpaceFile
-from evosearch.strategies import strategy_class
-from evosearch.strategies.genetic import NsgaConfig
-from evosearch.strategies.layerwise import LayerwiseConfig
-from evosearch.strategies.rates import RatesConfig
+from evosearch.strategies import STRATEGIES, strategy_class
 from evosearch.study.records import Header
 
 CONFIG = "config.toml"
 
 
-class SearchConfig(BaseModel):
+class SearchConfig(Sectioned):
     """How a run searches ([search] in a space file, and the command line).
+
+    Beside these there is a section for the settings of each strategy, such as [search.rates]:
+    those that were given, and, with every default, those of the strategies that search.
 
     Attributes:
         strategy: who proposes masks.
@@ -35,15 +36,15 @@ class SearchConfig(BaseModel):
             limit.
         device: "cpu", "cuda" or another torch device; "auto" takes a GPU where there is one.
         keep_ratios: shares of its channels at which each group's sensitivity is probed.
-        criterion: importance criterion that orders channels for plans of widths only.
+        criterion: importance criterion that orders channels for plans of widths only, where the
+            section of a strategy names no other.
         baselines: whether random, uniform and global plans are searched beside, at as many full
             evaluations.
         evaluator: how candidates are scored.
         latency: under which conditions latency is measured.
-        genetic, layerwise, rates: settings of those strategies.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    __pydantic_extra__: dict[str, Any]
 
     strategy: str = "rates"
     trials: int = Field(default=100, ge=1)
@@ -56,17 +57,61 @@ class SearchConfig(BaseModel):
     baselines: bool = False
     evaluator: EvaluatorConfig = EvaluatorConfig()
     latency: LatencyConfig = LatencyConfig()
-    genetic: NsgaConfig = NsgaConfig()
-    layerwise: LayerwiseConfig = LayerwiseConfig()
-    rates: RatesConfig = RatesConfig()
+
+    @classmethod
+    def sections(cls) -> Mapping[str, type[BaseModel]]:
+        """Returns the models of the strategies' settings, by strategy."""
+        return {name: strategy.Config for name, strategy in STRATEGIES.items()}
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Who searches: the strategy of the run, and the baselines beside it."""
+        return tuple(dict.fromkeys((self.strategy, *(NAMES if self.baselines else ()))))
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """The importance criteria that are named, for the run or for who searches."""
+        settings = (self.settings(name) for name in self.strategies)
+        own = (getattr(config, "criterion", self.criterion) for config in settings)
+        return tuple(dict.fromkeys((self.criterion, *own)))
 
     def settings(self, strategy: str) -> BaseModel:
-        """Returns the settings of a strategy; its criterion is that of the run."""
-        own: BaseModel | None = getattr(self, strategy, None)
-        own = own or strategy_class(strategy).Config()
-        if "criterion" in type(own).model_fields:
-            own = own.model_copy(update={"criterion": self.criterion})
-        return own
+        """Returns the settings of a strategy.
+
+        Raises:
+            InputError: there is no such strategy; names the nearest.
+        """
+        strategy_class(strategy)
+        section = self.__pydantic_extra__.get(strategy, {})
+        return self._read({strategy: section})[strategy]
+
+    @model_validator(mode="after")
+    def _with_settings(self) -> "SearchConfig":
+        """Reads the sections that were given, and fills in those of the strategies that search."""
+        sections = self.__pydantic_extra__
+        for name in self.strategies:
+            if name in STRATEGIES:
+                sections.setdefault(name, {})
+        # A run may be shown by a program that does not know the strategy that searched it.
+        known = {x: own for x, own in sections.items() if x != self.strategy or x in STRATEGIES}
+        sections.update(self._read(known))
+        return self
+
+    def _read(self, sections: Mapping[str, Any]) -> dict[str, BaseModel]:
+        """Returns the settings of strategies as their own models have them."""
+        models: dict[str, Any] = {name: (model, None) for name, model in self.sections().items()}
+        reader = create_model("Sections", __config__=ConfigDict(extra="forbid"), **models)
+        read = reader.model_validate(
+            {name: self._with_criterion(name, section) for name, section in sections.items()}
+        )
+        return {name: getattr(read, name) for name in sections}
+
+    def _with_criterion(self, strategy: str, section: Any) -> Any:
+        """Returns a section with the run's criterion, where it has a place but no other for it."""
+        model = self.sections().get(strategy)
+        if model is None or "criterion" not in model.model_fields or not isinstance(section, dict):
+            return section
+        return {"criterion": self.criterion, **section}
 
 
 class RunConfig(BaseModel):

@@ -29,7 +29,7 @@ def make_evaluator(
 
 def criteria_of(config: SearchConfig) -> list[str]:
     """Returns the importance criteria that a run reads."""
-    return sorted({"l1", config.criterion})
+    return sorted({"l1", *config.criteria})
 
 
 def _recovery(

@@ -122,7 +122,8 @@ def prepare(
     if folder.exists():
         raise InputError(f"{folder}: exists already; resume it, or name another with --out")
     strategy_class(search.strategy)  # these refuse names that do not exist
-    criterion_class(search.criterion)
+    for name in search.criteria:
+        criterion_class(name)
     search = _resolved(search)
     require_runtime(search.latency.runtime, search.device)
     with torch_threads(search.threads):
