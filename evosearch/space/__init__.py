@@ -1,1 +1,13 @@
-"""TODO."""
+"""The search space: channel groups, masks over them, exact costs, budgets; numpy, no torch.
+
+============  ==============================================================================
+`mask`        channel groups, and masks: which of their channels a candidate keeps
+`space`       the space: groups, costs of any plan, legality, sampling and repair
+`cost`        the cost of one network, and amounts as people read them
+`costform`    the cost of a module as a polynomial in the widths of its groups
+`resources`   the table of resources: MACs, params, latency; names, units, how users write them
+`budget`      budgets in numbers, and as users ask for them
+`knowledge`   measurements on the base network, made once per run for the strategies
+`text`        a search space as TOML, written and read
+============  ==============================================================================
+"""

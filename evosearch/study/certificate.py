@@ -1,4 +1,4 @@
-"""Whether a run's winner was measured to keep its latency budget."""
+"""The certificate of a latency budget: the timings that say whether a run's winner keeps it."""
 
 import json
 from collections.abc import Mapping

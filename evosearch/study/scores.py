@@ -1,4 +1,4 @@
-"""How good a network was on some images: image by image, in sum, and against another network."""
+"""The scores of a network on some images: one by one, in sum, and against another network's."""
 
 from dataclasses import dataclass
 from typing import final
