@@ -11,7 +11,9 @@ import evosearch
 ROOT = Path(evosearch.__file__).parent
 
 
-@pytest.mark.parametrize("package", ["criteria", "data", "latency", "models", "tasks", "training"])
+@pytest.mark.parametrize(
+    "package", ["criteria", "data", "latency", "models", "report", "tasks", "training"]
+)
 def test_a_package_lists_its_files(package: str) -> None:
     index = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))
     assert index is not None
