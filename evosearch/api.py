@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from evosearch.errors import InputError
-from evosearch.report.rows import trial_rows
+from evosearch.report.trials import trial_rows
 from evosearch.run.planning import pick_plan
 from evosearch.run.rivals import rival_studies
 from evosearch.space.budget import BudgetRequest
@@ -64,7 +64,8 @@ class Run:
     def rows(self) -> list[dict[str, Any]]:
         """Returns a flat dict for every trial, as `pandas.DataFrame` takes them.
 
-        FLOPs and params are for one image; accuracies and ratios are shares; losses are in nats.
+        FLOPs and params are for one image, a predicted latency is of one batch; accuracies and
+        ratios are shares; losses are in nats.
         """
         return trial_rows(self.study)
 

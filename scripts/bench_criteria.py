@@ -36,7 +36,7 @@ from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.data.splits import SearchSplit
 from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.engine.loop import Limits
-from evosearch.report.table import reference_point
+from evosearch.report.searches import reference_point
 from evosearch.run.config import SearchConfig
 from evosearch.run.session import Run
 from evosearch.run.spacefile import load_space_file

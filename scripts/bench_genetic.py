@@ -27,7 +27,7 @@ import optuna
 import torch
 
 from evosearch.engine.loop import Limits
-from evosearch.report.table import reference_point
+from evosearch.report.searches import reference_point
 from evosearch.run.baselines import full_evaluations, search_baselines
 from evosearch.run.config import SearchConfig
 from evosearch.run.finetuning import measure_at

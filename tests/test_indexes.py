@@ -11,24 +11,17 @@ import evosearch
 ROOT = Path(evosearch.__file__).parent
 
 
-INDEXED = (
-    "aims",
-    "criteria",
-    "data",
-    "latency",
-    "models",
-    "space",
-    "strategies",
-    "study",
-    "tasks",
-    "training",
-)
+PENDING = ("cli", "export", "refit", "run", "surgery", "surgery.tracing")
+PACKAGES = [
+    ".".join(path.parent.relative_to(ROOT).parts) for path in sorted(ROOT.rglob("__init__.py"))
+]
 
 
-@pytest.mark.parametrize("package", INDEXED)
+@pytest.mark.parametrize("package", [p for p in PACKAGES if p and p not in PENDING])
 def test_a_package_lists_its_files(package: str) -> None:
-    index = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))
+    folder = ROOT / package.replace(".", "/")
+    index = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
     assert index is not None
     listed = re.findall(r"^`(\w+)` +\S", index, re.MULTILINE)
-    files = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     assert sorted(listed) == sorted(files)

@@ -22,8 +22,9 @@ def finetune(
     epochs: Annotated[int | None, typer.Option(min=1, help="Of distillation.")] = None,
 ) -> None:
     """Distil one network of a run, measure it on test once, and save it."""
-    from evosearch.report.plans import networks_table
+    from evosearch.report.networks import networks_table
     from evosearch.run.finetuning import finetune as finetune_trial
+    from evosearch.study.study import Study
 
     try:
         with stages(messages) as on_stage, epoch_lines("distillation", messages) as on_epoch:
@@ -33,7 +34,7 @@ def finetune(
     except KeyboardInterrupt:
         output.print("stopped: the same command goes on from the last whole epoch")
         raise
-    output.print(networks_table(done.artifact.card))
+    output.print(networks_table(Study.open(run), done.networks))
     if done.distillation.best_epoch == 0:
         output.print("distillation did not help: no epoch was better on the search split")
     output.print(f"artifact: {done.artifact.folder}", soft_wrap=True)

@@ -99,7 +99,7 @@ def compare(
 
 
 def _show_plan(run: Path, at: str, evaluate: bool, as_json: bool) -> None:
-    from evosearch.report.plans import plan_json, plan_table
+    from evosearch.report.networks import plan_json, plan_table
     from evosearch.run.planning import pick_plan
     from evosearch.study.study import Study
 
@@ -122,17 +122,19 @@ def _show_plan(run: Path, at: str, evaluate: bool, as_json: bool) -> None:
 def _show_latency(run: Path, plot: Path | None, follow: bool, as_json: bool) -> None:
     from evosearch.report.latency import plot_timed_front, timed_front_json, timed_front_table
     from evosearch.run.timedfront import timed_front
+    from evosearch.study.study import Study
 
     if follow:
         raise InputError("--x latency times networks, which a running search would disturb")
     with stages(messages) as on_stage:
         timed = timed_front(run, on_stage)
+    study = Study.open(run)
     if plot is not None:
         plot_timed_front(timed, plot)
     if as_json:
-        typer.echo(json.dumps(timed_front_json(timed), indent=2))
+        typer.echo(json.dumps(timed_front_json(study, timed), indent=2))
         return
-    output.print(timed_front_table(timed))
+    output.print(timed_front_table(study, timed))
     if plot is not None:
         output.print(f"picture: {plot}", soft_wrap=True)
 

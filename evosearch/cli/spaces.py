@@ -94,7 +94,7 @@ def train(space: SpaceArgument) -> None:
     from evosearch.config import validated
     from evosearch.data.splits import load_search_data
     from evosearch.machine import torch_threads
-    from evosearch.report.table import percent
+    from evosearch.report.tables import percent
     from evosearch.run.config import SearchConfig
     from evosearch.run.spacefile import load_space_file
     from evosearch.run.subject import base_network, cached_weights

@@ -5,9 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 from evosearch.errors import InputError
-from evosearch.space.cost import Cost, format_count
+from evosearch.space.cost import Cost
+from evosearch.space.mask import Mask
+from evosearch.space.resources import RESOURCES
 from evosearch.study.networks import NamedNetwork
+from evosearch.study.scores import Score
 from evosearch.study.timing import Conditions, Timing
+from evosearch.study.trial import Evaluation
 
 CARD_TEXT = "card.md"
 
@@ -17,13 +21,33 @@ def network_json(network: NamedNetwork, base: Cost) -> dict[str, Any]:
     assert network.test is not None
     return {
         "name": network.name,
-        "flops": network.cost.flops,
-        "params": network.cost.params,
+        **{r.key: r.to_json(network.cost) for r in RESOURCES.values() if r.of(base)},
         "activations": network.cost.activations,
         "ratios": network.cost.relative_to(base),
         "search": asdict(network.search),
         "test": asdict(network.test),
     }
+
+
+def network_from_card(entry: Mapping[str, Any], mask: Mask) -> NamedNetwork:
+    """Reads what `network_json` wrote; how long its evaluation took is not on a card.
+
+    Args:
+        entry: of the network.
+        mask: its channels.
+    """
+    return NamedNetwork(
+        name=entry["name"],
+        mask=mask,
+        cost=_cost(entry),
+        evaluation=Evaluation(score=Score(**entry["search"]), seconds=0.0),
+        test=Score(**entry["test"]),
+    )
+
+
+def _cost(entry: Mapping[str, Any]) -> Cost:
+    amounts = {r.name: r.from_json(entry[r.key]) for r in RESOURCES.values() if r.key in entry}
+    return Cost(**{"activations": entry["activations"], **amounts})
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
@@ -43,12 +67,15 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "Accuracies are in percent, ± one standard error over images."
     yield ""
-    yield "| network | FLOPs of one image | params | search accuracy | test accuracy |"
-    yield "|---|---|---|---|---|"
-    for entry in card.get("networks", ()):
+    networks = card.get("networks", ())
+    resources = [r for r in RESOURCES.values() if any(r.key in entry for entry in networks)]
+    names = [f"{r.heading}{' of one image' if r.name == 'macs' else ''}" for r in resources]
+    yield f"| {' | '.join(['network', *names, 'search accuracy', 'test accuracy'])} |"
+    yield f"|{'---|' * (3 + len(names))}"
+    for entry in networks:
         sizes = [
-            f"{format_count(entry[count])} ({entry['ratios'][ratio]:.1%})"
-            for count, ratio in (("flops", "macs"), ("params", "params"))
+            f"{r.shown(r.from_json(entry[r.key]))} ({entry['ratios'][r.name]:.1%})"
+            for r in resources
         ]
         scores = [
             f"{100 * entry[split]['accuracy']:.2f} ± {100 * entry[split]['accuracy_se']:.2f}"

@@ -1,26 +1,43 @@
-"""What the artifacts of a run say of its networks on the test split."""
+"""The artifacts of a run as reports see them: folder and finished network; without torch."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import final
+
+from evosearch.errors import InputError
+from evosearch.export.card import network_from_card
+from evosearch.space.mask import Mask
+from evosearch.study.networks import NamedNetwork
 
 
-def artifact_cards(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the cards of a run's artifacts, by the plan that each is of ("trial 17").
+@final
+@dataclass(frozen=True, kw_only=True)
+class FoundArtifact:
+    """An artifact of a run.
 
-    A card that cannot be read is left out: the report shows what there is.
+    Attributes:
+        folder: where it lies.
+        network: the one that it holds, as measured when it was saved.
     """
-    cards = {}
+
+    folder: Path
+    network: NamedNetwork
+
+
+def artifacts_of(folder: Path) -> dict[str, FoundArtifact]:
+    """Returns the artifacts of a run, by the plan that each is of ("trial 17").
+
+    One that cannot be read is left out: the report shows what there is.
+    """
+    found = {}
     for path in sorted(folder.glob("artifacts/*/card.json")):
         try:
             card = json.loads(path.read_text(encoding="utf-8"))
-            cards[card["plan"]] = {**card, "folder": str(path.parent)}
-        except (OSError, ValueError, KeyError, TypeError):
+            plan = json.loads(path.with_name("plan.json").read_text(encoding="utf-8"))
+            mask = Mask.from_json(plan["keep"], plan["sizes"])
+            network = network_from_card(card["networks"][-1], mask)
+            found[card["plan"]] = FoundArtifact(folder=path.parent, network=network)
+        except (OSError, ValueError, LookupError, TypeError, InputError):
             continue
-    return cards
-
-
-def distilled(card: dict[str, Any]) -> dict[str, Any]:
-    """Returns the entry of the network that the artifact holds; the others stand beside it."""
-    entry: dict[str, Any] = card["networks"][-1]
-    return entry
+    return found

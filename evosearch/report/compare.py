@@ -1,22 +1,30 @@
-"""Several runs of one space and base network: whose front is where, and who dominates whom."""
+"""The comparison of runs of one space and base network: whose front is where, who dominates whom.
+
+Imported without torch.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from rich.console import Group, RenderableType
 
 from evosearch.errors import InputError
-from evosearch.report.table import (
-    measure_cells,
-    plain_table,
-    reference_point,
-    trial_json,
+from evosearch.report.columns import (
+    NAME,
+    NetworkColumn,
+    dominated_column,
+    measured_columns,
+    trial_column,
 )
+from evosearch.report.front import members_json
+from evosearch.report.searches import FULL_EVALUATIONS, HYPERVOLUME, Searched, reference_point
+from evosearch.report.tables import Column, json_object, terminal_table
 from evosearch.space.resources import Resource
 from evosearch.study.front import ParetoFront
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 
@@ -85,78 +93,82 @@ class Comparison:
             for trial in front.members
         }
 
+    @property
+    def searches(self) -> tuple[Searched, ...]:
+        """The runs, each with its front."""
+        return tuple(
+            Searched(name=name, study=study, front=self.fronts[name], reference=self.reference)
+            for name, study in self.studies.items()
+        )
+
+    @property
+    def size(self) -> Resource:
+        """The size axis of all fronts."""
+        return next(iter(self.fronts.values())).size
+
     def to_json(self) -> dict[str, Any]:
         """Returns the comparison as JSON."""
-        base = self.base.header.base_cost
         return {
-            "size": self.base_size.name,
+            "size": self.size.name,
             "reference": {"size": self.reference[0], "loss": self.reference[1]},
-            "runs": [
-                {
-                    "run": name,
-                    "strategy": study.header.strategy,
-                    "seed": study.header.seed,
-                    "trials": len(study.trials),
-                    "full_evaluations": study.full_evaluations,
-                    "hypervolume": self.fronts[name].hypervolume(self.reference),
-                    "front": [
-                        {**trial_json(trial, self.fronts[name], base), "dominated_by": by}
-                        for trial, by in zip(
-                            self.fronts[name].members,
-                            self._dominated_json(name),
-                            strict=True,
-                        )
-                    ],
-                }
-                for name, study in self.studies.items()
-            ],
+            "runs": [self._run_json(search) for search in self.searches],
+        }
+
+    def _run_json(self, search: Searched) -> dict[str, Any]:
+        columns = (trial_column(search.knee), *self._member_columns())
+        return {
+            **json_object(_RUN_COLUMNS, search),
+            "trials": len(search.study.trials),
+            "front": members_json(columns, self._members(search)),
         }
 
     def render(self) -> RenderableType:
         """Returns the comparison for people."""
-        runs = plain_table(
-            "run", "strategy", "full\nevaluations", "hypervolume", "front", "dominated"
-        )
-        for name, study in self.studies.items():
-            front = self.fronts[name]
-            beaten = sum(bool(by) for by in self.dominated(name).values())
-            volume = f"{front.hypervolume(self.reference):.4f}"
-            counts = str(study.full_evaluations), volume, str(len(front.members)), str(beaten)
-            runs.add_row(name, f"{study.header.strategy}, seed {study.header.seed}", *counts)
-        return Group(runs, self._members_table(), self._reference_line())
+        beaten = Column[Searched](header="dominated", cell=self._beaten)
+        runs = terminal_table((*_RUN_COLUMNS, _FRONT_SIZE, beaten), self.searches)
+        members = [network for search in self.searches for network in self._members(search)]
+        members.sort(key=lambda network: self.size.of(network.cost))
+        networks = terminal_table((NAME, *self._member_columns()), members)
+        return Group(runs, networks, self._reference_line())
 
-    @property
-    def base_size(self) -> Resource:
-        """The size axis."""
-        return next(iter(self.fronts.values())).size
+    def _members(self, search: Searched) -> list[NamedNetwork]:
+        """Returns the front of a run, each network by the name of its run and trial."""
+        return [replace(n, name=f"{search.name} {n.trial}") for n in search.members]
 
-    def _members_table(self) -> RenderableType:
-        base = self.base.header.base_cost
-        size = self.base_size
-        table = plain_table(
-            "network", "FLOPs", "params", "search loss", "search\naccuracy, %", "dominated\nby"
-        )
-        members = [(name, t) for name, front in self.fronts.items() for t in front.members]
-        for name, trial in sorted(members, key=lambda item: size.of(item[1].cost)):
-            by = self.dominated(name)[trial.number]
-            shown = "" if not by else f"{by[0][0]} {by[0][1]}"
-            if trial.evaluation is not None:
-                cells = measure_cells(trial.cost, trial.evaluation.score, base)
-                table.add_row(f"{name} {trial.number}", *cells, shown)
-        return table
+    def _member_columns(self) -> tuple[NetworkColumn, ...]:
+        by = {
+            f"{name} {number}": rivals
+            for name in self.studies
+            for number, rivals in self.dominated(name).items()
+        }
+        return (*measured_columns(*self.studies.values()), dominated_column(by))
+
+    def _beaten(self, search: Searched) -> str:
+        return str(sum(bool(by) for by in self.dominated(search.name).values()))
 
     def _reference_line(self) -> str:
-        name = {"macs": "FLOPs", "latency": "predicted latency"}.get(self.base_size.name, "params")
         return (
-            f"hypervolume: share of the box from 0 to the base network's {name} and a loss of"
-            f" {self.reference[1]:.3f}; a network is named by its run and trial"
+            f"hypervolume: share of the box from 0 to the base network's {self.size.heading} and a"
+            f" loss of {self.reference[1]:.3f}; a network is named by its run and trial"
         )
 
-    def _dominated_json(self, name: str) -> list[list[dict[str, Any]]]:
-        return [
-            [{"run": run, "trial": number} for run, number in by]
-            for by in self.dominated(name).values()
-        ]
+
+_RUN_COLUMNS = (
+    Column[Searched](
+        header="run", cell=lambda search: search.name, json=lambda search: {"run": search.name}
+    ),
+    Column[Searched](
+        header="strategy",
+        cell=lambda search: f"{search.study.header.strategy}, seed {search.study.header.seed}",
+        json=lambda search: {
+            "strategy": search.study.header.strategy,
+            "seed": search.study.header.seed,
+        },
+    ),
+    FULL_EVALUATIONS,
+    HYPERVOLUME,
+)
+_FRONT_SIZE = Column[Searched](header="front", cell=lambda search: str(len(search.front.members)))
 
 
 def _dominates(first: Trial, second: Trial, size: Resource) -> bool:

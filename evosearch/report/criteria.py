@@ -1,4 +1,4 @@
-"""What `evosearch criteria` shows: every importance criterion, its needs and its source."""
+"""The table of importance criteria: what each scores, needs, and where it comes from."""
 
 from rich.table import Table
 

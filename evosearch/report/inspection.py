@@ -1,4 +1,4 @@
-"""What `evosearch inspect` shows of a search space."""
+"""The view of a search space that `evosearch inspect` shows; imported without torch."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""A latency profile, and a front by its measured latency, as people read them."""
+"""The tables of latency: a profile, and a front by its measured latency; without torch."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from evosearch.latency.model import LatencyModel
+from evosearch.report.columns import LATENCY, LATENCY_RATIO, NAME, measured_columns
 from evosearch.report.plot import save_figure
-from evosearch.report.table import percent, plain_table, size_cell
+from evosearch.report.tables import json_object, plain_table, terminal_table
 from evosearch.space.cost import format_time
 from evosearch.space.space import SearchSpace
+from evosearch.study.study import Study
 
 LOUD = 0.1
 """Noise over which a profile says little."""
@@ -48,50 +50,22 @@ def _layers(model: LatencyModel, space: SearchSpace) -> Table:
     return table
 
 
-def timed_front_table(timed: "TimedFront") -> RenderableType:
+def timed_front_table(study: Study, timed: "TimedFront") -> RenderableType:
     """Returns accuracy against measured latency, fastest first."""
-    table = plain_table(
-        "network",
-        "latency of a batch\n(95 % interval)",
-        "of the base network's, %\n(95 % interval)",
-        "FLOPs",
-        "search loss",
-        "search\naccuracy, %",
+    columns = (NAME, LATENCY, LATENCY_RATIO, *measured_columns(study))
+    return Group(
+        terminal_table(columns, timed.networks),
+        f"measured in turn with the base network; {timed.conditions}",
     )
-    base = max(network.cost.macs for network in timed.networks)
-    for network in timed.networks:
-        timing, score = network.timing, network.search
-        assert timing is not None
-        low, high = (format_time(1e12 * x) for x in (timing.low, timing.high))
-        table.add_row(
-            network.name,
-            f"{format_time(1e12 * timing.seconds)} ({low} to {high})",
-            f"{100 * timing.ratio:.1f} ({100 * timing.ratio_low:.1f} to"
-            f" {100 * timing.ratio_high:.1f})",
-            size_cell(network.cost.flops, network.cost.macs / base),
-            f"{score.loss:.3f} ±{score.loss_se:.3f}",
-            percent(score.accuracy, score.accuracy_se),
-        )
-    return Group(table, f"measured in turn with the base network; {timed.conditions}")
 
 
-def timed_front_json(timed: "TimedFront") -> dict[str, Any]:
+def timed_front_json(study: Study, timed: "TimedFront") -> dict[str, Any]:
     """Returns the same as JSON."""
+    columns = (NAME, LATENCY, *measured_columns(study))
     return {
         "conditions": asdict(timed.conditions),
         "networks": [
-            {
-                "name": network.name,
-                "trial": network.trial,
-                "flops": network.cost.flops,
-                "params": network.cost.params,
-                "latency": None if network.timing is None else asdict(network.timing),
-                "loss": network.search.loss,
-                "loss_se": network.search.loss_se,
-                "accuracy": network.search.accuracy,
-                "accuracy_se": network.search.accuracy_se,
-            }
-            for network in timed.networks
+            {**json_object(columns, network), "trial": network.trial} for network in timed.networks
         ],
     }
 

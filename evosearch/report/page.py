@@ -1,4 +1,4 @@
-"""One HTML page of a run: everything that it needs is inside, plotly too."""
+"""The HTML page of a run: everything that it needs is inside, plotly too; without torch."""
 
 import base64
 import gzip
@@ -11,7 +11,7 @@ from typing import Any
 
 from evosearch.errors import InputError
 from evosearch.files import write_text
-from evosearch.report.content import page_json
+from evosearch.report.pagedata import page_json
 from evosearch.report.pareto import ParetoView
 from evosearch.space.resources import Resource
 

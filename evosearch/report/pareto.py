@@ -1,4 +1,4 @@
-"""All that `evosearch pareto` shows of a run, read at one moment."""
+"""The view of a run that `evosearch pareto` shows, read at one moment; without torch."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,8 +9,9 @@ from typing import Any, final
 from rich.console import Group, RenderableType
 
 from evosearch.errors import InputError
-from evosearch.report.artifacts import artifact_cards, distilled
-from evosearch.report.table import FrontNotes, front_json, front_table, rivals_table
+from evosearch.report.artifacts import FoundArtifact, artifacts_of
+from evosearch.report.front import FrontNotes, front_json, front_table
+from evosearch.report.searches import Searched, searches_of, searches_table
 from evosearch.report.ties import above_base, tied_members
 from evosearch.report.trust import trust_advice, trust_json, trust_table
 from evosearch.run.rivals import rival_studies
@@ -35,6 +36,7 @@ class ParetoView:
         front: its front, in the size that was asked for.
         rivals: studies of the baselines that were searched beside, by name.
         notes: what is known of the members of the front beyond their trials.
+        artifacts: plan -> its finished network.
         space: what is searched; None where the run holds none that can be read.
     """
 
@@ -43,6 +45,7 @@ class ParetoView:
     front: ParetoFront
     rivals: Mapping[str, Study]
     notes: FrontNotes
+    artifacts: Mapping[str, FoundArtifact]
     space: SearchSpace | None
 
     @classmethod
@@ -54,11 +57,12 @@ class ParetoView:
         """
         study = Study.open(folder)
         front = study.front(size)
+        artifacts = artifacts_of(folder)
         budgeted = study.budget.least_accuracy is not None
         notes = FrontNotes(
             tied=tied_members(folder, front.members),
             above_base=above_base(folder, study, front.members) if budgeted else {},
-            tested={plan: distilled(card) for plan, card in artifact_cards(folder).items()},
+            distilled={plan: artifact.network for plan, artifact in artifacts.items()},
         )
         try:
             space = load_space(folder / SPACE)
@@ -70,22 +74,28 @@ class ParetoView:
             front=front,
             rivals=rival_studies(folder),
             notes=notes,
+            artifacts=artifacts,
             space=space,
         )
+
+    @property
+    def searches(self) -> tuple[Searched, ...]:
+        """The search of the run, and then its baselines."""
+        return searches_of(self.study, self.front, self.rivals)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what there is to know, as JSON: what `pareto --json` prints."""
         return {
-            **front_json(self.study, self.front, self.rivals, self.notes),
+            **front_json(self.searches, self.notes),
             "ladder": trust_json(self.study),
             "proof": None if self.space is None else proof_json(self.space),
         }
 
     def render(self) -> RenderableType:
         """Returns the same for people."""
-        parts: list[RenderableType] = [front_table(self.study, self.front, self.notes)]
+        parts: list[RenderableType] = [front_table(self.searches[0], self.notes)]
         if self.rivals:
-            parts.append(rivals_table(self.study, self.rivals))
+            parts.append(searches_table(self.searches))
             parts.append(
                 "baselines may take as many full evaluations as the search and its sensitivity"
                 " probes took together"

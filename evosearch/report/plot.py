@@ -1,4 +1,4 @@
-"""A picture of the front: accuracy against size, with error bars."""
+"""Pictures of fronts: accuracy against size, with error bars; imported without torch."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -123,9 +123,7 @@ def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path)
 
 
 def _finish(figure: Figure, axes: Axes, size: Resource, path: Path) -> None:
-    axes.set_xlabel(
-        f"{size.label if size.exact else f'predicted {size.label}'}, % of the base network"
-    )
+    axes.set_xlabel(f"{size.heading}, % of the base network")
     axes.set_ylabel("accuracy on the search split, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

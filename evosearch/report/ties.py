@@ -1,4 +1,4 @@
-"""Which networks of a front are tied: compared image by image, from the scores on disk."""
+"""Ties of a front: networks compared image by image, from the scores on disk; without torch."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -1,11 +1,11 @@
-"""The trust report: how far a study's own rungs can be trusted, as a table, as JSON, as advice."""
+"""The trust report: how far a study's own rungs can be trusted; imported without torch."""
 
 from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 
-from evosearch.report.table import plain_table
+from evosearch.report.tables import plain_table
 from evosearch.study.study import Study
 from evosearch.study.trial import Rung
 from evosearch.study.trust import MISLEADING, RungReport, rung_reports

@@ -25,12 +25,14 @@ class Quantity:
         examples: what error messages give as such.
         show: an amount as people read it.
         is_range: whether a budget may be a range of it.
+        unit: of numbers in JSON, and the end of their keys; one of `units`.
     """
 
     units: dict[str, float]
     examples: str
     show: Callable[[float], str]
     is_range: bool
+    unit: str = ""
 
     def read(self, part: str, text: str, option: str, base: int) -> int:
         """Returns the amount that a text stands for; a share is rounded down.
@@ -54,6 +56,14 @@ class Quantity:
             raise InputError(f"{option} {text!r}: a budget must be positive")
         return amount
 
+    def to_json(self, amount: int) -> float:
+        """Returns an amount in `unit`; a count stays whole."""
+        return amount / self.units[self.unit.upper()] if self.unit else amount
+
+    def from_json(self, number: float) -> int:
+        """Reads what `to_json` gave."""
+        return round(number * self.units[self.unit.upper()])
+
 
 COUNT = Quantity(
     units={"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9},
@@ -67,6 +77,7 @@ TIME = Quantity(
     examples="a time with its unit, such as 3.5ms, or a share of the base network's, such as 60%",
     show=format_time,
     is_range=False,
+    unit="ms",
 )
 
 
@@ -78,7 +89,7 @@ class Resource:
     Attributes:
         name: of its field in a `Cost`, and in a study's records.
         option: what users call it: `--flops`, `flops_ratio`.
-        label: heading of a column or an axis.
+        label: what tables and messages call it.
         unit: said behind an amount in a sentence, with the space before it.
         quantity: how amounts are written and shown.
         scale: how many of what users count are one of a cost's: a MAC is two FLOPs.
@@ -96,6 +107,25 @@ class Resource:
     exact: bool = True
     help: str
 
+    @property
+    def heading(self) -> str:
+        """Heading of a column or an axis: says where amounts are predicted."""
+        return self.label if self.exact else f"predicted {self.label}"
+
+    @property
+    def key(self) -> str:
+        """What JSON calls an amount, its unit in the name: "flops", "predicted_latency_ms"."""
+        return "_".join(filter(None, (self._stem, self.quantity.unit)))
+
+    @property
+    def ratio_key(self) -> str:
+        """What JSON calls an amount as a share of the base network's."""
+        return f"{self._stem}_ratio"
+
+    @property
+    def _stem(self) -> str:
+        return self.option if self.exact else f"predicted_{self.option}"
+
     def of(self, cost: Cost) -> int:
         """Returns what a network takes of it, in the cost's own unit."""
         amount: int = getattr(cost, self.name)
@@ -104,6 +134,14 @@ class Resource:
     def shown(self, amount: float) -> str:
         """Returns an amount in the cost's own unit as people read it, without its unit."""
         return self.quantity.show(self.scale * amount)
+
+    def to_json(self, cost: Cost) -> float:
+        """Returns what a network takes of it in what users count, the value of `key` in JSON."""
+        return self.quantity.to_json(self.scale * self.of(cost))
+
+    def from_json(self, number: float) -> int:
+        """Returns the amount in the cost's own unit that `to_json` gave as a number."""
+        return self.quantity.from_json(number) // self.scale
 
 
 RESOURCES: dict[str, Resource] = {

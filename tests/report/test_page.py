@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from evosearch.cli import main
-from evosearch.report.content import convergence, page_json
 from evosearch.report.page import render_page, write_page
+from evosearch.report.pagedata import convergence, page_json
 from evosearch.report.pareto import ParetoView
-from evosearch.report.table import reference_point
+from evosearch.report.searches import reference_point
 from evosearch.study.front import ParetoFront
 from evosearch.study.study import Study
 from tests.report.browser import BROWSER, Page, browser_page

@@ -6,19 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
+from evosearch.export.card import network_json
 from evosearch.space.budget import BudgetRequest
+from evosearch.space.costform import LatencyTerm, Monomial
 from evosearch.space.mask import Mask
 from evosearch.space.space import FrozenGroup, SearchSpace
 from evosearch.space.text import space_to_toml
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
+from evosearch.study.scores import Score
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
-from evosearch.study.trial import Rung, Step, Trial, TrialState
+from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
 from tests.toys import ToyEvaluator, toy_space
 
 ODD = "</script><b>&\"'"
 """What must never be read as HTML."""
+
+
+HALVES = BudgetRequest.of(flops="20%..80%")
 
 
 def toy_run(
@@ -27,6 +33,7 @@ def toy_run(
     *,
     seed: int = 0,
     strategy: str = "rates",
+    request: BudgetRequest = HALVES,
     space: SearchSpace | None = None,
     least_accuracy: float | None = None,
     scored: bool = True,
@@ -40,7 +47,7 @@ def toy_run(
     base = evaluator.evaluation(full)
     if base_loss is not None:
         base = replace(base, score=replace(base.score, loss=base_loss))
-    budget = BudgetRequest.of(flops="20%..80%").resolve(space.base_cost)
+    budget = request.resolve(space.base_cost)
     if least_accuracy is not None:
         budget = replace(budget, least_accuracy=least_accuracy)
     study = Study.create(
@@ -77,23 +84,36 @@ def toy_run(
 def with_frozen(space: SearchSpace) -> SearchSpace:
     """Returns the space with a frozen part whose name is not to be trusted."""
     frozen = (FrozenGroup(name="head", size=10, reason=f"network output {ODD}"),)
-    return SearchSpace(groups=space.groups, terms=space.terms, frozen=frozen)
+    return replace(space, frozen=frozen)
 
 
-def write_card(folder: Path, plan: str) -> None:
-    """Writes the card of an artifact, with one distilled network on it."""
-    score = {"loss": 0.5, "loss_se": 0.1, "accuracy": 0.75, "accuracy_se": 0.04, "images": 100}
-    entry = {
-        "name": f"{plan}, distilled 2 epochs",
-        "flops": 1200,
-        "params": 300,
-        "ratios": {"macs": 0.5, "params": 0.4, "activations": 0.6},
-        "search": score,
-        "test": {**score, "accuracy": 0.7},
-    }
+def timed_space() -> SearchSpace:
+    """Returns the toy space with a latency model: 1 ms and 0.5 ms for each channel of `stem`."""
+    terms = (
+        LatencyTerm(name="overhead", picoseconds=(Monomial(1_000_000_000),)),
+        LatencyTerm(name="first", picoseconds=(Monomial(500_000_000, ("stem",)),)),
+    )
+    return replace(toy_space(), latency=terms)
+
+
+def write_card(folder: Path, plan: str, space: SearchSpace | None = None) -> None:
+    """Writes the plan and the card of an artifact, with one distilled network on it."""
+    space = space or toy_space()
+    half = BudgetRequest.of(flops="50%").resolve(space.base_cost)
+    mask = space.sample(np.random.default_rng(8), half)
+    score = Score(loss=0.5, loss_se=0.1, accuracy=0.75, accuracy_se=0.04, images=100)
+    distilled = NamedNetwork(
+        name=f"{plan}, distilled 2 epochs",
+        mask=mask,
+        cost=space.cost(mask),
+        evaluation=Evaluation(score=score, seconds=0.1),
+        test=replace(score, accuracy=0.7),
+    )
+    card = {"plan": plan, "networks": [network_json(distilled, space.base_cost)]}
     place = folder / "artifacts" / plan.replace(" ", "-")
     place.mkdir(parents=True)
-    (place / "card.json").write_text(json.dumps({"plan": plan, "networks": [entry]}))
+    (place / "card.json").write_text(json.dumps(card))
+    (place / "plan.json").write_text(json.dumps({"keep": mask.to_json(), "sizes": space.sizes}))
 
 
 def _trial(

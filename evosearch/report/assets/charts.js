@@ -3,19 +3,18 @@
 const pareto = JSON.parse(document.getElementById("pareto-data").textContent);
 const page = JSON.parse(document.getElementById("page-data").textContent);
 const groups = Object.keys(page.sizes);
-const sizeName = pareto.size === "params" ? "params" : "flops";
-const sizeLabel = pareto.size === "params" ? "params" : "FLOPs";
 const percent = (share) => (100 * share).toFixed(2);
 const plusMinus = (value, error) => `${value} ±${error}`;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 // Plotly reads a little HTML in texts; names are to be shown as they are.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
-function count(value) {
-  for (const [unit, scale] of [["G", 1e9], ["M", 1e6], ["K", 1e3]])
-    if (value >= scale) return Number((value / scale).toPrecision(3)) + unit;
-  return String(value);
-}
+// Every network carries its texts under the headings of `page.heads`.
+const carry = (rows, cells) => rows.forEach((row, i) => { row.cells = cells[i]; });
+carry(pareto.front, page.cells.front);
+carry(page.dominated, page.cells.dominated);
+carry(pareto.references, page.cells.references);
+for (const [name, rival] of Object.entries(pareto.baselines)) carry(rival.front, page.cells.baselines[name]);
 
 async function loadPlotly() {
   const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
@@ -42,16 +41,14 @@ function draw(id, traces, layout) {
 
 function hover(name, row) {
   const tied = row.tied && row.tied.length ? `<br>tied with ${row.tied.join(", ")}` : "";
-  return `<b>${plain(name)}</b><br>FLOPs ${count(row.flops)}, ${percent(row.flops_ratio)} %` +
-    `<br>params ${count(row.params)}, ${percent(row.params_ratio)} %` +
-    `<br>loss ${plusMinus(row.loss.toFixed(4), row.loss_se.toFixed(4))}` +
-    `<br>accuracy ${plusMinus(percent(row.accuracy), percent(row.accuracy_se))} %${tied}`;
+  const lines = page.heads.map((head, i) => `<br>${plain(head)} ${plain(row.cells[i])}`);
+  return `<b>${plain(name)}</b>${lines.join("")}${tied}`;
 }
 
 function points(label, rows, measure, style, name = (row) => `trial ${row.trial}`) {
   const scale = measure === "loss" ? 1 : 100;
   return {
-    type: "scatter", name: plain(label), x: rows.map((row) => 100 * row[`${sizeName}_ratio`]),
+    type: "scatter", name: plain(label), x: rows.map((row) => 100 * row[page.axis.key]),
     y: rows.map((row) => scale * row[measure]), text: rows.map((row) => hover(name(row), row)),
     hovertemplate: "%{text}<extra></extra>",
     ...(style.bars ? { error_y: { array: rows.map((row) => scale * row[`${measure}_se`]),
@@ -94,7 +91,7 @@ function drawFront() {
   }
   return draw("front-chart", traces, {
     height: 460, hovermode: "closest", yaxis,
-    xaxis: { title: { text: `${sizeLabel}, % of the base network` } },
+    xaxis: { title: { text: `${page.axis.label}, % of the base network` } },
   });
 }
 

@@ -3,8 +3,6 @@ const state = { trial: (pareto.front.find((row) => row.knee) || { trial: null })
 const element = (id) => document.getElementById(id);
 const find = (trial) => [...pareto.front, ...page.dominated].find((row) => row.trial === trial);
 const widthsOf = (row) => Array.isArray(row.widths) ? row.widths : groups.map((group) => row.widths[group]);
-const size = (row, name) => `${count(row[name])} (${percent(row[`${name}_ratio`])} %)`;
-const loss = (row) => plusMinus(row.loss.toFixed(4), row.loss_se.toFixed(4));
 const accuracy = (row) => plusMinus(percent(row.accuracy), percent(row.accuracy_se));
 
 function add(parent, tag, text, className) {
@@ -28,47 +26,20 @@ function fill(id, caption, heads, rows, texts = []) {
   }
 }
 
-function fillMembers() {
-  const order = pareto.front.map((row) => row.trial);
-  const base = pareto.front.some((row) => row.accuracy_above_base !== null);
-  const tested = pareto.front.some((row) => row.test_distilled);
-  const ties = pareto.front.some((row) => (row.tied || []).length);
-  const heads = ["network", "FLOPs", "params", "search loss", "search accuracy, %", ...(ties ? ["tied with"] : []),
-    ...(base ? ["accuracy above base, points (95 %)"] : []), ...(tested ? ["test accuracy, %, distilled"] : [])];
-  fill("members", "", heads, pareto.front.map((row, i) => [
-    `trial ${row.trial}${row.knee ? " (knee)" : ""}`, size(row, "flops"), size(row, "params"), loss(row),
-    accuracy(row), ...(ties ? [(row.tied || []).filter((other) => order.indexOf(other) < i).join(", ")] : []),
-    ...(base ? [aboveBase(row)] : []),
-    ...(tested ? [row.test_distilled ? accuracy(row.test_distilled) : ""] : []),
-  ]));
-  [...document.querySelectorAll("#members tbody tr")].forEach((line, i) => {
-    line.className = "pick";
-    line.addEventListener("click", () => choose(pareto.front[i].trial));
-  });
-  if (!ties) element("tie-note").remove();
-}
-
-function aboveBase(row) {
-  if (row.accuracy_above_base === null) return "";
-  const [mean, low, high] = [row.accuracy_above_base, ...row.accuracy_above_base_interval].map(percent);
-  return `${mean} (${low} to ${high})`;
+function fillTable(id, caption) {
+  fill(id, caption, page.tables[id].heads, page.tables[id].rows);
 }
 
 function fillTables() {
-  fillMembers();
-  const measured = ["network", "FLOPs", "params", "search loss", "search accuracy, %"];
-  fill("references", "Measured beside the search", measured, pareto.references.map((row) =>
-    [row.name, size(row, "flops"), size(row, "params"), loss(row), accuracy(row)]));
-  const own = page.convergence[pareto.strategy];
-  const rivals = Object.entries(pareto.baselines);
-  const best = (front) => front.length ? loss(front.at(-1)) : "";
-  fill("baselines", "Searched beside", ["search", "full evaluations", "hypervolume", "least loss"],
-    rivals.length ? [[pareto.strategy, own.evaluations.at(-1), pareto.hypervolume.toFixed(4), best(pareto.front)],
-      ...rivals.map(([name, rival]) => [name, rival.full_evaluations, rival.hypervolume.toFixed(4), best(rival.front)])] : []);
-  const tested = Object.values(pareto.distilled);
-  fill("distilled", "Distilled, measured on test once", ["network", "FLOPs", "params", "test accuracy, %"],
-    tested.map((row) => [row.name, `${count(row.flops)} (${percent(row.ratios.macs)} %)`,
-      `${count(row.params)} (${percent(row.ratios.params)} %)`, accuracy(row.test)]));
+  fillTable("members", "");
+  fillTable("references", "Measured beside the search");
+  fillTable("baselines", "Searched beside");
+  fillTable("distilled", "Distilled, measured on test once");
+  document.querySelectorAll("#members tbody tr").forEach((line, i) => {
+    line.className = "pick";
+    line.addEventListener("click", () => choose(pareto.front[i].trial));
+  });
+  if (!pareto.front.some((row) => (row.tied || []).length)) element("tie-note").remove();
   fill("ladder", "", ["rung", "candidates", "time, s", "Kendall tau with the next (pairs)", ""],
     pareto.ladder.map((row) => [row.rung.toLowerCase().replace("_", "-") + (row.images ? `, ${row.images} images` : ""),
       row.candidates, row.seconds === null ? "" : row.seconds.toFixed(1),
@@ -107,8 +78,7 @@ function choose(trial) {
   box.value = trial;
   const list = element("plan");
   list.replaceChildren();
-  const entries = { FLOPs: size(row, "flops"), params: size(row, "params"), "search loss": loss(row),
-    "search accuracy": `${accuracy(row)} %`,
+  const entries = { ...Object.fromEntries(page.heads.map((head, i) => [head, row.cells[i]])),
     "test accuracy": row.test_distilled ? `${accuracy(row.test_distilled)} %, distilled` : "not fine-tuned yet",
     "tied with": row.tied && row.tied.length ? `trial ${row.tied.join(", ")}` : "",
     front: row.knee ? "its knee" : "knee" in row ? "a member" : "dominated",
@@ -126,7 +96,7 @@ function fillTexts() {
   element("summary").textContent = `${pareto.strategy}, seed ${pareto.seed}: ${pareto.trials} trials,` +
     ` ${pareto.failed} failed, ${pareto.repeated} repeated; ${pareto.front.length} in the front;` +
     ` hypervolume ${pareto.hypervolume.toFixed(4)}; run ${page.run}`;
-  element("volume-note").textContent = `Share of the box from 0 to the base network's ${sizeLabel} and a loss of` +
+  element("volume-note").textContent = `Share of the box from 0 to the base network's ${page.axis.label} and a loss of` +
     ` ${page.reference.loss.toFixed(3)} that the front dominates, over evaluations on the whole search split.`;
   element("commands").textContent = ["front", "within", "export", "resume"].map((name) => page.commands[name]).join("\n");
   element("config").textContent = page.config || "";

@@ -1,4 +1,7 @@
-"""What the HTML page of a run holds beyond the JSON of `evosearch pareto`."""
+"""The data of a run's HTML page beyond the JSON of `evosearch pareto`; without torch.
+
+Tables and texts come with their cells written out, from the same columns as everywhere else.
+"""
 
 import json
 import shlex
@@ -9,11 +12,14 @@ from typing import Any
 import moocore
 import numpy as np
 
-from evosearch.report.artifacts import artifact_cards
+from evosearch.report.columns import NAME, TEST_ACCURACY, measured_columns, size_columns
+from evosearch.report.front import front_columns
 from evosearch.report.pareto import ParetoView
-from evosearch.report.table import measures_json, reference_point
+from evosearch.report.searches import SEARCH_COLUMNS
+from evosearch.report.tables import html_cells, html_heads, html_table, json_object
 from evosearch.space.space import SearchSpace
 from evosearch.study.front import ParetoFront
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 from evosearch.study.trust import MISLEADING
@@ -22,17 +28,20 @@ CONFIG, ENVIRONMENT, PROOF = "config.toml", "environment.json", "proof.json"
 
 
 def page_json(view: ParetoView) -> dict[str, Any]:
-    """Returns dominated trials, convergence, groups, files and commands of a run."""
+    """Returns tables, dominated trials, convergence, groups, files and commands of a run."""
     study, front = view.study, view.front
-    searches = {study.header.strategy: study, **view.rivals}
-    reference = reference_point(study, front)
+    reference = view.searches[0].reference
     return {
         "run": str(view.folder),
+        "axis": {"key": front.size.ratio_key, "label": front.size.heading},
         "sizes": dict(study.header.sizes),
-        "dominated": [_row(trial, study) for trial in front.dominated],
+        "dominated": [_dominated_json(trial, study) for trial in front.dominated],
+        "tables": _tables(view),
+        "heads": html_heads(measured_columns(study)),
+        "cells": _cells(view),
         "reference": {"size": reference[0], "loss": reference[1]},
         "convergence": {
-            name: convergence(own.front(front.size), reference) for name, own in searches.items()
+            search.name: convergence(search.front, reference) for search in view.searches
         },
         "kept": kept_counts(front.members, study),
         "groups": None if view.space is None else _groups(view.space, view.folder),
@@ -90,10 +99,37 @@ def kept_counts(members: Sequence[Trial], study: Study) -> dict[str, list[int]]:
     }
 
 
-def _row(trial: Trial, study: Study) -> dict[str, Any]:
-    assert trial.evaluation is not None
-    measures = measures_json(trial.cost, trial.evaluation.score, study.header.base_cost)
+def _dominated_json(trial: Trial, study: Study) -> dict[str, Any]:
+    measures = json_object(measured_columns(study), NamedNetwork.of_trial(trial))
     return {"trial": trial.number, **measures, "widths": list(trial.mask.widths.values())}
+
+
+def _tables(view: ParetoView) -> dict[str, Any]:
+    """Returns the tables of networks and searches, each by the id of its element."""
+    study, own = view.study, view.searches[0]
+    distilled = [artifact.network for artifact in view.artifacts.values()]
+    return {
+        "members": html_table(front_columns(own, view.notes), own.members),
+        "references": html_table((NAME, *measured_columns(study)), study.header.references),
+        "baselines": html_table(SEARCH_COLUMNS, view.searches if view.rivals else ()),
+        "distilled": html_table((NAME, *size_columns(study), TEST_ACCURACY), distilled),
+    }
+
+
+def _cells(view: ParetoView) -> dict[str, Any]:
+    """Returns the texts under `heads` of every network that is drawn, in the order of the JSON."""
+    columns = measured_columns(view.study)
+
+    def cells(networks: Sequence[NamedNetwork]) -> list[list[str]]:
+        return [html_cells(columns, network) for network in networks]
+
+    own, *baselines = view.searches
+    return {
+        "front": cells(own.members),
+        "dominated": cells([NamedNetwork.of_trial(trial) for trial in own.front.dominated]),
+        "references": cells(view.study.header.references),
+        "baselines": {search.name: cells(search.members) for search in baselines},
+    }
 
 
 def _groups(space: SearchSpace, folder: Path) -> list[dict[str, Any]]:
@@ -115,8 +151,8 @@ def _commands(view: ParetoView) -> dict[str, str]:
     run = shlex.quote(str(view.folder))
     total = 2 * max(1, len(view.study.trials))
     exports = [
-        f"evosearch export {shlex.quote(card['folder'])} --to exported"
-        for card in artifact_cards(view.folder).values()
+        f"evosearch export {shlex.quote(str(artifact.folder))} --to exported"
+        for artifact in view.artifacts.values()
     ]
     return {
         "finetune": f"evosearch finetune {run} --pick",

@@ -1,0 +1,46 @@
+"""One plan of a run, and the networks of its artifact, as tables and as JSON; without torch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from evosearch.report.columns import (
+    NAME,
+    PREDICTED_LOSS,
+    SEARCH_ACCURACY,
+    TEST_ACCURACY,
+    NetworkColumn,
+    measured_columns,
+    size_columns,
+)
+from evosearch.report.tables import json_object, terminal_table
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.study import Study
+
+
+def plan_table(study: Study, plan: NamedNetwork) -> Table:
+    """Returns one plan as a table; what is predicted is said to be."""
+    return terminal_table((NAME, *_plan_columns(study, plan)), [plan])
+
+
+def plan_json(study: Study, plan: NamedNetwork) -> dict[str, Any]:
+    """Returns one plan as JSON."""
+    return {
+        "plan": plan.name,
+        "measured": plan.evaluation is not None,
+        **json_object((PREDICTED_LOSS, *_plan_columns(study, plan)), plan),
+        "widths": plan.mask.widths,
+    }
+
+
+def _plan_columns(study: Study, plan: NamedNetwork) -> tuple[NetworkColumn, ...]:
+    if plan.evaluation is None:
+        return (*size_columns(study), PREDICTED_LOSS)
+    return measured_columns(study)
+
+
+def networks_table(study: Study, networks: Sequence[NamedNetwork]) -> Table:
+    """Returns finished networks of a run, each measured once on test."""
+    columns = (NAME, *size_columns(study), SEARCH_ACCURACY, TEST_ACCURACY)
+    return terminal_table(columns, networks)
