@@ -9,9 +9,20 @@ import pytest
 import evosearch
 
 ROOT = Path(evosearch.__file__).parent
+PACKAGES = (
+    "aims",
+    "criteria",
+    "data",
+    "engine",
+    "export",
+    "latency",
+    "models",
+    "tasks",
+    "training",
+)
 
 
-@pytest.mark.parametrize("package", ["criteria", "data", "latency", "models", "tasks", "training"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_lists_its_files(package: str) -> None:
     index = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))
     assert index is not None
