@@ -53,7 +53,7 @@ def export(
 ) -> None:
     """Copy an artifact with a loader that needs torch and safetensors only, or convert it."""
     from evosearch.export.artifact import Artifact
-    from evosearch.export.formats import FILES, export_network
+    from evosearch.export.formats import FORMATS, export_network
     from evosearch.export.formats import verify as verify_export
     from evosearch.run.config import space_folder_of
 
@@ -63,8 +63,8 @@ def export(
         return
     if to is None:
         raise InputError("--to names the new folder to export to")
-    if kind not in ("safetensors", *FILES):
-        raise unknown_name("format", kind, ["safetensors", *FILES])
+    if kind not in ("safetensors", *FORMATS):
+        raise unknown_name("format", kind, ["safetensors", *FORMATS])
     if kind == "safetensors":
         Artifact.open(artifact).export(to)
         output.print(f"exported: {to} (load.py rebuilds the network)", soft_wrap=True)
@@ -74,6 +74,6 @@ def export(
         opened = Artifact.open(artifact)
         difference = export_network(opened, kind, to, space_folder_of(opened.card))
     output.print(
-        f"exported: {to / FILES[kind]} (largest difference of outputs {difference:.1e})",
+        f"exported: {to / FORMATS[kind].file} (largest difference of outputs {difference:.1e})",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""Compact networks for other runtimes: ONNX, and PyTorch's exported programs (`.pt2`).
+"""Formats of exported networks, and the export that is checked in a fresh process.
 
 A file is written, run in a fresh process on batches of two sizes, and kept only if its outputs are
 those of the PyTorch network; the largest difference goes into the card. A `.pt2` file is loaded
@@ -8,44 +8,125 @@ only there, right after writing: its loader unpickles, so evosearch never loads 
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evosearch.errors import EvosearchError, InputError
+from evosearch.errors import EvosearchError, InputError, unknown_name
 from evosearch.export.artifact import Artifact, write_card
 from evosearch.machine import environment
 from evosearch.models.build import ModelConfig, build_model
 
-FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
-"""Format -> name of the file."""
 BATCHES = (1, 7)
 """Sizes of the batches that an exported file is checked on."""
 TOLERANCE = 1e-4
 """Largest difference of outputs allowed, as a share of the largest output, or of one."""
 CHECK = "check.npz"
 
-_RUN = {
-    "onnx": (
-        "import sys, numpy, onnxruntime\n"
-        "session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
-        "run = lambda images: session.run(None, {'images': images})[0]\n"
+
+def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
+    """Writes a network as an ONNX file; see `Format.write`."""
+    program: Any = torch.onnx.export(
+        network,
+        (torch.zeros(2, *shape),),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        output_names=["outputs"],
+        verbose=False,
+    )
+    program.save(path)
+
+
+def write_pt2(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
+    """Writes a network as a program of `torch.export`; see `Format.write`."""
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(network, (torch.zeros(2, *shape),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A kind of file that holds a network for another runtime.
+
+    Attributes:
+        file: its name.
+        write: writes a network, in eval mode and on the CPU, that takes images of a shape, in
+            batches of any size.
+        load: Python that turns the file at `path` into `run`, from an array of images to one of
+            outputs. It stands in a fresh process after `import numpy`, and needs no evosearch.
+        packages: needed beside those that evosearch is installed with; the extra that installs
+            them has the format's name.
+    """
+
+    file: str
+    write: Callable[[nn.Module, tuple[int, ...], Path], None]
+    load: str
+    packages: tuple[str, ...] = ()
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format(
+        file="model.onnx",
+        write=write_onnx,
+        load="""
+import onnxruntime
+session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+run = lambda images: session.run(None, {"images": images})[0]
+""",
+        packages=("onnx", "onnxscript", "onnxruntime"),
     ),
-    "pt2": (
-        "import sys, numpy, torch\n"
-        "network = torch.export.load(sys.argv[1]).module()\n"
-        "run = lambda images: network(torch.from_numpy(images)).detach().numpy()\n"
+    "pt2": Format(
+        file="model.pt2",
+        write=write_pt2,
+        load="""
+import torch
+network = torch.export.load(path).module()
+run = lambda images: network(torch.from_numpy(images)).detach().numpy()
+""",
     ),
 }
-_COMPARE = (
-    "checks = numpy.load(sys.argv[2], allow_pickle=False)\n"
-    "pairs = [(run(checks[f'images{n}']), checks[f'outputs{n}']) for n in %r]\n"
-    "print(max(float(abs(mine - theirs).max()) for mine, theirs in pairs))\n"
-)
+"""Every format by name."""
+
+_CHECK = """
+import sys, numpy
+path = sys.argv[1]
+{load}
+checks = numpy.load(sys.argv[2], allow_pickle=False)
+pairs = [(run(checks[f"images{{n}}"]), checks[f"outputs{{n}}"]) for n in {batches}]
+print(max(float(abs(mine - theirs).max()) for mine, theirs in pairs))
+"""
+
+
+def format_of(name: str) -> Format:
+    """Returns the format of a name.
+
+    Raises:
+        InputError: there is none; names the nearest that there is.
+    """
+    if name not in FORMATS:
+        raise unknown_name("format", name, FORMATS)
+    return FORMATS[name]
+
+
+def require_packages(name: str) -> None:
+    """Checks that what a format needs is installed.
+
+    Raises:
+        InputError: there is no such format, or something is not installed; names the pip command.
+    """
+    missing = [package for package in format_of(name).packages if find_spec(package) is None]
+    if missing:
+        raise InputError(
+            f"format {name!r} needs {', '.join(missing)}: pip install 'evosearch[{name}]'"
+        )
 
 
 def export_network(
@@ -55,7 +136,7 @@ def export_network(
 
     Args:
         artifact: the compact network on disk.
-        kind: "onnx" or "pt2".
+        kind: name of the format.
         target: the folder; appears whole or not at all.
         space_folder: where the space file lies that names the network's builder.
 
@@ -63,12 +144,14 @@ def export_network(
         The largest absolute difference between outputs.
 
     Raises:
-        InputError: the target exists, a package is missing, or the model takes several inputs.
+        InputError: the target exists, there is no such format, a package is missing, or the model
+            takes several inputs.
         EvosearchError: the exported file's outputs are not the network's.
     """
     if target.exists():
         raise InputError(f"{target}: exists already; name a new folder")
     require_packages(kind)
+    chosen = FORMATS[kind]
     config = ModelConfig.model_validate(artifact.plan["model"])
     if not config.input or isinstance(config.input[0], list | tuple):
         raise InputError("export writes networks of one image tensor; this one takes several")
@@ -77,14 +160,14 @@ def export_network(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write(network, kind, tuple(config.input), partial / FILES[kind])
+        chosen.write(network, tuple(config.input), partial / chosen.file)
         _write_checks(network, tuple(config.input), partial / CHECK)
         difference, largest = verify(partial)
         card = {
             **artifact.card,
             "export": {
                 "format": kind,
-                "file": FILES[kind],
+                "file": chosen.file,
                 "largest_difference": difference,
                 "largest_output": largest,
                 "batches_checked": list(BATCHES),
@@ -111,60 +194,31 @@ def verify(folder: Path) -> tuple[float, float]:
         InputError: the folder holds no exported file.
         EvosearchError: the file does not run, or its outputs differ.
     """
-    kind = next((k for k, name in FILES.items() if (folder / name).is_file()), None)
+    kind = next((name for name, f in FORMATS.items() if (folder / f.file).is_file()), None)
     if kind is None or not (folder / CHECK).is_file():
         raise InputError(f"{folder}: holds no exported network with its checks")
     require_packages(kind)
-    code = _RUN[kind] + _COMPARE % (BATCHES,)
+    path = folder / FORMATS[kind].file
+    code = _CHECK.format(load=FORMATS[kind].load, batches=BATCHES)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder / FILES[kind]), str(folder / CHECK)],
+        [sys.executable, "-c", code, str(path), str(folder / CHECK)],
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise EvosearchError(f"{folder / FILES[kind]}: does not run: {reason}")
+        raise EvosearchError(f"{path}: does not run: {reason}")
     difference = float(done.stdout)
     with np.load(folder / CHECK, allow_pickle=False) as checks:
         largest = max(float(np.abs(checks[f"outputs{size}"]).max()) for size in BATCHES)
     if not difference <= TOLERANCE * max(1.0, largest):
         raise EvosearchError(
-            f"{folder / FILES[kind]}: outputs differ from the PyTorch network's by"
+            f"{path}: outputs differ from the PyTorch network's by"
             f" {difference:.1e}; at most {TOLERANCE:g} of the largest output {largest:.1e} is"
             " allowed"
         )
     return difference, largest
-
-
-def _write(network: nn.Module, kind: str, shape: tuple[int, ...], path: Path) -> None:
-    if kind == "pt2":
-        images, batch = torch.zeros(2, *shape), torch.export.Dim("batch")
-        torch.export.save(
-            torch.export.export(network, (images,), dynamic_shapes=({0: batch},)), path
-        )
-        return
-    write_onnx(network, shape, path)
-
-
-def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
-    """Writes a network as an ONNX file that takes batches of any size.
-
-    Args:
-        network: in eval mode, on the CPU.
-        shape: of one image.
-        path: of the file.
-    """
-    program: Any = torch.onnx.export(
-        network,
-        (torch.zeros(2, *shape),),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
-        output_names=["outputs"],
-        verbose=False,
-    )
-    program.save(path)
 
 
 def _write_checks(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
@@ -181,18 +235,3 @@ def _write_checks(network: nn.Module, shape: tuple[int, ...], path: Path) -> Non
 def _unweighted(config: ModelConfig) -> ModelConfig:
     """Returns the model without its trained weights: the artifact has its own."""
     return config.model_copy(update={"weights": None})
-
-
-def require_packages(kind: str) -> None:
-    """Checks that what a format needs is installed.
-
-    Raises:
-        InputError: something is not; names the pip command.
-    """
-    missing = [
-        name
-        for name in (("onnx", "onnxscript", "onnxruntime") if kind == "onnx" else ())
-        if find_spec(name) is None
-    ]
-    if missing:
-        raise InputError(f"ONNX needs {', '.join(missing)}: pip install 'evosearch[onnx]'")

@@ -10,7 +10,7 @@ import torch
 from evosearch.errors import EvosearchError, InputError
 from evosearch.export import formats as exporting
 from evosearch.export.artifact import Artifact
-from evosearch.export.formats import CHECK, FILES, export_network, verify
+from evosearch.export.formats import CHECK, FORMATS, export_network, verify
 from evosearch.models.build import ModelConfig, build_model
 from evosearch.space.budget import Budget
 from evosearch.surgery.compaction import compact
@@ -40,7 +40,7 @@ def artifact(folder: Path, config: ModelConfig) -> Artifact:
     )
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_an_export_is_checked_and_its_card_says_how_far_outputs_differ(
     kind: str, tmp_path: Path
 ) -> None:
@@ -48,7 +48,7 @@ def test_an_export_is_checked_and_its_card_says_how_far_outputs_differ(
         pytest.importorskip("onnxscript", reason="ONNX is not installed")
     difference = export_network(artifact(tmp_path, DIGITS), kind, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {FILES[kind], CHECK, "card.json", "card.md"}
+    assert names == {FORMATS[kind].file, CHECK, "card.json", "card.md"}
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["name"] == "a test"
     assert card["export"]["largest_difference"] == difference
@@ -66,7 +66,7 @@ def test_other_outputs_and_broken_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "out" / CHECK, **checks)
     with pytest.raises(EvosearchError, match=r"outputs differ .* by 1\.0e-02"):
         verify(tmp_path / "out")
-    (tmp_path / "out" / FILES["pt2"]).write_bytes(b"no archive")
+    (tmp_path / "out" / FORMATS["pt2"].file).write_bytes(b"no archive")
     with pytest.raises(EvosearchError, match="does not run"):
         verify(tmp_path / "out")
     with pytest.raises(InputError, match="holds no exported network"):
@@ -79,6 +79,12 @@ def test_a_missing_package_is_named_with_the_command(
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'evosearch\[onnx\]'"):
         export_network(artifact(tmp_path, DIGITS), "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_format_that_is_none_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown format 'onx': did you mean 'onnx'"):
+        export_network(artifact(tmp_path, DIGITS), "onx", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
