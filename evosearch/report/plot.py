@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from evosearch.errors import InputError
 from evosearch.space.resources import Resource
 from evosearch.study.front import ParetoFront
-from evosearch.study.scores import Score
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 
 _RIVALS = ("tab:green", "tab:purple", "tab:brown")
+_BASE = {"color": "black", "fmt": "*", "markersize": 11, "label": "base network"}
 
 
 def plot_front(
@@ -34,22 +35,20 @@ def plot_front(
     mpl.use("Agg")
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    base: int = front.size.of(study.header.base_cost)
 
-    def share(size: float) -> float:
-        return 100 * size / base
+    def draw(networks: Sequence[NamedNetwork], **style: object) -> None:
+        _draw(axes, networks, front.size, study, **style)
 
-    def trials(chosen: Sequence[Trial], **style: object) -> None:
-        sizes = [share(front.size.of(trial.cost)) for trial in chosen]
-        _draw(axes, sizes, [t.evaluation.score for t in chosen if t.evaluation], **style)
-
-    trials(front.dominated, color="0.75", fmt="o", markersize=3, zorder=1, label="dominated")
-    first, *baselines = study.header.references
-    sizes = [share(front.size.of(reference.cost)) for reference in baselines]
-    _draw(
-        axes,
-        sizes,
-        [b.search for b in baselines],
+    draw(
+        _networks(front.dominated),
+        color="0.75",
+        fmt="o",
+        markersize=3,
+        zorder=1,
+        label="dominated",
+    )
+    draw(
+        study.header.references[1:],
         color="tab:orange",
         fmt="s",
         markersize=5,
@@ -57,15 +56,16 @@ def plot_front(
         label="lowest-L1 uniform, recalibrated",
     )
     for (name, rival), colour in zip((rivals or {}).items(), _RIVALS, strict=False):
-        members = rival.front(front.size).members
-        trials(members, color=colour, fmt=".--", markersize=4, zorder=2, label=name)
-    trials(front.members, color="tab:blue", fmt="o-", markersize=5, zorder=3, label="front")
+        members = _networks(rival.front(front.size).members)
+        draw(members, color=colour, fmt=".--", markersize=4, zorder=2, label=name)
+    draw(
+        _networks(front.members), color="tab:blue", fmt="o-", markersize=5, zorder=3, label="front"
+    )
     if front.members:
-        knee = front.knee
-        accuracy = 100 * knee.evaluation.score.accuracy if knee.evaluation else 0
+        knee = NamedNetwork.of_trial(front.knee)
         axes.plot(
-            share(front.size.of(knee.cost)),
-            accuracy,
+            _share(knee, front.size, study),
+            100 * knee.search.accuracy,
             "o",
             markersize=13,
             zorder=4,
@@ -73,16 +73,7 @@ def plot_front(
             markeredgecolor="tab:red",
             label="knee",
         )
-    _draw(
-        axes,
-        [100],
-        [first.search],
-        color="black",
-        fmt="*",
-        markersize=11,
-        zorder=3,
-        label="base network",
-    )
+    draw([study.header.base], **_BASE, zorder=3)
     axes.set_title(
         f"{study.header.strategy}, seed {study.header.seed}: {len(study.trials)} trials,"
         f" {len(front.members)} in the front (bars: one standard error)",
@@ -103,21 +94,10 @@ def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path)
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     size = next(iter(fronts.values())).size
-    base: int = size.of(study.header.base_cost)
     for name, front in fronts.items():
-        sizes = [100 * size.of(trial.cost) / base for trial in front.members]
-        evaluations = [t.evaluation.score for t in front.members if t.evaluation]
-        _draw(axes, sizes, evaluations, fmt="o-", markersize=4, label=name)
-    first = study.header.base
-    _draw(
-        axes,
-        [100],
-        [first.search],
-        color="black",
-        fmt="*",
-        markersize=11,
-        label="base network",
-    )
+        members = _networks(front.members)
+        _draw(axes, members, size, study, fmt="o-", markersize=4, label=name)
+    _draw(axes, [study.header.base], size, study, **_BASE)
     axes.set_title("fronts of loss against size (bars: one standard error)", fontsize=10)
     _finish(figure, axes, size, path)
 
@@ -144,12 +124,23 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _draw(axes: Axes, sizes: Sequence[float], scores: Sequence[Score], **style: object) -> None:
-    if scores:
+def _networks(trials: Sequence[Trial]) -> list[NamedNetwork]:
+    return [NamedNetwork.of_trial(trial) for trial in trials]
+
+
+def _share(network: NamedNetwork, size: Resource, study: Study) -> float:
+    """Returns the size of a network, in percent of the base network's."""
+    return 100 * size.of(network.cost) / size.of(study.header.base_cost)
+
+
+def _draw(
+    axes: Axes, networks: Sequence[NamedNetwork], size: Resource, study: Study, **style: object
+) -> None:
+    if networks:
         axes.errorbar(
-            sizes,
-            [100 * score.accuracy for score in scores],
-            yerr=[100 * score.accuracy_se for score in scores],
+            [_share(network, size, study) for network in networks],
+            [100 * network.search.accuracy for network in networks],
+            yerr=[100 * network.search.accuracy_se for network in networks],
             capsize=2,
             elinewidth=0.8,
             **style,  # type: ignore[arg-type]
