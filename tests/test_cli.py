@@ -102,7 +102,7 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
     assert json.loads((place / "run" / "test.json").read_text())["opened"] == 4
 
     shown = json.loads(evosearch("pareto", "run", "--json", cwd=place).stdout)
-    assert card["plan"] in shown["distilled"]
+    assert shown["distilled"][card["plan"]] == card["networks"][3]
     assert "test accuracy, %" in evosearch("pareto", "run", "--follow", cwd=place).stdout
 
     exported = evosearch("export", artifact, "--to", "out", cwd=place)

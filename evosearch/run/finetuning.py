@@ -226,7 +226,7 @@ def _finetune(
             "strategy": study.header.strategy,
             "seed": study.header.seed,
             "space_digest": study.header.space_digest,
-            "networks": [network_json(network, space.base_cost) for network in networks],
+            "networks": [network_json(n, study.header.base_cost) for n in networks],
             "latency": latency,
             "notes": [
                 "search accuracy is optimistic: the search and the best epoch were selected"
