@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from safetensors.numpy import load_file
 
 STRATEGIES = (
     *("rates", "genetic", "layerwise", "random", "uniform", "global", "triangular", "relative"),
@@ -73,6 +74,13 @@ def study(folder: Path) -> str:
     return json.dumps(comparable([opened.user_attrs, trials]))
 
 
+def weights(path: Path) -> bytes:
+    """Returns the tensors of a file, name by name, but for counts of batches."""
+    tensors = sorted(load_file(path).items())
+    counted = [(name, t) for name, t in tensors if not name.endswith("num_batches_tracked")]
+    return b"".join(name.encode() + tensor.tobytes() for name, tensor in counted)
+
+
 def results(checkout: Path, folder: Path) -> dict[str, str | bytes]:
     """Returns what a checkout makes: by name, studies as text, and files as bytes."""
     (folder / "space.toml").write_text(SPACE)
@@ -96,8 +104,8 @@ def results(checkout: Path, folder: Path) -> dict[str, str | bytes]:
         if name in ("rates", "genetic"):
             run(checkout, folder, "finetune", str(place), "--pick", "best", "--epochs", "2")
             (artifact,) = (place / "artifacts").iterdir()
-            for file in ("weights.safetensors", "plan.json"):
-                found[f"{name}: artifact's {file}"] = (artifact / file).read_bytes()
+            found[f"{name}: artifact's weights"] = weights(artifact / "weights.safetensors")
+            found[f"{name}: artifact's plan"] = (artifact / "plan.json").read_bytes()
             card = json.loads((artifact / "card.json").read_text())
             found[f"{name}: networks of the card"] = json.dumps(comparable(card["networks"]))
     return found
