@@ -16,7 +16,6 @@ from torch import nn
 
 from evosearch.errors import InputError
 
-ENVIRONMENT = "environment.json"
 _FLAGS = ("amx", "asimd", "avx", "f16c", "fma", "sse4", "sve")
 """What the names of CPU flags begin with that the arithmetic of a network depends on."""
 _NO_MATTER = ("date", "platform")
@@ -71,25 +70,25 @@ def environment(threads: int) -> dict[str, Any]:
     }
 
 
-def warn_of_changes(folder: Path, threads: int) -> list[str]:
+def warn_of_changes(path: Path, threads: int) -> list[str]:
     """Warns where a run goes on under other conditions than it began with.
 
     Args:
-        folder: of the run, with its environment file; without one there is no warning.
+        path: of the file that says what it began with; without one there is no warning.
         threads: of this session.
 
     Returns:
         What differs, one text each, such as "torch was 2.9.0, is 2.10.0".
     """
     try:
-        begun = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        begun = json.loads(path.read_text(encoding="utf-8"))
         changes = _differences(begun, environment(threads))
     except (OSError, ValueError, AttributeError, TypeError):
         return []
     if changes:
         logging.getLogger("evosearch.machine").warning(
             "%s: results can differ from those of one machine alone: %s",
-            folder,
+            path.parent,
             "; ".join(changes),
         )
     return changes

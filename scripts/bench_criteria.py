@@ -38,7 +38,7 @@ from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.engine.loop import Limits
 from evosearch.report.searches import reference_point
 from evosearch.run.config import SearchConfig
-from evosearch.run.session import Run
+from evosearch.run.session import Session
 from evosearch.run.spacefile import load_space_file
 from evosearch.run.subject import Subject, load_subject
 from evosearch.seeding import Stream, generator
@@ -234,7 +234,7 @@ def seeding(names: Sequence[str], seeds: int) -> str:
         volumes = []
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as folder:
-                run = Run.create(
+                run = Session.create(
                     Path(folder, "run"),
                     space_file=load_space_file(path),
                     space_folder=path.parent,
@@ -242,7 +242,8 @@ def seeding(names: Sequence[str], seeds: int) -> str:
                     request=BudgetRequest.of(flops="1%..100%"),
                 )
                 run.search(Limits(trials=96))
-                volumes.append(run.front.hypervolume(reference_point(run.study, run.front)))
+                front = run.study.front()
+                volumes.append(front.hypervolume(reference_point(run.study, front)))
                 run.close()
         deviation = np.std(volumes, ddof=1) if seeds > 1 else 0.0
         lines.append(f"| `{name}` | {np.mean(volumes):.4f} ± {deviation:.4f} |")

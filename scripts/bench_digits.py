@@ -20,7 +20,7 @@ import torch
 
 from evosearch.engine.loop import Limits
 from evosearch.run.config import SearchConfig
-from evosearch.run.session import Run
+from evosearch.run.session import Session
 from evosearch.run.spacefile import load_space_file
 from evosearch.space.budget import BudgetRequest
 from evosearch.strategies.fixed_plans import uniform_mask
@@ -35,7 +35,7 @@ def measure(seed: int, budget: str, trials: int, strategy: str, folder: Path) ->
     """Returns test accuracies in percent, and seconds, of one seed at one budget."""
     file = load_space_file(SPACE)
     began = time.perf_counter()
-    run = Run.create(
+    run = Session.create(
         folder,
         space_file=file,
         space_folder=SPACE.parent,
@@ -44,7 +44,7 @@ def measure(seed: int, budget: str, trials: int, strategy: str, folder: Path) ->
     )
     run.search(Limits(trials=trials))
     searched_in = time.perf_counter() - began
-    trial = run.front.best()
+    trial = run.study.front().best()
     prepared, subject = run.prepared, run.prepared.subject
     space = subject.discovery.space
     rival = uniform_mask(space, run.study.header.budget, prepared.knowledge.scores["l1"])

@@ -33,7 +33,7 @@ from evosearch.engine.parallel import OneByOne, Workers
 from evosearch.errors import EvaluationError
 from evosearch.run.config import SearchConfig
 from evosearch.run.reopening import RunEvaluator, reopen
-from evosearch.run.session import Run
+from evosearch.run.session import Session
 from evosearch.run.spacefile import load_space_file
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.mask import Mask
@@ -52,7 +52,7 @@ FINALISTS, SECOND = 8, 1024
 QUICK = EvaluatorConfig(build="recalibrated", build_images=128)
 
 
-def searched_masks(run: Run) -> list[Mask]:
+def searched_masks(run: Session) -> list[Mask]:
     """Returns the last different masks near half the MACs of a search, its second half at most."""
     masks: list[Mask] = []
     for trial in reversed(run.study.trials[TRIALS // 2 :]):
@@ -61,7 +61,7 @@ def searched_masks(run: Run) -> list[Mask]:
     return masks
 
 
-def drawn_masks(run: Run, ratios: Iterable[float]) -> list[Mask]:
+def drawn_masks(run: Session, ratios: Iterable[float]) -> list[Mask]:
     """Returns one random mask for each MACs ratio; every other one with two-step channels."""
     space, rng = run.prepared.subject.discovery.space, np.random.default_rng(0)
     masks: list[Mask] = []
@@ -77,7 +77,7 @@ def drawn_masks(run: Run, ratios: Iterable[float]) -> list[Mask]:
     return masks
 
 
-def is_near(run: Run, mask: Mask) -> bool:
+def is_near(run: Session, mask: Mask) -> bool:
     space = run.prepared.subject.discovery.space
     return abs(space.cost(mask).macs / space.base_cost.macs - 0.5) <= NEAR
 
@@ -89,7 +89,7 @@ class Quick:
     An evaluator remembers networks that it has built: what is timed again needs a new one.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Session) -> None:
         """Has the workers load the run."""
         images = run.prepared.evaluator.images
         self._workers = Workers(RunEvaluator(str(run.folder.resolve())), images=images, count=2)
@@ -161,7 +161,7 @@ def measured_steps(loop: Loop, masks: Sequence[Mask], rounds: int) -> list[str]:
     return lines
 
 
-def measured_workers(run: Run, masks: Sequence[Mask], rounds: int) -> str:
+def measured_workers(run: Session, masks: Sequence[Mask], rounds: int) -> str:
     """Returns how much faster two workers are than one process, one thread each."""
     chosen, full = masks[:WORKED], run.prepared.subject.discovery.space.full_mask()
     tasks = [Job(mask=mask, images=range(SECOND)) for mask in chosen]
@@ -178,7 +178,7 @@ def measured_workers(run: Run, masks: Sequence[Mask], rounds: int) -> str:
     )
 
 
-def report(run: Run, rounds: int, tune: int) -> list[str]:
+def report(run: Session, rounds: int, tune: int) -> list[str]:
     """Returns the lines of the report."""
     loop = Loop(run.prepared.subject)
     masks = [*searched_masks(run), *drawn_masks(run, [0.5] * DRAWN)]
@@ -257,11 +257,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.run or Path(temporary) / "run"
         if folder.exists():
-            run = Run.resume(folder)
+            run = Session.resume(folder)
             if run.prepared.config.space.data.search != data.search:
                 parser.error(f"{folder} was searched with another --search-list")
         else:
-            run = Run.create(
+            run = Session.create(
                 folder,
                 space_file=file,
                 space_folder=SPACE.parent,

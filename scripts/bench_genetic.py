@@ -28,12 +28,11 @@ import torch
 
 from evosearch.engine.loop import Limits
 from evosearch.report.searches import reference_point
-from evosearch.run.baselines import full_evaluations, search_baselines
+from evosearch.run.baselines import baseline_studies
 from evosearch.run.config import SearchConfig
 from evosearch.run.finetuning import measure_at
 from evosearch.run.planning import plan_at
-from evosearch.run.rivals import rival_studies
-from evosearch.run.session import Run
+from evosearch.run.session import Session
 from evosearch.run.spacefile import load_space_file
 from evosearch.seeding import Stream, integer
 from evosearch.space.budget import BudgetRequest
@@ -46,9 +45,9 @@ BUDGETS = tuple(range(23, 90, 8))
 """In percent of the FLOPs: from 23 to 87."""
 
 
-def searched(folder: Path, flops: str, seed: int, trials: int) -> Run:
+def searched(folder: Path, flops: str, seed: int, trials: int) -> Session:
     """Returns a finished genetic search."""
-    run = Run.create(
+    run = Session.create(
         folder,
         space_file=load_space_file(SPACE),
         space_folder=SPACE.parent,
@@ -59,7 +58,7 @@ def searched(folder: Path, flops: str, seed: int, trials: int) -> Run:
     return run
 
 
-def nsga2_points(run: Run, evaluations: int, seed: int) -> np.ndarray:
+def nsga2_points(run: Session, evaluations: int, seed: int) -> np.ndarray:
     """Returns MACs and loss of every plan that Optuna's NSGA-II over widths tries."""
     space = run.prepared.subject.discovery.space
     two_step = TwoStep(space, run.prepared.knowledge.gram)
@@ -92,12 +91,12 @@ def nsga2_points(run: Run, evaluations: int, seed: int) -> np.ndarray:
 def compare_fronts(folder: Path, seed: int, trials: int) -> dict[str, Any]:
     """Returns the hypervolumes of one seed."""
     run = searched(folder / "genetic", ALL_SIZES, seed, trials)
-    reference = np.array(reference_point(run.study, run.front))
-    evaluations = full_evaluations(run)
-    search_baselines(run)
-    rival = rival_studies(run.folder)["random"]
+    reference = np.array(reference_point(run.study, run.study.front()))
+    evaluations = run.full_evaluations
+    run.search_baselines()
+    rival = baseline_studies(run.folder)["random"]
     points = {
-        "genetic": run.front.points,
+        "genetic": run.study.front().points,
         "random": rival.front().points,
         "nsga2": nsga2_points(run, evaluations, seed),
     }

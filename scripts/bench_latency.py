@@ -69,15 +69,8 @@ def predictions(spaces: list[Path]) -> None:
 
 def searched(space: Path, folder: Path, trials: int, **budget: str) -> Path:
     if not folder.exists():
-        from evosearch.api import begin
-        from evosearch.space.budget import BudgetRequest
-
-        conditions = {"runtime": "eager", "batch": BATCH}
-        run = begin(
-            space, BudgetRequest.of(**budget), settings={"latency": conditions}, out=folder
-        )
-        run.close()
-    if Certificate.load(folder) is None:
+        evosearch.search(space, runtime="eager", batch=BATCH, trials=trials, out=folder, **budget)
+    elif Certificate.load(folder) is None:
         evosearch.resume(folder, trials=trials)
     return folder
 

@@ -18,8 +18,9 @@ from torchvision.models import resnet50
 from evosearch.engine.loop import Limits
 from evosearch.machine import torch_seeded
 from evosearch.models.weights import save_weights
+from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import SearchConfig
-from evosearch.run.session import Run
+from evosearch.run.session import Session
 from evosearch.run.spacefile import SpaceFile, load_space_file
 from evosearch.space.budget import BudgetRequest
 
@@ -61,20 +62,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = space_with_weights(images, Path(folder))
         print(f"torch, evosearch and the weights loaded: {peak()}", flush=True)
-        run = Run.create(
+        run = Session.create(
             Path(folder) / "run",
             space_file=file,
             space_folder=SPACE.parent,
             search=SearchConfig(strategy="uniform", trials=args.trials),
             request=BudgetRequest.of(flops="30%..70%"),
-            on_stage=lambda stage: print(f"before {stage}: {peak()}", flush=True),
+            callbacks=Callbacks(
+                on_stage=lambda stage: print(f"before {stage}: {peak()}", flush=True)
+            ),
         )
         print(f"before the first trial: {peak()}", flush=True)
         run.search(
             Limits(trials=args.trials),
-            on_trial=lambda trial: print(f"after trial {trial.number}: {peak()}", flush=True),
+            Callbacks(
+                on_trial=lambda trial: print(f"after trial {trial.number}: {peak()}", flush=True)
+            ),
         )
-        run.prepared.evaluator.builder.final(run.front.best().mask)
+        run.prepared.evaluator.builder.final(run.study.front().best().mask)
         print(f"after building the best one for keeps: {peak()}")
         run.close()
 

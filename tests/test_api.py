@@ -83,7 +83,7 @@ def test_a_search_is_started_resumed_and_distilled(
         trials=6,
         criterion="l2",
         baselines=True,
-        on_trial=lambda trial: seen.append(trial.number),
+        callbacks=evosearch.Callbacks(on_trial=lambda trial: seen.append(trial.number)),
     )
     assert run.folder == Path("runs/quick-1")
     assert seen == list(range(6))

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from evosearch.engine.loop import Limits
 from evosearch.run.config import SearchConfig
 from evosearch.run.evaluating import make_evaluator
-from evosearch.run.session import Run
+from evosearch.run.session import Session
 from evosearch.run.spacefile import SpaceFile, load_space_file
 from evosearch.run.subject import Subject, load_subject
 from evosearch.seeding import Stream, generator
@@ -85,7 +85,7 @@ def test_the_genetic_algorithm_is_never_worse_than_greedy_removal(subject: Subje
 def test_recounted_flops_of_every_trial_are_within_the_budget(
     strategy: str, file: SpaceFile, tmp_path: Path
 ) -> None:
-    run = Run.create(
+    run = Session.create(
         tmp_path / "run",
         space_file=file,
         space_folder=SPACE.parent,

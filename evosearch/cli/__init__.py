@@ -1,4 +1,16 @@
-"""The command line. Modules that need torch are imported by the commands that use them."""
+"""The command line: each command calls a function of `evosearch.api`, and prints what comes of it.
+
+============  ==========================================================================
+`app`         the app, where commands print, and the options of printing
+`parameters`  the parameters of commands, made from those of the functions
+`searching`   search, resume
+`inspecting`  pareto, report, compare
+`deploying`   finetune, export
+`spaces`      inspect, profile, space new, train, criteria
+============  ==========================================================================
+
+Imported without torch: modules that need it are imported by the commands that use them.
+"""
 
 import sys
 from typing import cast

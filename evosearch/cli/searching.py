@@ -1,101 +1,59 @@
-"""Commands that search."""
+"""The commands that search."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from evosearch.api import begin
-from evosearch.cli.app import (
-    BatchOption,
-    ClusterOption,
-    DropOption,
-    FlopsOption,
-    LatencyOption,
-    ParamsOption,
-    RunArgument,
-    RuntimeOption,
-    SecondsOption,
-    SpaceArgument,
-    TrialsOption,
-    WorkersOption,
-    app,
-    budget_request,
-    messages,
-    output,
-)
-from evosearch.engine.parallel import require_cluster
-from evosearch.report.progress import epoch_lines, search_with_progress, stages
+from evosearch import api
+from evosearch.cli.app import app, messages, output
+from evosearch.cli.parameters import command
+from evosearch.engine.loop import Outcome
+from evosearch.report.progress import Pace, SearchProgress, study_summary
+from evosearch.study.study import Study
 
 
-@app.command()
-def search(
-    space: SpaceArgument,
-    flops: FlopsOption = None,
-    params: ParamsOption = None,
-    latency: LatencyOption = None,
-    accuracy_drop: DropOption = None,
-    strategy: Annotated[str | None, typer.Option(help="rates, genetic, layerwise, ...")] = None,
-    criterion: Annotated[
-        str | None, typer.Option(help="Importance of channels; evosearch criteria lists them.")
-    ] = None,
-    trials: TrialsOption = None,
-    seconds: SecondsOption = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything that is drawn.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda.")] = None,
-    runtime: RuntimeOption = None,
-    batch: BatchOption = None,
-    baselines: Annotated[
-        bool | None, typer.Option("--baselines", help="Search random, uniform, global beside.")
-    ] = None,
-    workers: WorkersOption = None,
-    cluster: ClusterOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
-) -> None:
+@command(app, api.search)
+def search(**given: Any) -> None:
     """Search for the best channels to keep within a budget."""
-    if cluster is not None:
-        require_cluster(cluster)
-    with (
-        stages(messages) as on_stage,
-        epoch_lines("training the base network", messages) as on_epoch,
-    ):
-        run = begin(
-            space,
-            budget_request(flops, params, latency, accuracy_drop),
-            settings={
-                "strategy": strategy,
-                "criterion": criterion,
-                "trials": trials,
-                "seed": seed,
-                "device": device,
-                "baselines": baselines,
-                "latency": {"runtime": runtime, "batch": batch},
-            },
-            out=out,
-            on_stage=on_stage,
-            on_epoch=on_epoch,
-        )
-    total = run.prepared.config.search.trials
-    search_with_progress(run, total, seconds, output, messages, workers, cluster)
+    with SearchProgress(messages) as progress:
+        run = api.search(**given, callbacks=progress.callbacks)
+    _conclude(run, progress.pace)
 
 
-@app.command()
-def resume(
-    run: RunArgument,
-    flops: FlopsOption = None,
-    params: ParamsOption = None,
-    latency: LatencyOption = None,
-    accuracy_drop: DropOption = None,
-    trials: TrialsOption = None,
-    seconds: SecondsOption = None,
-    workers: WorkersOption = None,
-    cluster: ClusterOption = None,
-) -> None:
+@command(app, api.resume)
+def resume(**given: Any) -> None:
     """Go on with a search that was stopped or killed, or with another budget."""
-    from evosearch.run.session import Run
+    with SearchProgress(messages) as progress:
+        run = api.resume(**given, callbacks=progress.callbacks)
+    _conclude(run, progress.pace)
 
-    request = budget_request(flops, params, latency, accuracy_drop)
-    with stages(messages) as on_stage:
-        opened = Run.resume(run, request=request, on_stage=on_stage)
-    total = trials or opened.prepared.config.search.trials
-    search_with_progress(opened, total, seconds, output, messages, workers, cluster)
+
+def _conclude(run: api.Run, pace: Pace) -> None:
+    """Prints what came of a search.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; the run is whole, and the last line says how to go on.
+    """
+    assert run.ended is not None
+    outcome, certificate = run.ended.outcome, run.ended.certificate
+    output.print(f"{len(run.study.trials)} trials: {outcome.value}; {study_summary(run.study)}")
+    if not run.front.members:
+        output.print(_nearest(run.study))
+    if pace.trials:
+        output.print(f"{pace.rate}; {pace.shares}")
+    if certificate is not None:
+        output.print(str(certificate))
+    output.print(f"run: {run.folder} (evosearch pareto shows its front)", soft_wrap=True)
+    if outcome is Outcome.STOPPED:
+        output.print(f"go on with: evosearch resume {run.folder}", soft_wrap=True)
+        raise KeyboardInterrupt
+
+
+def _nearest(study: Study) -> str:
+    """Returns why a front is empty."""
+    floor = study.budget.least_accuracy
+    scored = [t.evaluation.score.accuracy for t in study.trials if t.is_complete and t.evaluation]
+    if floor is None or not scored:
+        return "no trial meets the budget yet; resume the run for longer"
+    return (
+        f"no trial has kept a search accuracy of {floor:.2%} yet, the best {max(scored):.2%};"
+        " resume the run for longer"
+    )

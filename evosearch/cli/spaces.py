@@ -1,121 +1,65 @@
-"""Commands on a search space and its base network."""
+"""The commands on a search space and its base network."""
 
-import json
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from evosearch.cli.app import (
-    BatchOption,
-    JsonOption,
-    RuntimeOption,
-    SpaceArgument,
-    app,
-    messages,
-    output,
-)
-from evosearch.errors import InputError
-from evosearch.report.progress import epoch_lines, stages
+from evosearch import api
+from evosearch.cli.app import JsonOption, app, messages, output, show
+from evosearch.cli.parameters import command
+from evosearch.report.progress import shown
 
 spaces = typer.Typer(help="Space files.", no_args_is_help=True)
 app.add_typer(spaces, name="space")
 
 
-@app.command()
-def inspect(space: SpaceArgument, as_json: JsonOption = False) -> None:
+@command(app, api.inspect)
+def inspect(*, as_json: JsonOption = False, **given: Any) -> None:
     """Channel groups, their proof, what is frozen and why, and what the network costs."""
-    from evosearch.models.build import build_model
-    from evosearch.report.inspection import discovery_json, print_discovery
-    from evosearch.run.spacefile import load_space_file
-    from evosearch.run.subject import discover_space
-
-    file = load_space_file(space)
-    with stages(messages) as on_stage:
-        on_stage("tracing and proving")
-        model = build_model(file.model.model_copy(update={"weights": None}), space.parent, seed=0)
-        discovery = discover_space(file, model)
-    if as_json:
-        typer.echo(json.dumps(discovery_json(discovery), indent=2))
-    else:
-        print_discovery(discovery, output)
-    if file.traced is not None and file.traced.get("digest") != discovery.space.digest:
-        raise InputError(f"{space}: [traced] no longer holds: the model has the groups above now")
+    with shown(messages) as callbacks:
+        found = api.inspect(**given, callbacks=callbacks)
+    show(found, as_json=as_json)
+    found.require_as_traced()
 
 
-@app.command()
-def profile(
-    space: SpaceArgument,
-    runtime: RuntimeOption = None,
-    batch: BatchOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda.")] = None,
-    as_json: JsonOption = False,
-) -> None:
+@command(app, api.profile)
+def profile(*, as_json: JsonOption = False, **given: Any) -> None:
     """Measure what latency depends on here, and how well it can be predicted; cached."""
-    from evosearch.report.latency import profile_summary
-    from evosearch.run.profiling import profile_space
-
-    settings = {"runtime": runtime, "batch": batch, "threads": threads}
     try:
-        with stages(messages) as on_stage:
-            model, timed = profile_space(space, settings, device, on_stage)
+        with shown(messages) as callbacks:
+            found = api.profile(**given, callbacks=callbacks)
     except KeyboardInterrupt:
         output.print("stopped: the same command goes on from the last timing")
         raise
-    if as_json:
-        typer.echo(json.dumps(model.to_json(), indent=2))
-    else:
-        output.print(profile_summary(model, timed))
+    show(found, as_json=as_json)
 
 
-@spaces.command("new")
-def space_new(
-    build: Annotated[str, typer.Argument(help="torchvision:resnet50 or module:callable.")],
-    inputs: Annotated[list[str], typer.Option("--input", help="One image: 3x224x224.")],
-    out: Annotated[Path, typer.Option(help="Space file to write.")],
-) -> None:
+@command(spaces, api.new_space, "new")
+def space_new(**given: Any) -> None:
     """Trace and prove a model, and write a space file for it to be reviewed."""
-    from evosearch.run.newspace import write_space
-
-    with stages(messages) as on_stage:
-        on_stage("tracing and proving")
-        space = write_space(out, build, inputs)
+    with shown(messages) as callbacks:
+        space = api.new_space(**given, callbacks=callbacks)
     output.print(
         f"{len(space.groups)} groups, {len(space.frozen)} frozen,"
         f" {space.prunable_share:.1%} of the MACs in layers with a prunable side"
     )
+    out = given["out"]
     output.print(f"space file: {out} (set its [data] before a search)", soft_wrap=True)
 
 
-@app.command()
-def train(space: SpaceArgument) -> None:
+@command(app, api.train)
+def train(**given: Any) -> None:
     """Train the base network where the space names no weights; the result is cached."""
-    from evosearch.config import validated
-    from evosearch.data.splits import load_search_data
-    from evosearch.machine import torch_threads
     from evosearch.report.tables import percent
-    from evosearch.run.config import SearchConfig
-    from evosearch.run.spacefile import load_space_file
-    from evosearch.run.subject import base_network, cached_weights
-    from evosearch.tasks.config import load_task
-    from evosearch.tasks.scoring import score
 
-    file = load_space_file(space)
-    if file.model.weights is not None:
-        raise InputError(f"{space}: [model] weights are given, so there is nothing to train")
-    data = load_search_data(file.data, space.parent)
-    config = validated(SearchConfig, file.search, f"{space}: [search]")
-    with torch_threads(config.threads), epoch_lines("training", messages) as on_epoch:
-        model = base_network(file, space.parent, data, on_epoch)
-    result = score(model, data.search, task=load_task(file.task, space.parent))
-    output.print(
-        f"search accuracy {percent(result.accuracy, result.accuracy_se)} on {result.images} images"
-    )
-    output.print(f"weights: {cached_weights(file, space.parent)}", soft_wrap=True)
+    with shown(messages) as callbacks:
+        done = api.train(**given, callbacks=callbacks)
+    accuracy = percent(done.score.accuracy, done.score.accuracy_se)
+    output.print(f"search accuracy {accuracy} on {done.score.images} images")
+    output.print(f"weights: {done.weights}", soft_wrap=True)
 
 
-@app.command()
+@command(app, api.list_criteria)
 def criteria() -> None:
     """List the importance criteria, what each needs and where it comes from."""
     from evosearch.report.criteria import criteria_table

@@ -1,4 +1,4 @@
-"""The loop of ask, evaluate, record and tell, round by round."""
+"""The loop of ask, evaluate, record and tell, round by round; imported without torch."""
 
 import time
 from collections.abc import Callable, Sequence

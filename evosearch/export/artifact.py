@@ -12,13 +12,13 @@ from torch import nn
 
 from evosearch.errors import InputError
 from evosearch.export import rebuild as rebuild_module
-from evosearch.export.card import CARD_TEXT, card_markdown
+from evosearch.export.card import CARD, CARD_TEXT, PLAN, card_markdown
 from evosearch.files import write_json, write_text, writing
 from evosearch.models.weights import save_weights
 from evosearch.space.mask import Mask
 
 FORMAT = 1
-PLAN, WEIGHTS, CARD = "plan.json", "weights.safetensors", "card.json"
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)

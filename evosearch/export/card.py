@@ -13,7 +13,7 @@ from evosearch.study.scores import Score
 from evosearch.study.timing import Conditions, Timing
 from evosearch.study.trial import Evaluation
 
-CARD_TEXT = "card.md"
+PLAN, CARD, CARD_TEXT = "plan.json", "card.json", "card.md"
 
 
 def network_json(network: NamedNetwork, base: Cost) -> dict[str, Any]:

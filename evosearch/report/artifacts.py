@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import final
 
 from evosearch.errors import InputError
-from evosearch.export.card import network_from_card
+from evosearch.export.card import CARD, PLAN, network_from_card
+from evosearch.run.folder import RunFolder
 from evosearch.space.mask import Mask
 from evosearch.study.networks import NamedNetwork
 
@@ -31,10 +32,10 @@ def artifacts_of(folder: Path) -> dict[str, FoundArtifact]:
     One that cannot be read is left out: the report shows what there is.
     """
     found = {}
-    for path in sorted(folder.glob("artifacts/*/card.json")):
+    for path in sorted(RunFolder(folder).artifacts.glob(f"*/{CARD}")):
         try:
             card = json.loads(path.read_text(encoding="utf-8"))
-            plan = json.loads(path.with_name("plan.json").read_text(encoding="utf-8"))
+            plan = json.loads(path.with_name(PLAN).read_text(encoding="utf-8"))
             mask = Mask.from_json(plan["keep"], plan["sizes"])
             network = network_from_card(card["networks"][-1], mask)
             found[card["plan"]] = FoundArtifact(folder=path.parent, network=network)

@@ -8,9 +8,8 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from evosearch.study.study import STUDY_FILE
+from evosearch.run.folder import RunFolder
 
-LOCK = "lock"
 SECONDS = 1.0
 """Between two looks at the study."""
 
@@ -28,7 +27,7 @@ def follow(folder: Path, render: Callable[[], RenderableType], console: Console)
         try:
             while True:
                 searched = is_held(folder)
-                size = (folder / STUDY_FILE).stat().st_size
+                size = RunFolder(folder).study.stat().st_size
                 if size != seen:
                     live.update(render(), refresh=True)
                     seen = size
@@ -42,7 +41,7 @@ def follow(folder: Path, render: Callable[[], RenderableType], console: Console)
 def is_held(folder: Path) -> bool:
     """Returns whether a process holds the lock of a run."""
     try:
-        with (folder / LOCK).open("rb") as file:
+        with RunFolder(folder).lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

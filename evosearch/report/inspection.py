@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from evosearch.space.cost import Cost, format_count
@@ -40,8 +40,8 @@ def _cost_json(cost: Cost) -> dict[str, int]:
     return {"flops": cost.flops, "params": cost.params, "activations": cost.activations}
 
 
-def print_discovery(discovery: "Discovery", console: Console) -> None:
-    """Prints the same for people."""
+def discovery_tables(discovery: "Discovery") -> RenderableType:
+    """Returns the same for people."""
     space = discovery.space
     proofs = {proof.group: proof for proof in discovery.proofs}
     groups = Table(title="Channel groups, each proven on this model", title_justify="left")
@@ -54,17 +54,18 @@ def print_discovery(discovery: "Discovery", console: Console) -> None:
         groups.add_row(
             group.name, str(group.size), shown, f"{proof.error:.0e}", f"{proof.effect:.2f}"
         )
-    console.print(groups)
+    parts: list[RenderableType] = [groups]
     if space.frozen:
         frozen = Table(title="Frozen", title_justify="left")
         for name in ("channels of", "channels", "why"):
             frozen.add_column(name, justify="right" if name == "channels" else "left")
         for part in space.frozen:
             frozen.add_row(part.name, str(part.size), part.reason)
-        console.print(frozen)
+        parts.append(frozen)
     for name, cost in (("base", space.base_cost), ("smallest reachable", space.smallest_cost)):
-        console.print(
+        parts.append(
             f"{name}: {format_count(cost.flops)} FLOPs ({cost.macs / space.base_cost.macs:.1%}),"
             f" {format_count(cost.params)} params, {format_count(cost.activations)} activations"
         )
-    console.print(f"MACs in layers with a prunable side: {space.prunable_share:.1%}")
+    parts.append(f"MACs in layers with a prunable side: {space.prunable_share:.1%}")
+    return Group(*parts)

@@ -17,14 +17,13 @@ from evosearch.report.front import front_columns
 from evosearch.report.pareto import ParetoView
 from evosearch.report.searches import SEARCH_COLUMNS
 from evosearch.report.tables import html_cells, html_heads, html_table, json_object
+from evosearch.run.folder import RunFolder
 from evosearch.space.space import SearchSpace
 from evosearch.study.front import ParetoFront
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 from evosearch.study.trust import MISLEADING
-
-CONFIG, ENVIRONMENT, PROOF = "config.toml", "environment.json", "proof.json"
 
 
 def page_json(view: ParetoView) -> dict[str, Any]:
@@ -47,8 +46,8 @@ def page_json(view: ParetoView) -> dict[str, Any]:
         "groups": None if view.space is None else _groups(view.space, view.folder),
         "misleading": MISLEADING,
         "commands": _commands(view),
-        "config": _text(view.folder / CONFIG),
-        "environment": _json(view.folder / ENVIRONMENT),
+        "config": _text(RunFolder(view.folder).config),
+        "environment": _json(RunFolder(view.folder).environment),
     }
 
 
@@ -133,7 +132,7 @@ def _cells(view: ParetoView) -> dict[str, Any]:
 
 
 def _groups(space: SearchSpace, folder: Path) -> list[dict[str, Any]]:
-    proofs = _json(folder / PROOF) or {}
+    proofs = _json(RunFolder(folder).proof) or {}
     return [
         {
             "name": group.name,
@@ -149,6 +148,7 @@ def _groups(space: SearchSpace, folder: Path) -> list[dict[str, Any]]:
 
 def _commands(view: ParetoView) -> dict[str, str]:
     run = shlex.quote(str(view.folder))
+    artifact = RunFolder(view.folder).artifact("trial N")
     total = 2 * max(1, len(view.study.trials))
     exports = [
         f"evosearch export {shlex.quote(str(artifact.folder))} --to exported"
@@ -159,7 +159,7 @@ def _commands(view: ParetoView) -> dict[str, str]:
         "within": f"evosearch finetune {run} --at flops=50%",
         "export": exports[-1]
         if exports
-        else f"evosearch export {run}/artifacts/trial-N --to exported",
+        else f"evosearch export {shlex.quote(str(artifact))} --to exported",
         "resume": f"evosearch resume {run} --trials {total}",
         "front": f"evosearch pareto {run}",
     }

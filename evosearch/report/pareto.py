@@ -14,15 +14,14 @@ from evosearch.report.front import FrontNotes, front_json, front_table
 from evosearch.report.searches import Searched, searches_of, searches_table
 from evosearch.report.ties import above_base, tied_members
 from evosearch.report.trust import trust_advice, trust_json, trust_table
-from evosearch.run.rivals import rival_studies
+from evosearch.run.baselines import baseline_studies
+from evosearch.run.folder import RunFolder
 from evosearch.space.resources import Resource
 from evosearch.space.space import SearchSpace
 from evosearch.space.text import load_space
 from evosearch.study.front import ParetoFront
 from evosearch.study.study import Study
 from evosearch.study.trial import TrialState
-
-SPACE = "space.toml"
 
 
 @final
@@ -65,14 +64,14 @@ class ParetoView:
             distilled={plan: artifact.network for plan, artifact in artifacts.items()},
         )
         try:
-            space = load_space(folder / SPACE)
+            space = load_space(RunFolder(folder).space)
         except InputError:
             space = None
         return cls(
             folder=folder,
             study=study,
             front=front,
-            rivals=rival_studies(folder),
+            rivals=baseline_studies(folder),
             notes=notes,
             artifacts=artifacts,
             space=space,

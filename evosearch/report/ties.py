@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
+from evosearch.run.folder import RunFolder
 from evosearch.space.mask import Mask
 from evosearch.study.scores import Difference, ImageScores
-from evosearch.study.scorestore import SCORES, ScoreStore
+from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 
@@ -57,5 +58,5 @@ def above_base(folder: Path, study: Study, members: Sequence[Trial]) -> dict[int
 
 def _scores(folder: Path, mask: Mask, images: int) -> ImageScores | None:
     """Returns the scores on the whole search split; None where the file has fewer, or is none."""
-    scores = ScoreStore(folder / SCORES).get(mask)
+    scores = ScoreStore(RunFolder(folder).scores).get(mask)
     return None if scores is None or len(scores.losses) != images else scores

@@ -1,55 +1,56 @@
-"""Baselines beside a search: what plans that learn nothing reach at as many full evaluations."""
+"""The baselines beside a search: plans that learn nothing, at as many full evaluations.
+
+Imported without torch.
+"""
 
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from evosearch.aims import begin_segment
-from evosearch.engine.loop import Limits, Outcome
-from evosearch.run.rivals import FOLDER, NAMES
-from evosearch.run.session import Run
+from evosearch.engine.loop import Outcome
+from evosearch.run.folder import RunFolder
+from evosearch.space.cost import Cost
 from evosearch.study.study import Study
-from evosearch.study.trial import Trial
+
+BASELINES = ("random", "uniform", "global")
+"""The strategies that are searched beside a run, in this order."""
+
+
+def baseline_studies(folder: Path) -> dict[str, Study]:
+    """Returns the studies of a run's baselines, by name; only those that were begun."""
+    places = {name: RunFolder(folder).baseline(name) for name in BASELINES}
+    return {name: Study.open(place) for name, place in places.items() if place.is_dir()}
 
 
 def search_baselines(
-    run: Run,
-    *,
-    on_trial: Callable[[Trial], None] = lambda _: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    folder: Path, study: Study, smallest: Cost, search: Callable[[str, Study], Outcome]
 ) -> Outcome:
-    """Searches with each baseline, with the run's own evaluator, budget and limits.
+    """Searches with one baseline after another, at the last budget of a run.
 
-    Each gets as many trials as the run has full evaluations, sensitivity probes included.
+    Args:
+        folder: of the run.
+        study: of the run.
+        smallest: the smallest reachable cost.
+        search: searches with a strategy, recording in a study.
     """
-    limits = Limits(trials=full_evaluations(run))
-    for name in NAMES:
-        study = _opened(run, name)
-        outcome = run.search_with(name, study, limits, on_trial=on_trial, should_stop=should_stop)
-        if outcome is Outcome.STOPPED:
-            return outcome
+    for name in BASELINES:
+        if search(name, _opened(folder, study, smallest, name)) is Outcome.STOPPED:
+            return Outcome.STOPPED
     return Outcome.TRIALS
 
 
-def full_evaluations(run: Run) -> int:
-    """Returns how many networks a run has scored on the whole search split for its search."""
-    curves = run.prepared.knowledge.sensitivity.values()
-    probes = sum(len(curve.widths) - 1 for curve in curves)
-    return probes + run.study.full_evaluations
-
-
-def _opened(run: Run, name: str) -> Study:
-    """Returns the study of a baseline, begun where there is none, at the run's last budget."""
-    place = run.folder / FOLDER / name
+def _opened(folder: Path, study: Study, smallest: Cost, name: str) -> Study:
+    """Returns the study of a baseline, begun where there is none."""
+    place = RunFolder(folder).baseline(name)
     if not place.is_dir():
         partial = place.with_name(f".{name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        Study.create(partial, replace(run.study.header, strategy=name))
+        Study.create(partial, replace(study.header, strategy=name))
         partial.rename(place)
-    study = Study.open_for_appending(place)
-    budget, checks = run.study.requested, run.study.segments[-1].checks
-    if not study.trials or study.requested != budget:
-        smallest = run.prepared.subject.discovery.space.smallest_cost
-        begin_segment(study, budget, smallest, checks)
-    return study
+    baseline = Study.open_for_appending(place)
+    if not baseline.trials or baseline.requested != study.requested:
+        begin_segment(baseline, study.requested, smallest, study.segments[-1].checks)
+    return baseline

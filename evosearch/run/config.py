@@ -13,12 +13,11 @@ from evosearch.config import Sectioned, read_toml, validated
 from evosearch.engine.evaluator import EvaluatorConfig
 from evosearch.errors import InputError
 from evosearch.latency.model import LatencyConfig
-from evosearch.run.rivals import NAMES
+from evosearch.run.baselines import BASELINES
+from evosearch.run.folder import RunFolder
 from evosearch.run.spacefile import SpaceFile
 from evosearch.strategies import STRATEGIES, strategy_class
 from evosearch.study.records import Header
-
-CONFIG = "config.toml"
 
 
 class SearchConfig(Sectioned):
@@ -66,7 +65,7 @@ class SearchConfig(Sectioned):
     @property
     def strategies(self) -> tuple[str, ...]:
         """Who searches: the strategy of the run, and the baselines beside it."""
-        return tuple(dict.fromkeys((self.strategy, *(NAMES if self.baselines else ()))))
+        return tuple(dict.fromkeys((self.strategy, *(BASELINES if self.baselines else ()))))
 
     @property
     def criteria(self) -> tuple[str, ...]:
@@ -115,7 +114,7 @@ class SearchConfig(Sectioned):
 
 
 class RunConfig(BaseModel):
-    """Everything that a run was asked for, every default in it (`config.toml`).
+    """Everything that a run was asked for, every default in it.
 
     Attributes:
         folder: where the space file lies; its relative paths refer to it.
@@ -140,15 +139,16 @@ def read_run_config(folder: Path) -> RunConfig:
     Raises:
         InputError: the folder holds no run, or its config is not valid.
     """
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder}: not a run (it has no {CONFIG})")
-    return validated(RunConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
+    path = RunFolder(folder).config
+    if not path.is_file():
+        raise InputError(f"{folder}: not a run (it has no {path.name})")
+    return validated(RunConfig, read_toml(path), str(path))
 
 
 def space_folder_of(card: Mapping[str, Any]) -> Path:
     """Returns where the space file of an artifact's run lies, if the run is still there."""
     run = card.get("run")
-    if not isinstance(run, str) or not Path(run, CONFIG).is_file():
+    if not isinstance(run, str) or not RunFolder(Path(run)).config.is_file():
         return Path()
     return Path(read_run_config(Path(run)).folder)
 

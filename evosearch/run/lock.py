@@ -9,6 +9,7 @@ from typing import final
 
 from evosearch.errors import InputError
 from evosearch.files import writing
+from evosearch.run.folder import RunFolder
 
 
 @final
@@ -22,7 +23,7 @@ class RunLock:
             InputError: another process holds it; says which, where and since when.
             StorageError: the folder cannot be written to.
         """
-        path = folder / "lock"
+        path = RunFolder(folder).lock
         with writing(path):
             self._file = path.open("a+b", buffering=0)
         try:

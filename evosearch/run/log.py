@@ -1,4 +1,4 @@
-"""The log of a run: `run.log` in its folder, one line for each event.
+"""The log of a run: a file in its folder, one line for each event.
 
 A line is a time (UTC), a level, the name of an event and its values as `key=value`, those with
 spaces in JSON's quotes. The file grows session by session and may be deleted. What it is told
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import final
 
 from evosearch.files import writing
+from evosearch.run.folder import RunFolder
 from evosearch.study.trial import Trial
 
-LOG = "run.log"
 LOGGER = "evosearch"
 
 
@@ -28,8 +28,9 @@ class RunLog:
         Raises:
             StorageError: it cannot be written to.
         """
-        with writing(folder / LOG):
-            self._handler = _Handler(folder / LOG, encoding="utf-8")
+        path = RunFolder(folder).log
+        with writing(path):
+            self._handler = _Handler(path, encoding="utf-8")
         self._handler.setFormatter(_Lines())
         # Not registered by name: two runs of one process write to a file each.
         self._logger = logging.Logger(f"{LOGGER}.run", logging.DEBUG)

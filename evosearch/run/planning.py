@@ -1,4 +1,6 @@
-"""The best known network at any budget, also one that was never searched; nothing here is torch.
+"""The best known network of a run at any budget, also one that was never searched.
+
+Imported without torch.
 
 A search leaves more than its trials: a model of the loss fitted to them (`strategies.learned`).
 The allocation decodes that model at any budget, the two-step fitness refines the channels, and
@@ -6,6 +8,8 @@ the plan is a prediction until it is measured.
 """
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ import numpy as np
 from evosearch.aims import aim_of
 from evosearch.errors import InputError, unknown_name
 from evosearch.files import write_json, writing
+from evosearch.run.folder import RunFolder
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.cost import Cost
 from evosearch.space.knowledge import Knowledge
@@ -26,11 +31,9 @@ from evosearch.study.certificate import Certificate
 from evosearch.study.networks import NamedNetwork, Prediction
 from evosearch.study.records import evaluation_from_json, evaluation_to_json
 from evosearch.study.study import Study
-from evosearch.study.trial import Trial
+from evosearch.study.trial import Evaluation, Trial
 
 PICKS = ("knee", "best", "smallest")
-PLANS = "plans.json"
-SPACE, KNOWLEDGE = "space.toml", "knowledge.npz"
 
 
 def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> NamedNetwork:
@@ -106,7 +109,7 @@ def plan_at(folder: Path, study: Study, budget: Budget) -> NamedNetwork:
         InfeasibleBudget: no legal plan fits.
         InputError: no trial fits, and there is nothing to decode a plan with.
     """
-    space = load_space(folder / SPACE)
+    space = load_space(RunFolder(folder).space)
     space.require_reachable(budget.at(1.0))
     measured = [*_trials_within(study, budget), *_plans_within(folder, study, budget, space)]
     best = min(measured, key=lambda network: network.search.loss, default=None)
@@ -133,10 +136,10 @@ def decoded_plan(folder: Path, study: Study, budget: Budget) -> NamedNetwork | N
     Raises:
         InfeasibleBudget: no legal plan fits.
     """
-    knowledge = Knowledge.load(folder / KNOWLEDGE)
+    knowledge = Knowledge.load(RunFolder(folder).knowledge)
     if not knowledge.sensitivity:
         return None
-    space = load_space(folder / SPACE)
+    space = load_space(RunFolder(folder).space)
     model = LossModel(space, knowledge)
     weights = model.fit(study.trials).mean()
     mask = model.plan(weights, budget.at(1.0))
@@ -156,7 +159,7 @@ def decoded_plan(folder: Path, study: Study, budget: Budget) -> NamedNetwork | N
     )
 
 
-def is_measured(folder: Path, study: Study, plan: NamedNetwork) -> bool:
+def _is_measured(folder: Path, study: Study, plan: NamedNetwork) -> bool:
     """Returns whether a decoded plan was measured already, as a trial or by itself."""
     masks = {trial.mask for trial in study.trials if trial.is_complete}
     stored = [Mask.from_json(entry["mask"], study.header.sizes) for entry in _stored(folder)]
@@ -168,8 +171,29 @@ def remember_plan(folder: Path, plan: NamedNetwork) -> None:
     assert plan.evaluation is not None
     entry = {"mask": plan.mask.to_json(), "evaluation": evaluation_to_json(plan.evaluation)}
     kept = [old for old in _stored(folder) if old["mask"] != entry["mask"]]
-    with writing(folder / PLANS):
-        write_json(folder / PLANS, [*kept, entry])
+    path = RunFolder(folder).plans
+    with writing(path):
+        write_json(path, [*kept, entry])
+
+
+def measured_plan(
+    folder: Path, study: Study, at: str, evaluate: Callable[[Mask], Evaluation]
+) -> NamedNetwork:
+    """Measures the plan that the trials decode to, and returns the best within a budget.
+
+    Args:
+        folder: of the run.
+        study: its study.
+        at: a budget such as "flops=37%".
+        evaluate: measures a mask on the search split.
+
+    Raises:
+        InputError: nothing fits.
+    """
+    decoded = decoded_plan(folder, study, parse_at(at, study.header.base_cost))
+    if decoded is not None and not _is_measured(folder, study, decoded):
+        remember_plan(folder, replace(decoded, evaluation=evaluate(decoded.mask)))
+    return pick_plan(folder, study, None, at)
 
 
 def _trials_within(study: Study, budget: Budget) -> list[NamedNetwork]:
@@ -195,7 +219,7 @@ def _plans_within(
 
 
 def _stored(folder: Path) -> list[dict[str, Any]]:
-    path = folder / PLANS
+    path = RunFolder(folder).plans
     stored: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
     return stored
 

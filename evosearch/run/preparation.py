@@ -1,4 +1,4 @@
-"""What happens before the first trial: a run's config, its measurements, its folder."""
+"""The preparation of a run: its config, what is measured before the first trial, its folder."""
 
 import os
 import shutil
@@ -9,18 +9,18 @@ from pathlib import Path
 from evosearch.aims import aim_of, begin_segment
 from evosearch.criteria import criterion_class
 from evosearch.engine.evaluator import MaskEvaluator
-from evosearch.engine.probes import OnStage
+from evosearch.engine.measurements import Measurements
+from evosearch.engine.probes import OnStage, measure_sensitivity
 from evosearch.errors import InputError
 from evosearch.files import StorageError, write_json, write_text, writing
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import profile
 from evosearch.latency.runtimes import require_runtime
-from evosearch.machine import ENVIRONMENT, environment, resolve_device, torch_threads
+from evosearch.machine import environment, resolve_device, torch_threads
 from evosearch.models.precision import resolve_precision
 from evosearch.models.weights import save_weights
 from evosearch.run.config import (
-    CONFIG,
     RunConfig,
     SearchConfig,
     run_config_digest,
@@ -28,23 +28,23 @@ from evosearch.run.config import (
     settings_of,
 )
 from evosearch.run.evaluating import criteria_of, make_evaluator
-from evosearch.run.planning import KNOWLEDGE, SPACE
+from evosearch.run.folder import RunFolder
 from evosearch.run.references import measure_references
 from evosearch.run.spacefile import SpaceFile
 from evosearch.run.subject import Subject, load_subject
 from evosearch.space.budget import Budget, BudgetRequest
+from evosearch.space.cost import Cost
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
-from evosearch.space.text import load_space, space_to_toml
+from evosearch.space.text import space_to_toml
 from evosearch.strategies import strategy_class
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.scores import ImageScores
-from evosearch.study.scorestore import SCORES, ScoreStore
+from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Evaluation
 from evosearch.training.trainer import OnEpoch
-
-BASE, PROOF, LATENCY = "base.safetensors", "proof.json", "latency.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,24 @@ class Prepared:
         if self.latency is not None:
             meter = make_meter(self.config.search, self.config.space, self.subject)
             self.latency.conditions.require(meter.conditions)
+
+    def probed(self, path: Path, measurements: Measurements, on_stage: OnStage) -> "Prepared":
+        """Returns the same with sensitivities, measured and kept where they are not known yet.
+
+        Cut short, it goes on from the probes whose scores are stored.
+
+        Args:
+            path: of the file that keeps the knowledge.
+            measurements: of masks on the search split.
+            on_stage: told how far it is.
+        """
+        if self.knowledge.sensitivity:
+            return self
+        space, ratios = self.subject.discovery.space, self.config.search.keep_ratios
+        knowledge = measure_sensitivity(space, self.knowledge, ratios, measurements, on_stage)
+        with writing(path):
+            knowledge.save(path)
+        return replace(self, knowledge=knowledge)
 
 
 def make_meter(search: SearchConfig, space_file: SpaceFile, subject: Subject) -> Meter:
@@ -134,17 +152,13 @@ def prepare(
             on_epoch=on_epoch,
             on_space=lambda space: _require_possible(request, space),
         )
-        base_cost = subject.discovery.space.base_cost
-        latency = None
+        base_cost, latency = subject.discovery.space.base_cost, None
         if request.needs_model:
             latency = profile(make_meter(search, space_file, subject), on_stage)
             subject = timed(subject, latency)
             base_cost = replace(base_cost, latency=latency.base_picoseconds)
+            _require_certifiable(request.resolve(base_cost), latency, subject.discovery.space)
         space = subject.discovery.space
-        if latency is not None:
-            budget = request.resolve(base_cost)
-            latency.require_finer(budget)
-            space.require_reachable(budget)
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(search, subject, space_file.finetune)
         knowledge = evaluator.knowledge(criteria_of(search))
@@ -158,19 +172,7 @@ def prepare(
         folder=str(space_folder.resolve()),
         budget=budget.to_json(),
         search=search,
-        space=space_file.model_copy(update={"traced": None}),  # `space.toml` has it
-    )
-    header = Header(
-        space_digest=space.digest,
-        config_digest=run_config_digest(config),
-        sizes=space.sizes,
-        least_widths=dict(zip(space.sizes, space.least_widths.tolist(), strict=True)),
-        budget=budget,
-        base_cost=base_cost,
-        strategy=search.strategy,
-        seed=search.seed,
-        references=references,
-        config=settings_of(config),
+        space=space_file.model_copy(update={"traced": None}),  # the run's own file has it
     )
     prepared = Prepared(
         config=config,
@@ -179,6 +181,7 @@ def prepare(
         knowledge=knowledge,
         latency=latency,
     )
+    header = _header(config, space, budget, base_cost, references)
     _write_folder(folder, prepared, header, base_scores)
     return prepared
 
@@ -190,6 +193,12 @@ def _require_possible(request: BudgetRequest, space: SearchSpace) -> None:
         space.require_reachable(known.resolve(space.base_cost, base_accuracy=1.0))
 
 
+def _require_certifiable(budget: Budget, latency: LatencyModel, space: SearchSpace) -> None:
+    """Refuses a latency that no network meets, or that is too fine to be told by measuring."""
+    latency.require_finer(budget)
+    space.require_reachable(budget)
+
+
 def _resolved(search: SearchConfig) -> SearchConfig:
     """Returns the settings with what "auto" stands for on this machine."""
     device = resolve_device(search.device)
@@ -198,28 +207,48 @@ def _resolved(search: SearchConfig) -> SearchConfig:
     return search.model_copy(update={"device": device, "evaluator": evaluator})
 
 
+def _header(
+    config: RunConfig,
+    space: SearchSpace,
+    budget: Budget,
+    base_cost: Cost,
+    references: tuple[NamedNetwork, ...],
+) -> Header:
+    return Header(
+        space_digest=space.digest,
+        config_digest=run_config_digest(config),
+        sizes=space.sizes,
+        least_widths=dict(zip(space.sizes, space.least_widths.tolist(), strict=True)),
+        budget=budget,
+        base_cost=base_cost,
+        strategy=config.search.strategy,
+        seed=config.search.seed,
+        references=references,
+        config=settings_of(config),
+    )
+
+
 def _write_folder(
     folder: Path, prepared: Prepared, header: Header, base_scores: ImageScores
 ) -> None:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    places = RunFolder(partial)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        (partial / CONFIG).write_text(run_config_to_toml(prepared.config), encoding="utf-8")
-        (partial / SPACE).write_text(
-            space_to_toml(prepared.subject.discovery.space), encoding="utf-8"
-        )
+        write_text(places.config, run_config_to_toml(prepared.config))
+        write_text(places.space, space_to_toml(prepared.subject.discovery.space))
         proofs = {
             proof.group: {"error": proof.error, "effect": proof.effect}
             for proof in prepared.subject.discovery.proofs
         }
-        write_json(partial / PROOF, proofs)
-        prepared.knowledge.save(partial / KNOWLEDGE)
+        write_json(places.proof, proofs)
+        prepared.knowledge.save(places.knowledge)
         if prepared.latency is not None:
-            prepared.latency.save(partial / LATENCY)
-        ScoreStore(partial / SCORES).put(header.base.mask, base_scores)
-        save_weights(prepared.subject.model, partial / BASE)
-        write_json(partial / ENVIRONMENT, environment(prepared.config.search.threads))
+            prepared.latency.save(places.latency)
+        ScoreStore(places.scores).put(header.base.mask, base_scores)
+        save_weights(prepared.subject.model, places.base)
+        write_json(places.environment, environment(prepared.config.search.threads))
         study = Study.create(partial, header)
         smallest = prepared.subject.discovery.space.smallest_cost
         if aim_of(header.budget).next(study, header.budget, smallest, ()) != header.budget:
@@ -231,31 +260,3 @@ def _write_folder(
         raise InputError(f"{folder}: cannot be written ({reason})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def resolved_budget(folder: Path, study: Study, request: BudgetRequest) -> Budget:
-    """Returns the budget that is asked of a run from here on.
-
-    Raises:
-        InputError: it is at fault or out of reach.
-    """
-    accuracy = study.header.base.search.accuracy
-    budget = request.resolve(study.header.base_cost, accuracy)
-    space = load_space(folder / SPACE)
-    space.require_reachable(budget)
-    if budget.measured:
-        LatencyModel.load(folder / LATENCY).require_finer(budget)
-    return budget
-
-
-def change_budget(folder: Path, study: Study, budget: Budget, prepared: Prepared) -> None:
-    """Has the trials of a run from here on proposed for another budget.
-
-    The study says so first; `config.toml` repeats it for people.
-    """
-    if budget != study.requested:
-        begin_segment(study, budget, prepared.subject.discovery.space.smallest_cost)
-    segments = tuple(segment.to_json() for segment in study.segments)
-    text = run_config_to_toml(prepared.config.model_copy(update={"segments": segments}))
-    with writing(folder / CONFIG):
-        write_text(folder / CONFIG, text)

@@ -1,5 +1,7 @@
-"""Loading again what a run works with, from its folder."""
+"""The parts of a run that was begun: held, and loaded again from its folder."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -12,11 +14,13 @@ from evosearch.errors import InputError
 from evosearch.files import writing
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
-from evosearch.machine import torch_threads
-from evosearch.run.config import CONFIG, RunConfig, read_run_config, require_unchanged
+from evosearch.machine import torch_threads, warn_of_changes
+from evosearch.run.config import RunConfig, read_run_config, require_unchanged
 from evosearch.run.evaluating import criteria_of, make_evaluator
-from evosearch.run.planning import KNOWLEDGE
-from evosearch.run.preparation import BASE, LATENCY, Prepared, make_meter, timed
+from evosearch.run.folder import RunFolder
+from evosearch.run.lock import RunLock
+from evosearch.run.log import RunLog
+from evosearch.run.preparation import Prepared, make_meter, timed
 from evosearch.run.subject import Subject, load_subject
 from evosearch.space.knowledge import Knowledge
 from evosearch.study.records import Header
@@ -35,12 +39,13 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         subject, latency = _reopen_subject(folder, header, config)
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(config.search, subject, config.space.finetune)
+        path = RunFolder(folder).knowledge
         try:
-            knowledge = Knowledge.load(folder / KNOWLEDGE)
+            knowledge = Knowledge.load(path)
         except InputError:  # it is derived: what is measured again is the same
             knowledge = evaluator.knowledge(criteria_of(config.search))
-            with writing(folder / KNOWLEDGE):
-                knowledge.save(folder / KNOWLEDGE)
+            with writing(path):
+                knowledge.save(path)
     return Prepared(
         config=config,
         subject=subject,
@@ -48,6 +53,24 @@ def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
         knowledge=knowledge,
         latency=latency,
     )
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[RunLog]:
+    """Keeps a run for this process, and its thread count, inside the block.
+
+    Raises:
+        InputError: the folder holds no run, or another process has it.
+    """
+    threads = read_run_config(folder).search.threads
+    lock = RunLock(folder)
+    try:
+        log = RunLog(folder)
+        warn_of_changes(RunFolder(folder).environment, threads)
+        with closing(log), torch_threads(threads):
+            yield log
+    finally:
+        lock.release()
 
 
 def reopen_meter(folder: Path, header: Header) -> Meter:
@@ -64,11 +87,12 @@ def reopen_meter(folder: Path, header: Header) -> Meter:
 def _reopen_subject(
     folder: Path, header: Header, config: RunConfig
 ) -> tuple[Subject, LatencyModel | None]:
-    require_unchanged(folder / CONFIG, config, header)
-    subject = load_subject(config.space, Path(config.folder), weights=folder / BASE)
+    places = RunFolder(folder)
+    require_unchanged(places.config, config, header)
+    subject = load_subject(config.space, Path(config.folder), weights=places.base)
     latency = None
     if header.base_cost.latency:
-        latency = LatencyModel.load(folder / LATENCY)
+        latency = LatencyModel.load(places.latency)
         subject = timed(subject, latency)
     if subject.discovery.space.digest != header.space_digest:
         raise InputError(

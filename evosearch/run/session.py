@@ -1,8 +1,9 @@
-"""A search on disk: what it works with, who holds it, and how it goes on."""
+"""A session on a run: its folder held, searched, certified, and let go again."""
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -11,16 +12,18 @@ from evosearch.engine.executor import Executor
 from evosearch.engine.loop import Limits, Outcome, search
 from evosearch.engine.measurements import Measurements
 from evosearch.engine.parallel import OneByOne, Workers
-from evosearch.engine.probes import OnStage, measure_sensitivity
+from evosearch.engine.probes import OnStage
 from evosearch.errors import EvosearchError
-from evosearch.files import writing
 from evosearch.machine import torch_threads, warn_of_changes
+from evosearch.run.baselines import BASELINES, search_baselines
+from evosearch.run.budgeting import change_budget, resolved_budget
+from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.config import SearchConfig
+from evosearch.run.folder import RunFolder
 from evosearch.run.freshtiming import time_fresh
 from evosearch.run.lock import RunLock
 from evosearch.run.log import RunLog
-from evosearch.run.planning import KNOWLEDGE
-from evosearch.run.preparation import Prepared, change_budget, prepare, resolved_budget
+from evosearch.run.preparation import Prepared, prepare
 from evosearch.run.reopening import RunEvaluator, reopen
 from evosearch.run.spacefile import SpaceFile
 from evosearch.space.budget import Budget, BudgetRequest
@@ -28,20 +31,33 @@ from evosearch.space.mask import Mask
 from evosearch.strategies import strategy_class
 from evosearch.strategies.base import Problem, Strategy
 from evosearch.study.certificate import Certificate, Check
-from evosearch.study.front import ParetoFront
-from evosearch.study.scorestore import SCORES, ScoreStore
+from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.timing import Timing
 from evosearch.study.trial import Trial
-from evosearch.training.trainer import OnEpoch
 
 SECONDS = 8.0
 """That a trial is timed in turn with the base network, about."""
 
 
 @final
-class Run:
-    """A search: what it works with, and its study so far."""
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What came of a session.
+
+    Attributes:
+        outcome: why it ended.
+        certificate: whether the winner was measured to keep the budget; None where there was
+            nothing to certify, or no time for it.
+    """
+
+    outcome: Outcome
+    certificate: Certificate | None
+
+
+@final
+class Session:
+    """A run that this process holds: what it works with, and its study so far."""
 
     def __init__(self, folder: Path, prepared: Prepared, study: Study, lock: RunLock) -> None:
         """Puts the parts together; use `create` or `resume`."""
@@ -62,23 +78,22 @@ class Run:
         space_folder: Path,
         search: SearchConfig,
         request: BudgetRequest,
-        on_stage: OnStage = lambda _: None,
-        on_epoch: OnEpoch | None = None,
-    ) -> "Run":
-        """Prepares a new run in a folder; see `preparation.prepare`."""
+        callbacks: Callbacks = SILENT,
+    ) -> "Session":
+        """Prepares a new run in a folder, and holds it; see `preparation.prepare`."""
         prepared = prepare(
             folder,
             space_file=space_file,
             space_folder=space_folder,
             search=search,
             request=request,
-            on_stage=on_stage,
-            on_epoch=on_epoch,
+            on_stage=callbacks.on_stage,
+            on_epoch=callbacks.on_epoch,
         )
         lock = RunLock(folder)
-        run = cls(folder, prepared, Study.open_for_appending(folder), lock)
-        run._log.event("start", strategy=search.strategy, seed=search.seed)
-        return run
+        session = cls(folder, prepared, Study.open_for_appending(folder), lock)
+        session._log.event("start", strategy=search.strategy, seed=search.seed)
+        return session
 
     @classmethod
     def resume(
@@ -86,15 +101,15 @@ class Run:
         folder: Path,
         *,
         request: BudgetRequest | None = None,
-        on_stage: OnStage = lambda _: None,
-    ) -> "Run":
+        callbacks: Callbacks = SILENT,
+    ) -> "Session":
         """Opens a run to go on with it.
 
         Args:
             folder: of the run.
             request: another budget than before, from the next trial on. What was evaluated
                 holds, and new proposals learn from it.
-            on_stage: told what is being done.
+            callbacks: told what is being done.
 
         Raises:
             InputError: the folder holds no run, another process has it, the model that the
@@ -107,20 +122,52 @@ class Run:
             budget = study.requested
             if request is not None:
                 budget = resolved_budget(folder, study, request)
-            prepared = reopen(folder, study.header, on_stage)
+            prepared = reopen(folder, study.header, callbacks.on_stage)
             if budget.measured:
                 prepared.require_device()
             if request is not None:  # last: what is refused changes nothing
                 change_budget(folder, study, budget, prepared)
-            changes = warn_of_changes(folder, prepared.config.search.threads)
-            run = cls(folder, prepared, study, lock)
-            run._log.event("resume", trials=len(study.trials))
+            threads = prepared.config.search.threads
+            changes = warn_of_changes(RunFolder(folder).environment, threads)
+            session = cls(folder, prepared, study, lock)
+            session._log.event("resume", trials=len(study.trials))
             if changes:
-                run._log.event("environment", logging.WARNING, changes="; ".join(changes))
-            return run
+                session._log.event("environment", logging.WARNING, changes="; ".join(changes))
+            return session
         except BaseException:
             lock.release()
             raise
+
+    def run(
+        self,
+        limits: Limits,
+        *,
+        workers: int | None = None,
+        cluster: str | None = None,
+        callbacks: Callbacks = SILENT,
+    ) -> Ended:
+        """Does all that a session does: searches, then the baselines, certifies, and closes.
+
+        Args:
+            limits: when to stop searching.
+            workers: processes that measure; None is this one.
+            cluster: see `use_workers`.
+            callbacks: told how it goes, and asked whether to go on.
+
+        Raises:
+            InputError: the cluster is not there, or the records are not this run's.
+            EvosearchError: no candidate will do, or something cannot be measured or written.
+        """
+        with closing(self):
+            if workers is not None or cluster is not None:
+                self.use_workers(workers or 1, cluster)
+            callbacks.on_search(self.study, limits.trials)
+            outcome = self.search(limits, callbacks)
+            if outcome is Outcome.TRIALS and self.prepared.config.search.baselines:
+                outcome = self.search_baselines(callbacks)
+            stopped = outcome is Outcome.STOPPED
+            certificate = None if stopped else self.certify(callbacks.on_stage)
+            return Ended(outcome=outcome, certificate=certificate)
 
     def use_workers(self, count: int, cluster: str | None = None) -> None:
         """Has worker processes measure; what they find is what this process would.
@@ -143,44 +190,62 @@ class Run:
         )
 
     @property
-    def front(self) -> ParetoFront:
-        """The front so far."""
-        return self.study.front()
+    def full_evaluations(self) -> int:
+        """How many networks the search has scored on the whole split, probes included."""
+        curves = self.prepared.knowledge.sensitivity.values()
+        return sum(len(curve.widths) - 1 for curve in curves) + self.study.full_evaluations
 
-    def search(
-        self,
-        limits: Limits,
-        *,
-        on_trial: Callable[[Trial], None] = lambda _: None,
-        on_stage: OnStage = lambda _: None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Outcome:
-        """Searches until a limit is reached; see `search`.
+    def search(self, limits: Limits, callbacks: Callbacks = SILENT) -> Outcome:
+        """Searches with the run's strategy until a limit is reached; see `engine.loop.search`."""
+        strategy = self.prepared.config.search.strategy
+        return self._search_with(strategy, self.study, limits, callbacks.on_trial, callbacks)
 
-        Args:
-            limits: when to stop.
-            on_trial: called after every record.
-            on_stage: told what is being done before the first trial.
-            should_stop: asked before every evaluation.
+    def search_baselines(self, callbacks: Callbacks = SILENT) -> Outcome:
+        """Searches with each baseline, with the run's own evaluator, budget and limits.
+
+        Each gets as many trials as the run has full evaluations.
         """
-        return self.search_with(
-            self.prepared.config.search.strategy,
+        limits = Limits(trials=self.full_evaluations)
+        callbacks.on_baselines(len(BASELINES) * limits.trials)
+        return search_baselines(
+            self.folder,
             self.study,
-            limits,
-            on_trial=on_trial,
-            on_stage=on_stage,
-            should_stop=should_stop,
+            self.prepared.subject.discovery.space.smallest_cost,
+            lambda name, study: self._search_with(
+                name, study, limits, callbacks.on_baseline_trial, callbacks
+            ),
         )
 
-    def search_with(
+    def certify(self, on_stage: OnStage = SILENT.on_stage) -> Certificate | None:
+        """Measures whether the winner keeps the budget, where that is not certain by itself.
+
+        Returns:
+            What came of it; None where there is nothing to certify.
+        """
+        if self.study.requested.measured:
+            on_stage("latency of the winner, against the base network")
+        model = self.prepared.latency
+        conditions = None if model is None else model.conditions
+        certificate = aim_of(self.study.requested).conclude(self.study, self._time, conditions)
+        if certificate is None:
+            return None
+        certificate.save(self.folder)
+        self._log.event("certificate", certified=certificate.certified, text=str(certificate))
+        return certificate
+
+    def close(self) -> None:
+        """Frees the run for other processes."""
+        self._executor.close()
+        self._log.close()
+        self._lock.release()
+
+    def _search_with(
         self,
         strategy: str,
         study: Study,
         limits: Limits,
-        *,
-        on_trial: Callable[[Trial], None] = lambda _: None,
-        on_stage: OnStage = lambda _: None,
-        should_stop: Callable[[], bool] = lambda: False,
+        on_trial: Callable[[Trial], None],
+        callbacks: Callbacks,
     ) -> Outcome:
         """Searches with any strategy, recording in any study of the same space."""
         config = self.prepared.config.search
@@ -189,7 +254,8 @@ class Run:
         def build(aim: Budget, earlier: Sequence[Trial], measurements: Measurements) -> Strategy:
             kind = strategy_class(strategy)
             if kind.needs_sensitivity:
-                self._measure_sensitivity(measurements, on_stage)
+                path = RunFolder(self.folder).knowledge
+                self.prepared = self.prepared.probed(path, measurements, callbacks.on_stage)
             return kind(
                 Problem(
                     space=space,
@@ -213,33 +279,17 @@ class Run:
                     space=space,
                     build=build,
                     executor=self._executor,
-                    store=ScoreStore(self.folder / SCORES),
+                    store=ScoreStore(RunFolder(self.folder).scores),
                     limits=limits,
                     measure_front=self._measure_front,
                     on_trial=recorded,
-                    should_stop=should_stop,
+                    should_stop=callbacks.should_stop,
                 )
         except EvosearchError as error:
             self._log.event("end", logging.ERROR, trials=len(study.trials), error=error)
             raise
         self._log.event("end", trials=len(study.trials), outcome=outcome.value)
         return outcome
-
-    def _measure_sensitivity(self, measurements: Measurements, on_stage: OnStage) -> None:
-        """Measures and keeps what the strategy reads, where that is not known yet.
-
-        Cut short, it goes on from the probes whose scores are stored.
-        """
-        knowledge = self.prepared.knowledge
-        if knowledge.sensitivity:
-            return
-        space, config = self.prepared.subject.discovery.space, self.prepared.config.search
-        knowledge = measure_sensitivity(
-            space, knowledge, config.keep_ratios, measurements, on_stage
-        )
-        self.prepared = replace(self.prepared, knowledge=knowledge)
-        with writing(self.folder / KNOWLEDGE):
-            knowledge.save(self.folder / KNOWLEDGE)
 
     def _measure_front(self, study: Study) -> tuple[Check, ...]:
         checks = aim_of(study.requested).check(study, self._time)
@@ -249,24 +299,3 @@ class Run:
 
     def _time(self, masks: Sequence[Mask]) -> list[Timing]:
         return time_fresh(self.folder, masks, SECONDS)[1]
-
-    def certify(self) -> Certificate | None:
-        """Measures whether the winner keeps the budget, where that is not certain by itself.
-
-        Returns:
-            What came of it; None where there is nothing to certify.
-        """
-        model = self.prepared.latency
-        conditions = None if model is None else model.conditions
-        certificate = aim_of(self.study.requested).conclude(self.study, self._time, conditions)
-        if certificate is None:
-            return None
-        certificate.save(self.folder)
-        self._log.event("certificate", certified=certificate.certified, text=str(certificate))
-        return certificate
-
-    def close(self) -> None:
-        """Frees the run for other processes."""
-        self._executor.close()
-        self._log.close()
-        self._lock.release()

@@ -7,14 +7,13 @@ from pathlib import Path
 from evosearch.engine.probes import OnStage
 from evosearch.latency.journal import Journal
 from evosearch.latency.meter import Meter
+from evosearch.run.folder import RunFolder
 from evosearch.run.lock import RunLock
 from evosearch.run.reopening import reopen_meter
 from evosearch.space.mask import Mask
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.timing import Conditions, Timing
-
-TIMINGS = "timings.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ def timed_front(folder: Path, on_stage: OnStage = lambda _: None) -> TimedFront:
     try:
         on_stage("base network and search space")
         meter = reopen_meter(folder, study.header)
-        journal = Journal(folder / TIMINGS)
+        journal = Journal(RunFolder(folder).timings)
         members = [NamedNetwork.of_trial(trial) for trial in study.front().members]
         networks = []
         for network in (*study.header.references, *members):

@@ -23,7 +23,8 @@ def main() -> None:
     run = evosearch.search(
         SPACE,
         latency=options.latency,
-        conditions={"runtime": "eager", "batch": options.batch},
+        runtime="eager",
+        batch=options.batch,
         trials=options.trials,
         seed=0,
         out=options.out,

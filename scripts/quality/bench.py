@@ -14,9 +14,8 @@ from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.engine.loop import Limits
 from evosearch.errors import InputError
 from evosearch.files import write_json
-from evosearch.run.baselines import full_evaluations
 from evosearch.run.config import SearchConfig
-from evosearch.run.session import Run
+from evosearch.run.session import Session
 from evosearch.run.spacefile import SpaceFile, load_space_file
 from evosearch.run.subject import discover_space, load_subject
 from evosearch.space.budget import BudgetRequest
@@ -166,10 +165,10 @@ class Bench:
         killed = folder.exists()
         began = time.perf_counter()
         if killed:
-            run = Run.resume(folder)
+            run = Session.resume(folder)
         else:
             settings = {"strategy": METHODS[method].strategy, "seed": seed}
-            run = Run.create(
+            run = Session.create(
                 folder,
                 space_file=self._inner_file if METHODS[method].inner else self._file,
                 space_folder=self._place,
@@ -183,9 +182,9 @@ class Bench:
         try:
             run.search(Limits(trials=trials))
             return Plan(
-                mask=run.front.best().mask,
+                mask=run.study.front().best().mask,
                 seconds=None if killed else time.perf_counter() - began,
-                evaluations=full_evaluations(run),
+                evaluations=run.full_evaluations,
             )
         finally:
             run.close()

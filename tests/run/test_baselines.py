@@ -1,13 +1,11 @@
 """Baselines beside a search: begun at its budget, and equal wherever they were cut."""
 
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 from evosearch.engine.loop import Limits, Outcome, search
 from evosearch.engine.parallel import OneByOne
-from evosearch.run.baselines import search_baselines
-from evosearch.run.rivals import rival_studies
+from evosearch.run.baselines import baseline_studies, search_baselines
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from tests.run.test_segments import dropping, go
@@ -15,36 +13,34 @@ from tests.run.test_session import SPACE, builder
 from tests.toys import ToyEvaluator, comparable
 
 
-def finished(folder: Path) -> Any:
-    """Returns a run that may lose 20 points of accuracy, with 24 trials."""
+def finished(folder: Path) -> Study:
+    """Returns the study of a run that may lose 20 points of accuracy, with 24 trials."""
     dropping(folder, 20.0)
-    study = go(folder, "rates", 24)
+    return go(folder, "rates", 24)
 
-    def search_with(strategy: str, study: Study, limits: Limits, **hooks: Any) -> Outcome:
+
+def search_beside(
+    folder: Path, study: Study, should_stop: Callable[[], bool] = lambda: False
+) -> Outcome:
+    """Searches with the baselines of a run, each for as many trials as it has evaluations."""
+
+    def search_with(strategy: str, baseline: Study) -> Outcome:
         return search(
-            study=study,
+            study=baseline,
             space=SPACE,
             build=builder(strategy),
             executor=OneByOne(ToyEvaluator()),
             store=ScoreStore(folder / "scores"),
-            limits=limits,
-            **hooks,
+            limits=Limits(trials=study.full_evaluations),
+            should_stop=should_stop,
         )
 
-    return SimpleNamespace(
-        folder=folder,
-        study=study,
-        search_with=search_with,
-        prepared=SimpleNamespace(
-            knowledge=SimpleNamespace(sensitivity={}),
-            subject=SimpleNamespace(discovery=SimpleNamespace(space=SPACE)),
-        ),
-    )
+    return search_baselines(folder, study, SPACE.smallest_cost, search_with)
 
 
 def test_baselines_of_an_accuracy_cut_anywhere_resume_to_the_same(tmp_path: Path) -> None:
     whole, parts = finished(tmp_path / "whole"), finished(tmp_path / "parts")
-    assert search_baselines(whole) is Outcome.TRIALS
+    assert search_beside(tmp_path / "whole", whole) is Outcome.TRIALS
     asked = 0
 
     def every_seventh() -> bool:
@@ -53,13 +49,14 @@ def test_baselines_of_an_accuracy_cut_anywhere_resume_to_the_same(tmp_path: Path
         return asked % 7 == 0
 
     for _ in range(100):
-        if search_baselines(parts, should_stop=every_seventh) is Outcome.TRIALS:
+        if search_beside(tmp_path / "parts", parts, every_seventh) is Outcome.TRIALS:
             break
-    expected, found = rival_studies(whole.folder), rival_studies(parts.folder)
+    expected = baseline_studies(tmp_path / "whole")
+    found = baseline_studies(tmp_path / "parts")
     assert list(found) == ["random", "uniform", "global"]
     for name, study in found.items():
         assert comparable(study.trials) == comparable(expected[name].trials)
         assert study.segments == expected[name].segments
-        assert study.requested == whole.study.requested
+        assert study.requested == whole.requested
         # The first aim is a size to try, not the whole network.
-        assert study.segments[0].aim.bounds["macs"] == whole.study.segments[0].aim.bounds["macs"]
+        assert study.segments[0].aim.bounds["macs"] == whole.segments[0].aim.bounds["macs"]

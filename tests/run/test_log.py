@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from evosearch.files import StorageError
-from evosearch.run.log import LOG, RunLog
+from evosearch.run.folder import RunFolder
+from evosearch.run.log import RunLog
 from tests.harm.places import fill, tmpfs
 from tests.run.test_session import go
 
@@ -17,7 +18,7 @@ def test_a_line_has_time_level_event_and_values(tmp_path: Path) -> None:
     log.event("start", strategy="rates", note='a "b" = c\nd', none="")
     log.event("trouble", logging.WARNING)
     log.close()
-    first, second = (tmp_path / LOG).read_text().splitlines()
+    first, second = RunFolder(tmp_path).log.read_text().splitlines()
     time = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
     assert re.fullmatch(
         time + r' INFO start strategy=rates note="a \\"b\\" = c\\nd" none=""', first
@@ -32,11 +33,9 @@ def test_two_runs_of_one_process_have_a_file_each_and_append(tmp_path: Path) -> 
     for number, log in enumerate(logs):
         log.event(f"event{number}")
         log.close()
-    assert [line.split()[2] for line in (tmp_path / "a" / LOG).read_text().splitlines()] == [
-        "event0",
-        "event2",
-    ]
-    assert len((tmp_path / "b" / LOG).read_text().splitlines()) == 1
+    first, second = (RunFolder(tmp_path / name).log for name in ("a", "b"))
+    assert [line.split()[2] for line in first.read_text().splitlines()] == ["event0", "event2"]
+    assert len(second.read_text().splitlines()) == 1
 
 
 def test_programs_that_listen_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -54,7 +53,7 @@ def test_trials_are_lines_and_failures_are_warnings(tmp_path: Path) -> None:
     for trial in study.trials:
         log.trial(trial)
     log.close()
-    lines = (tmp_path / LOG).read_text().splitlines()
+    lines = RunFolder(tmp_path).log.read_text().splitlines()
     assert len(lines) == 40
     for trial, line in zip(study.trials, lines, strict=True):
         assert f"trial number={trial.number} " in line

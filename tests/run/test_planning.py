@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from evosearch.errors import InfeasibleBudget, InputError
-from evosearch.run.planning import KNOWLEDGE, pick_plan, plan_at, remember_plan
-from evosearch.run.planning import SPACE as SPACE_FILE
+from evosearch.run.folder import RunFolder
+from evosearch.run.planning import pick_plan, plan_at, remember_plan
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.text import space_to_toml
@@ -25,8 +25,8 @@ def run(tmp_path: Path) -> Path:
     """A finished search of the toy space, with what planning reads."""
     folder = tmp_path / "run"
     go(folder, "rates", 40)
-    (folder / SPACE_FILE).write_text(space_to_toml(SPACE), encoding="utf-8")
-    toy_knowledge().save(folder / KNOWLEDGE)
+    RunFolder(folder).space.write_text(space_to_toml(SPACE), encoding="utf-8")
+    toy_knowledge().save(RunFolder(folder).knowledge)
     return folder
 
 
@@ -59,7 +59,8 @@ def test_within_the_searched_range_no_plan_is_worse_than_the_best_trial(run: Pat
 def test_a_trial_that_another_resource_dominates_is_a_plan_too(run: Path) -> None:
     """Dominated in MACs, but the best of all with so few parameters."""
     study = Study.open(run)
-    Knowledge(gram=toy_knowledge().gram, scores=toy_knowledge().scores).save(run / KNOWLEDGE)
+    toys = toy_knowledge()
+    Knowledge(gram=toys.gram, scores=toys.scores).save(RunFolder(run).knowledge)
     dominated = study.front().dominated
     least = min(t.cost.params for t in study.front().members)
     params = min(t.cost.params for t in dominated)
@@ -95,7 +96,7 @@ def test_a_measured_plan_stays_known_and_the_better_network_wins(run: Path) -> N
 
 def test_a_run_without_a_model_answers_with_its_trials(run: Path) -> None:
     toys = toy_knowledge()
-    Knowledge(gram=toys.gram, scores=toys.scores).save(run / KNOWLEDGE)
+    Knowledge(gram=toys.gram, scores=toys.scores).save(RunFolder(run).knowledge)
     plan = plan_at(run, Study.open(run), budget(50))
     assert plan.trial is not None
     with pytest.raises(InputError, match="no trial of this run fits"):

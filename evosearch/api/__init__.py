@@ -1,0 +1,38 @@
+"""evosearch from Python: a function for each command, with the same parameters.
+
+============  ==========================================================================
+`runs`        search, resume and fine-tune; read a run and pick a network of it
+`spaces`      inspect a search space, profile it, train its base network, write a new one
+`fronts`      show the front of a run, compare those of several, write a page
+`artifacts`   open a fine-tuned network, and export it
+`parameters`  what the parameters of these functions have in common
+============  ==========================================================================
+
+The command line takes its options from the signatures here, and their help from the `Args` of the
+docstrings. Imported without torch: a function that needs it imports it when it is called.
+"""
+
+from evosearch.api.artifacts import export_artifact, load_artifact
+from evosearch.api.fronts import compare, pareto, write_report
+from evosearch.api.runs import Run, finetune, load_run, resume, search
+from evosearch.api.spaces import inspect, list_criteria, new_space, profile, train
+from evosearch.run.callbacks import Callbacks
+
+__all__ = [
+    "Callbacks",
+    "Run",
+    "compare",
+    "export_artifact",
+    "finetune",
+    "inspect",
+    "list_criteria",
+    "load_artifact",
+    "load_run",
+    "new_space",
+    "pareto",
+    "profile",
+    "resume",
+    "search",
+    "train",
+    "write_report",
+]

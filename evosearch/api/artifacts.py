@@ -1,0 +1,89 @@
+"""Artifacts from Python: fine-tuned networks on disk, opened and exported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from evosearch.api.parameters import PathLike, public
+from evosearch.errors import InputError, unknown_name
+from evosearch.run.callbacks import SILENT, Callbacks
+
+if TYPE_CHECKING:
+    from evosearch.export.artifact import Artifact
+
+COPY = "safetensors"
+"""The format that an artifact has."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A network for another program.
+
+    Attributes:
+        path: its file, or its folder where it is a copy of the artifact.
+        difference: the largest difference of its outputs to the PyTorch network's; None for a
+            copy, which is not run.
+        largest: the largest output that was compared; None where nothing was checked again.
+    """
+
+    path: Path
+    difference: float | None = None
+    largest: float | None = None
+
+
+def load_artifact(artifact: PathLike) -> "Artifact":
+    """Opens a fine-tuned network; its `load(build_model)` gives the `torch.nn.Module`.
+
+    Args:
+        artifact: folder of an artifact.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    from evosearch.export.artifact import Artifact
+
+    return Artifact.open(Path(artifact))
+
+
+@public
+def export_artifact(
+    artifact: PathLike,
+    *,
+    to: PathLike | None = None,
+    format: str = COPY,
+    verify: bool = False,
+    callbacks: Callbacks = SILENT,
+) -> Exported:
+    """Copies an artifact with a loader that needs torch and safetensors only, or converts it.
+
+    Args:
+        artifact: folder of an artifact.
+        to: new folder.
+        format: of the file: safetensors, onnx or pt2.
+        verify: check an exported folder again; writes nothing.
+        callbacks: told what is being done.
+
+    Raises:
+        InputError: the folder holds no artifact, or something that was given is at fault.
+        EvosearchError: the outputs of what was exported are not the network's.
+    """
+    from evosearch.export.formats import FILES, export_network
+    from evosearch.export.formats import verify as verify_export
+    from evosearch.run.config import space_folder_of
+
+    folder = Path(artifact)
+    if verify:
+        difference, largest = verify_export(folder)
+        return Exported(path=folder, difference=difference, largest=largest)
+    if to is None:
+        raise InputError("--to names the new folder to export to")
+    if format not in (COPY, *FILES):
+        raise unknown_name("format", format, [COPY, *FILES])
+    target, opened = Path(to), load_artifact(folder)
+    if format == COPY:
+        opened.export(target)
+        return Exported(path=target)
+    callbacks.on_stage("export, and its check in a fresh process")
+    difference = export_network(opened, format, target, space_folder_of(opened.card))
+    return Exported(path=target / FILES[format], difference=difference)

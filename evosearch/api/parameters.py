@@ -1,0 +1,76 @@
+"""The parameters of the public functions: their limits, and a keyword for each resource."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar, final, get_args
+
+from evosearch.errors import InputError
+from evosearch.space.resources import RESOURCES
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@final
+@dataclass(frozen=True)
+class AtLeast:
+    """Annotates a parameter with the least value that it may have."""
+
+    value: int
+
+
+PathLike = str | Path
+Count = Annotated[int | None, AtLeast(1)]
+Seed = Annotated[int | None, AtLeast(0)]
+Seconds = Annotated[float | None, AtLeast(0)]
+Budget = str | None
+"""What a keyword for a resource takes."""
+
+
+def public(function: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function one that Python and the command line share.
+
+    Its `**budgets` show as a keyword for each resource, named as users call it, and a value under
+    the least one that its parameter is annotated with is refused.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            for least in _limits(signature.parameters[name]):
+                if value is not None and value < least:
+                    raise InputError(f"{option_name(name)} {value}: expected {least} or more")
+        return function(*args, **kwargs)
+
+    checked.__signature__ = _with_resources(signature)  # type: ignore[attr-defined]
+    return checked
+
+
+def option_name(parameter: str) -> str:
+    """Returns how the command line writes a parameter's name."""
+    return f"--{parameter.replace('_', '-')}"
+
+
+def _limits(parameter: inspect.Parameter) -> list[int]:
+    notes = get_args(parameter.annotation)
+    return [note.value for note in notes if isinstance(note, AtLeast)]
+
+
+def _with_resources(signature: inspect.Signature) -> inspect.Signature:
+    """Returns a signature with a keyword for each resource in place of `**budgets`."""
+    parameters = list(signature.parameters.values())
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return signature
+    budgets = [
+        inspect.Parameter(
+            resource.option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Budget
+        )
+        for resource in RESOURCES.values()
+    ]
+    first = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    rest = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    return signature.replace(parameters=[*first, *budgets, *rest])

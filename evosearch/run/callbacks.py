@@ -1,0 +1,48 @@
+"""The callbacks of whatever takes its time: told what is done, asked whether to go on.
+
+Imported without torch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+from evosearch.engine.probes import OnStage
+from evosearch.study.study import Study
+from evosearch.study.trial import Trial
+
+if TYPE_CHECKING:
+    from evosearch.training.trainer import OnEpoch
+
+
+def _silent(*_: object) -> None:
+    """Does nothing with what it is told."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """Functions that are called while something goes on; by default none does anything.
+
+    Attributes:
+        on_stage: told what is being done.
+        on_epoch: told how a training goes, epoch by epoch.
+        on_search: called before the first trial of a session, with the study and the number of
+            trials that it is to have in all.
+        on_trial: called with every trial that is recorded.
+        on_baselines: called before the baselines are searched, with the number of trials that
+            they may take in all.
+        on_baseline_trial: called with every trial of a baseline.
+        should_stop: asked before every evaluation; where it says so, the search ends.
+    """
+
+    on_stage: OnStage = _silent
+    on_epoch: "OnEpoch | None" = None
+    on_search: Callable[[Study, int], None] = _silent
+    on_trial: Callable[[Trial], None] = _silent
+    on_baselines: Callable[[int], None] = _silent
+    on_baseline_trial: Callable[[Trial], None] = _silent
+    should_stop: Callable[[], bool] = lambda: False
+
+
+SILENT = Callbacks()

@@ -1,0 +1,87 @@
+"""The folder of a run, and the name of every file in it; imported without torch.
+
+Whoever writes or reads a file of a run asks here where it lies. Files that a lower package knows
+by itself (the study, the scores, the certificate) have their names from there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from evosearch.study.certificate import CERTIFICATE
+from evosearch.study.scorestore import SCORES
+from evosearch.study.study import STUDY_FILE
+
+
+@final
+class _Place:
+    """A file or folder in the folder of a run."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "RunFolder", _owner: type) -> Path:
+        return folder.path / self._name
+
+
+@final
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything of a run lies.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    path: Path
+
+    config = _Place("config.toml")
+    """What was asked for, every default in it."""
+    space = _Place("space.toml")
+    """What is searched."""
+    proof = _Place("proof.json")
+    """What the proof of each group measured."""
+    base = _Place("base.safetensors")
+    """Weights of the base network."""
+    knowledge = _Place("knowledge.npz")
+    """What strategies read; derived."""
+    latency = _Place("latency.json")
+    """The latency model, where a budget needs one."""
+    environment = _Place("environment.json")
+    """The machine and the versions that the run began with."""
+    study = _Place(STUDY_FILE)
+    """The trials."""
+    scores = _Place(SCORES)
+    """Scores of images, mask by mask; derived."""
+    log = _Place("run.log")
+    """A line for each event."""
+    lock = _Place("lock")
+    """Held by the process that works on the run."""
+    plans = _Place("plans.json")
+    """Plans that were measured beside the trials."""
+    timings = _Place("timings.jsonl")
+    """The latency of networks that were timed."""
+    certificate = _Place(CERTIFICATE)
+    """Whether the winner was measured to keep its latency budget."""
+    test = _Place("test.json")
+    """What was measured on the test split, and how often it was opened."""
+    artifacts = _Place("artifacts")
+    """Folders of the networks that were fine-tuned."""
+    baselines = _Place("baselines")
+    """Folders with the studies of the baselines."""
+
+    def baseline(self, name: str) -> Path:
+        """Returns the folder of a baseline's study."""
+        return self.baselines / name
+
+    def artifact(self, plan: str) -> Path:
+        """Returns the folder of a plan's fine-tuned network."""
+        return self.artifacts / _file_name(plan)
+
+    def progress(self, plan: str) -> Path:
+        """Returns the checkpoint of a plan's fine-tuning while it is under way."""
+        return self.path / f"{_file_name(plan)}.progress"
+
+
+def _file_name(plan: str) -> str:
+    return plan.replace(" ", "-")
