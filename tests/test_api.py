@@ -10,7 +10,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 import evosearch
+from evosearch.engine.loop import Outcome
 from evosearch.errors import InputError
+from evosearch.run.folder import RunFolder, _Place
 from evosearch.study.trial import TrialState
 from tests.report.toyrun import toy_run
 from tests.test_cli import QUICK
@@ -92,8 +94,34 @@ def test_a_search_is_started_resumed_and_distilled(
     longer = evosearch.resume(run.folder, trials=8, params="60%")
     assert len(longer.study.trials) == 8
     assert [segment.first for segment in longer.study.segments] == [0, 6]
+    assert longer.ended is not None
+    assert longer.ended.outcome is Outcome.TRIALS
+
+    stopped = evosearch.resume(
+        run.folder, trials=20, callbacks=evosearch.Callbacks(should_stop=lambda: True)
+    )
+    assert stopped.ended is not None
+    assert stopped.ended.outcome is Outcome.STOPPED
+    assert len(stopped.study.trials) == 8
+
+    plan = evosearch.load_run(run.folder).pick(at="flops=55%", evaluate=True)
+    assert plan.evaluation is not None
+    view = evosearch.pareto(run.folder, at="flops=55%")
+    assert view.to_json()["measured"] is True
+    assert len(evosearch.pareto(run.folder, x="params").to_json()["front"]) >= 1
     done = evosearch.finetune(longer.folder, pick="smallest")
     artifact = evosearch.load_artifact(done.artifact.folder)
     assert artifact.card["plan"] == f"trial {longer.front.smallest().number}"
+    copy = evosearch.export_artifact(done.artifact.folder, to="copy")
+    assert evosearch.load_artifact(copy.path).plan == artifact.plan
+
+    places = {value._name for value in vars(RunFolder).values() if isinstance(value, _Place)}
+    assert {path.name for path in run.folder.iterdir()} <= places | {"study.log.lock"}
+
+    found = evosearch.inspect("quick.toml")
+    assert found.discovery.space.digest == run.study.header.space_digest
+    trained = evosearch.train("quick.toml")
+    assert trained.score.images == 300
+    assert trained.weights.read_bytes() == RunFolder(run.folder).base.read_bytes()
     with pytest.raises(InputError, match="needs a budget"):
         evosearch.search("quick.toml")

@@ -35,7 +35,7 @@ def evosearch(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[
         "COLUMNS": "160",
     }
     return subprocess.run(
-        [sys.executable, "-m", "evosearch.cli", *map(str, arguments)],
+        [sys.executable, "-m", "evosearch", *map(str, arguments)],
         cwd=cwd,
         env=environment,
         capture_output=True,
@@ -379,6 +379,37 @@ def assert_refused(done: subprocess.CompletedProcess[str], expected: str) -> Non
     assert lines[-1].startswith("evosearch: ")
     assert "Traceback" not in done.stderr
     assert len([line for line in lines if not line.startswith("training the base")]) == 1
+
+
+ACTIVATIONS = """
+from evosearch.space.resources import COUNT, RESOURCES, Resource
+RESOURCES["activations"] = Resource(
+    name="activations", option="activations", label="activations", unit=" activations",
+    quantity=COUNT, help="50% or 30%..70%.",
+)
+from evosearch.cli import main
+main()
+"""
+
+
+def test_a_row_of_the_table_of_resources_is_an_option(place: Path) -> None:
+    def with_row(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", ACTIVATIONS, *arguments]
+        environment = {**os.environ, "EVOSEARCH_CACHE": str(place / "cache"), "COLUMNS": "160"}
+        return subprocess.run(
+            command, cwd=place, env=environment, capture_output=True, text=True, check=False
+        )
+
+    search = ("search", "quick.toml", "--activations")
+    done = with_row(*search, "50%", "--strategy", "random", "--trials", "4", "--out", "small")
+    assert done.returncode == 0, done.stderr
+    shown = with_row("pareto", "small", "--x", "activations", "--json")
+    content = json.loads(shown.stdout)
+    assert content["size"] == "activations"
+    assert len(content["front"]) >= 1
+    done = with_row(*search, "0.1%")
+    assert_refused(done, "activations (0.1% of the base) is out of reach: the smallest reachable")
+    assert "--activations" in with_row("search", "--help").stdout
 
 
 def test_quiet_shows_no_progress(place: Path, run: InProcess) -> None:

@@ -68,7 +68,7 @@ def export_artifact(
         InputError: the folder holds no artifact, or something that was given is at fault.
         EvosearchError: the outputs of what was exported are not the network's.
     """
-    from evosearch.export.formats import FILES, export_network
+    from evosearch.export.formats import FORMATS, export_network
     from evosearch.export.formats import verify as verify_export
     from evosearch.run.config import space_folder_of
 
@@ -78,12 +78,12 @@ def export_artifact(
         return Exported(path=folder, difference=difference, largest=largest)
     if to is None:
         raise InputError("--to names the new folder to export to")
-    if format not in (COPY, *FILES):
-        raise unknown_name("format", format, [COPY, *FILES])
+    if format not in (COPY, *FORMATS):
+        raise unknown_name("format", format, [COPY, *FORMATS])
     target, opened = Path(to), load_artifact(folder)
     if format == COPY:
         opened.export(target)
         return Exported(path=target)
     callbacks.on_stage("export, and its check in a fresh process")
     difference = export_network(opened, format, target, space_folder_of(opened.card))
-    return Exported(path=target / FILES[format], difference=difference)
+    return Exported(path=target / FORMATS[format].file, difference=difference)

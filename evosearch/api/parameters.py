@@ -26,8 +26,8 @@ PathLike = str | Path
 Count = Annotated[int | None, AtLeast(1)]
 Seed = Annotated[int | None, AtLeast(0)]
 Seconds = Annotated[float | None, AtLeast(0)]
-Budget = str | None
-"""What a keyword for a resource takes."""
+Amount = str | None
+"""Of a resource, as users write it."""
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
@@ -67,7 +67,7 @@ def _with_resources(signature: inspect.Signature) -> inspect.Signature:
         return signature
     budgets = [
         inspect.Parameter(
-            resource.option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Budget
+            resource.option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Amount
         )
         for resource in RESOURCES.values()
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from evosearch.api.parameters import Budget, Count, PathLike, Seconds, Seed, public
+from evosearch.api.parameters import Amount, Count, PathLike, Seconds, Seed, public
 from evosearch.errors import InputError
 from evosearch.report.trials import trial_rows
 from evosearch.run.baselines import baseline_studies
@@ -115,7 +115,7 @@ def search(
     cluster: str | None = None,
     out: PathLike | None = None,
     callbacks: Callbacks = SILENT,
-    **budgets: Budget,
+    **budgets: Amount,
 ) -> Run:
     """Searches for the best channels to keep within a budget.
 
@@ -175,7 +175,7 @@ def resume(
     workers: Count = None,
     cluster: str | None = None,
     callbacks: Callbacks = SILENT,
-    **budgets: Budget,
+    **budgets: Amount,
 ) -> Run:
     """Goes on with a search that was stopped or killed, or with another budget.
 
@@ -193,12 +193,11 @@ def resume(
     Raises:
         InputError: the folder holds no run, or the budget is at fault.
     """
-    request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
     from evosearch.run.session import Session
 
-    session = Session.resume(
-        Path(run), request=None if request.is_empty else request, callbacks=callbacks
-    )
+    request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
+    asked = None if request.is_empty else request
+    session = Session.resume(Path(run), request=asked, callbacks=callbacks)
     return _searched(session, trials, seconds, workers, cluster, callbacks)
 
 

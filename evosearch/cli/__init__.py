@@ -1,6 +1,7 @@
 """The command line: each command calls a function of `evosearch.api`, and prints what comes of it.
 
 ============  ==========================================================================
+`__main__`    the same for `python -m evosearch.cli`
 `app`         the app, where commands print, and the options of printing
 `parameters`  the parameters of commands, made from those of the functions
 `searching`   search, resume

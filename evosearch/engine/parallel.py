@@ -1,4 +1,4 @@
-"""Who carries out measurements: this process, worker processes here, or a dask cluster."""
+"""Executors of measurements: this process, worker processes here, or a dask cluster."""
 
 import multiprocessing
 import os

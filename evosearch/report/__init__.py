@@ -11,6 +11,7 @@
 `artifacts`   the finished networks of a run
 `trust`       how far the rungs of a study can be trusted
 `pareto`      all of these together: the view of a run
+`views`       what a command shows, as JSON and rendered
 `networks`    one plan, and finished networks, as tables and as JSON
 `trials`      the trials of a study as rows for data frames
 `compare`     several runs of one space and base network

@@ -1,1 +1,26 @@
-"""A run: a search on disk, from its config to the fine-tuned network."""
+"""A run: a search on disk, from its config to the fine-tuned network.
+
+==============  ========================================================================
+`folder`        the name of every file of a run
+`config`        everything that a run was asked for
+`spacefile`     the file that says which model and data are searched
+`newspace`      such a file written for a model, to be reviewed
+`subject`       base network, data and proven space, as torch objects
+`evaluating`    the evaluator of a run
+`identity`      what a run is about, told apart by contents
+`references`    the base network and the plans that need no search
+`preparation`   what is measured before the first trial, and the folder written
+`reopening`     the same loaded again from the folder
+`budgeting`     another budget for a run that was begun
+`session`       search, baselines, certificate, close: the order of it all
+`baselines`     plans that learn nothing, searched beside
+`callbacks`     functions that are told how something goes
+`lock`          one process at a time
+`log`           a line for each event
+`planning`      the best known network at any budget
+`finetuning`    a network distilled, measured on test, and saved
+`freshtiming`   networks timed in a process of their own
+`timedfront`    the front by its measured latency
+`profiling`     the latency profile of a space file's model
+==============  ========================================================================
+"""

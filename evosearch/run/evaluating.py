@@ -1,4 +1,4 @@
-"""The evaluator of a run, put together from its subject and its settings."""
+"""The evaluator of a run, from its subject and its settings."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,7 @@
-"""Times networks of a run in a process of their own, as they will be deployed.
+"""The latency of networks of a run, timed in a process of its own, as they will be deployed.
 
-What a process has allocated before decides how fast it gets memory: after a search, where large
-blocks are at hand, a ResNet-20 cut to 49 % of its base network's latency was at 55 %.
+What a process has allocated before decides how fast it gets memory: one that has searched has
+large blocks at hand, and times another ratio to the base network than a fresh one does.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Writing a space file for a model: traced, proven, and left to a person to review."""
+"""A space file for a model: traced, proven, and left to a person to review."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -155,8 +155,7 @@ class Session:
             callbacks: told how it goes, and asked whether to go on.
 
         Raises:
-            InputError: the cluster is not there, or the records are not this run's.
-            EvosearchError: no candidate will do, or something cannot be measured or written.
+            EvosearchError: something is at fault, or cannot be measured or written.
         """
         with closing(self):
             if workers is not None or cluster is not None:
@@ -201,10 +200,7 @@ class Session:
         return self._search_with(strategy, self.study, limits, callbacks.on_trial, callbacks)
 
     def search_baselines(self, callbacks: Callbacks = SILENT) -> Outcome:
-        """Searches with each baseline, with the run's own evaluator, budget and limits.
-
-        Each gets as many trials as the run has full evaluations.
-        """
+        """Searches with each baseline, for as many trials as the run has full evaluations."""
         limits = Limits(trials=self.full_evaluations)
         callbacks.on_baselines(len(BASELINES) * limits.trials)
         return search_baselines(

@@ -1,4 +1,4 @@
-"""The space file: which model and data a search is about."""
+"""The space file: model, data, groups and settings of a search."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The base network: loaded from the space's weights, or trained once and cached."""
+"""The subject of a search: base network (loaded, or trained once and cached), data and space."""
 
 import hashlib
 import json

@@ -1,0 +1,159 @@
+"""Commands and functions: one of each, with the same parameters, written once."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+
+import evosearch
+from evosearch import api
+from evosearch.cli import app
+from evosearch.cli.parameters import parameter_help
+from evosearch.errors import InputError
+from evosearch.space.resources import RESOURCES
+from tests.test_cli import InProcess, run  # noqa: F401  (a fixture)
+
+FUNCTIONS = {
+    "search": evosearch.search,
+    "resume": evosearch.resume,
+    "pareto": evosearch.pareto,
+    "report": evosearch.write_report,
+    "compare": evosearch.compare,
+    "finetune": evosearch.finetune,
+    "export": evosearch.export_artifact,
+    "inspect": evosearch.inspect,
+    "profile": evosearch.profile,
+    "space new": evosearch.new_space,
+    "train": evosearch.train,
+    "criteria": evosearch.list_criteria,
+}
+PRINTING = {"as_json", "follow", "help"}
+"""Parameters of commands that say how to print what a function returns."""
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Yields every command with its whole name."""
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {inner}", c) for inner, c in command.commands.items())
+        else:
+            yield name, command
+
+
+COMMANDS = dict(commands())
+
+
+def test_every_command_has_a_function_and_every_function_a_command() -> None:
+    assert set(COMMANDS) == set(FUNCTIONS)
+    public = {getattr(evosearch, name) for name in evosearch.__all__}
+    functions = {value for value in public if inspect.isfunction(value)}
+    assert functions - set(FUNCTIONS.values()) == {evosearch.load_run, evosearch.load_artifact}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_command_takes_what_its_function_takes(name: str) -> None:
+    expected = [
+        parameter
+        for parameter in inspect.signature(FUNCTIONS[name]).parameters.values()
+        if parameter.name != "callbacks"
+    ]
+    found = [p for p in COMMANDS[name].params if p.name not in PRINTING]
+    assert [p.name for p in found] == [p.name for p in expected]
+    for parameter, shown in zip(expected, found, strict=True):
+        by_position = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        assert shown.param_type_name == ("argument" if by_position else "option")
+        assert shown.required == (parameter.default is parameter.empty)
+        if not shown.required:
+            assert shown.default == parameter.default
+        assert re.fullmatch(r"[A-Z0-9].+\.", shown.help)
+
+
+def test_every_resource_is_a_keyword_and_an_option() -> None:
+    for name in ("search", "resume"):
+        signature = inspect.signature(FUNCTIONS[name])
+        for resource in RESOURCES.values():
+            parameter = signature.parameters[resource.option]
+            assert parameter.kind is parameter.KEYWORD_ONLY
+            assert parameter.default is None
+        assert not [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
+
+
+def test_help_is_what_the_docstring_says() -> None:
+    def documented(first: str, second: int) -> None:
+        """Does something.
+
+        Args:
+            first: whatever there is
+                to say: a line and more.
+            second: more of it
+
+        Raises:
+            third: not a parameter.
+        """
+
+    assert parameter_help(documented) == {
+        "first": "Whatever there is to say: a line and more.",
+        "second": "More of it.",
+    }
+
+
+def test_names_are_listed_and_hide_no_module() -> None:
+    assert evosearch.__all__ == api.__all__
+    assert set(evosearch.__all__) <= set(dir(evosearch))
+    assert [name for name in evosearch.__all__ if find_spec(f"evosearch.{name}")] == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: evosearch.search("s.toml", flops="50%", trials=0), "--trials 0: expected 1 or"),
+        (lambda: evosearch.search("s.toml", flops="50%", seed=-1), "--seed -1: expected 0 or"),
+        (lambda: evosearch.resume("run", seconds=-0.5), "--seconds -0.5: expected 0 or more"),
+        (lambda: evosearch.profile("s.toml", threads=0), "--threads 0: expected 1 or more"),
+        (lambda: evosearch.search("s.toml", flop="50%"), "unknown budget 'flop': did you mean"),
+        (lambda: evosearch.search("s.toml"), "needs a budget"),
+        (lambda: evosearch.load_run("none"), "not a run"),
+        (lambda: evosearch.pareto("run", evaluate=True), "give --at flops=37%"),
+        (lambda: evosearch.export_artifact("a"), "--to names the new folder"),
+    ],
+)
+def test_bad_values_are_refused_in_python_too(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_what_is_given_arrives(
+    run: InProcess,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: dict[str, Any] = {}
+
+    def recorded(**given: Any) -> None:
+        taken.update(given)
+        raise InputError("recorded")
+
+    monkeypatch.setattr("evosearch.api.search", recorded)
+    options = ["--flops", "50%", "--accuracy-drop", "1.5", "--trials", "7", "--baselines"]
+    options += ["--out", "o", "--batch", "2"]
+    done = run("search", "s.toml", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "evosearch: recorded\n"
+    given = {name: value for name, value in taken.items() if value is not None}
+    assert given.pop("callbacks") is not None
+    assert given == {
+        "space": Path("s.toml"),
+        "flops": "50%",
+        "accuracy_drop": 1.5,
+        "trials": 7,
+        "baselines": True,
+        "out": Path("o"),
+        "batch": 2,
+    }
