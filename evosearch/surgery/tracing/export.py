@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from evosearch.errors import TracingError
+from evosearch.models.copying import copied
 from evosearch.models.modes import evaluating, training_structure
 from evosearch.space.mask import ChannelGroup
 from evosearch.space.space import FrozenGroup
@@ -114,8 +115,13 @@ class Export:
         """Exports the model.
 
         Raises:
-            TracingError: `torch.export` cannot export the model.
+            TracingError: the model cannot be copied, or `torch.export` cannot export it.
         """
+        try:
+            # Export runs the model's code, which may leave symbolic tensors in its attributes.
+            model = copied(model)
+        except Exception as error:
+            raise failure(model, "cannot be copied", error) from error
         try:
             with evaluating(model):
                 self.program = _export(model, example)

@@ -168,6 +168,8 @@ class Walk:
         inputs = [value for value in self.inputs(node) if value is not None]
         if all(isinstance(value, Constant) for value in inputs):
             return Constant()
+        if _is_check(node):
+            return None
         rule = self._rules.get(operator_name(node))
         return self.refuse(node) if rule is None else rule(self, node)
 
@@ -276,6 +278,12 @@ class Walk:
         for value in self.inputs(node):
             self.freeze(value, reason)
         return like(node, self.labels.new_frozen(reason).expand)
+
+
+def _is_check(node: fx.Node) -> bool:
+    """Returns whether an operator neither gives nor changes anything, as an assertion does."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and not schema.returns and not schema.is_mutable
 
 
 def operator_name(node: fx.Node) -> str:
