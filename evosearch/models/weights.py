@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from evosearch.errors import InputError
+from evosearch.files import replacing
 
 _KEYS = ("state_dict", "model_state_dict", "model")
 
@@ -91,13 +92,11 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """
     # Clones, because safetensors refuses tensors that share memory.
     tensors = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
-    except SafetensorError as error:  # which has no number of the system's
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"{path}: {error}") from error
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        try:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+        except SafetensorError as error:  # which has no number of the system's
+            raise OSError(f"{path}: {error}") from error
 
 
 def weights_digest(model: nn.Module) -> str:
