@@ -7,6 +7,7 @@ elements carry the labels along; what the rules do not know is frozen, with its 
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
@@ -214,6 +215,18 @@ def _graph(
         shapes=attributes | {name: tuple(tensor.shape) for name, tensor in tensors.items()},
         constants=frozenset(signature.inputs_to_lifted_tensor_constants),
         batch=batch_size(example),
+        norms=_norms_called_once(program, model),
+    )
+
+
+def _norms_called_once(program: torch.export.ExportedProgram, model: nn.Module) -> frozenset[str]:
+    calls = Counter(
+        Walk.module(node) for node in program.graph.nodes if "batch_norm" in str(node.target)
+    )
+    return frozenset(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and calls[name] == 1
     )
 
 
