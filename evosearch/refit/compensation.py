@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evosearch.refit.gram import MAX_INPUTS
 from evosearch.refit.norms import counting_calls, estimating, recalibrate
 from evosearch.refit.patches import Calls, drawn_patches, has_patches, rows_of
 from evosearch.seeding import Stream, generator
@@ -58,7 +59,8 @@ class Compensation:
         Args:
             model: the base network, in eval mode; not changed.
             layers: all its layers. Those that are called once, and are linear or ungrouped
-                two-dimensional convolutions, are refitted.
+                two-dimensional convolutions, are refitted; of those with more than `MAX_INPUTS`
+                inputs, the bias alone.
             images: calibration images, one batch, `(images, channels, height, width)`.
             seed: of the output positions that are fitted on.
         """
@@ -66,6 +68,11 @@ class Compensation:
         self._layers = [
             layer for layer in layers if calls[layer.module] == 1 and has_patches(layer)
         ]
+        self._wide = {
+            layer.module
+            for layer in self._layers
+            if model.get_parameter(layer.weight)[0].numel() > MAX_INPUTS
+        }
         self._images = images
         self._seed = seed
         self._drawn: dict[str, Tensor] = {}
@@ -122,10 +129,11 @@ class Compensation:
             rows, targets = rows - row_mean, targets - target_mean
         # Sums of products need float32, whatever the layers themselves compute in.
         with torch.autocast(rows.device.type, enabled=False):
-            inner = (rows.T @ rows).double().cpu() / len(rows)
-            cross = (rows.T @ targets).double().cpu() / len(rows)
-            weight = refit(own.flatten(1).double().cpu(), inner, cross)
-            own.copy_(weight.reshape(own.shape))
+            if layer.module not in self._wide:
+                inner = (rows.T @ rows).double().cpu() / len(rows)
+                cross = (rows.T @ targets).double().cpu() / len(rows)
+                weight = refit(own.flatten(1).double().cpu(), inner, cross)
+                own.copy_(weight.reshape(own.shape))
             if layer.bias is not None:
                 bias = target_mean - own.flatten(1) @ row_mean
                 network.get_parameter(layer.bias).copy_(bias)

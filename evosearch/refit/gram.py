@@ -18,7 +18,7 @@ from evosearch.surgery.tracing.walk import Layer
 MAX_PATCHES = 100_000
 """Patches per layer that enter its statistics; beyond that, positions are drawn."""
 MAX_INPUTS = 5_000
-"""Layers that read more inputs than this keep variances only, and are not compensated."""
+"""Layers that read more inputs than this keep variances only, and their weights as they are."""
 LARGEST_PATCHES = 2**25
 """Elements of the patches that are looked at together, at most: 128 MiB. The patches of a whole
 batch take a kernel's size times the memory of its images."""
