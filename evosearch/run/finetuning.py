@@ -220,6 +220,7 @@ def _finetune(
         base=base,
         mask=plan.mask,
         model_section=prepared.config.space.model.model_dump(mode="json", exclude_none=True),
+        space_folder=Path(prepared.config.folder),
         card={
             "run": str(folder),
             "plan": plan.name,
