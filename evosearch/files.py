@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from evosearch.errors import EvosearchError, InputError
 
@@ -30,6 +31,21 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a name beside a file for what takes its place at the end of the block, at once.
+
+    The name is nobody else's, so that of several processes that write the same file one wins and
+    none fails. Where the block fails, the file stays as it was.
+    """
+    temporary = path.with_name(f".{uuid4().hex[:12]}.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Writes JSON by way of a temporary name, so that a file is whole or absent."""
     write_text(path, json.dumps(data, indent=2) + "\n")
@@ -37,9 +53,8 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes text by way of a temporary name, so that a file is whole or absent."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def find(name: str, folder: Path, where: str, advice: str, *, holding: str = "") -> Path:

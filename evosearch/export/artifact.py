@@ -13,11 +13,13 @@ from torch import nn
 from evosearch.errors import InputError
 from evosearch.export import rebuild as rebuild_module
 from evosearch.export.card import CARD, CARD_TEXT, PLAN, card_markdown
+from evosearch.export.reloading import verify_reload
 from evosearch.files import write_json, write_text, writing
 from evosearch.models.weights import save_weights
 from evosearch.space.mask import Mask
 
-FORMAT = 1
+FORMAT, OLDER = 2, 1
+"""Format 1 has no buffers that a state dict leaves out; it is still read."""
 WEIGHTS = "weights.safetensors"
 
 
@@ -46,8 +48,12 @@ class Artifact:
         mask: Mask,
         model_section: Mapping[str, Any],
         card: Mapping[str, Any],
+        space_folder: Path = Path(),
     ) -> "Artifact":
-        """Writes a compact network; the folder appears whole or not at all.
+        """Writes a compact network; the folder appears whole and checked, or not at all.
+
+        Checked: a fresh process builds the model anew, loads what was written, and gives the
+        outputs of the network.
 
         Args:
             folder: replaced where it exists, once the new one is whole.
@@ -56,9 +62,11 @@ class Artifact:
             mask: the channels that it keeps.
             model_section: the space's `[model]`.
             card: what was measured.
+            space_folder: where the space file lies, and a builder beside it.
 
         Raises:
             StorageError: it cannot be written.
+            EvosearchError: what was written is not the network; nothing is left behind.
         """
         plan = {
             "format": FORMAT,
@@ -69,13 +77,17 @@ class Artifact:
         }
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        with writing(folder):
-            partial.mkdir(parents=True)
-            write_json(partial / PLAN, plan)
-            write_card(partial, card)
-            save_weights(network, partial / WEIGHTS)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+        try:
+            with writing(folder):
+                partial.mkdir(parents=True)
+                write_json(partial / PLAN, plan)
+                write_card(partial, card)
+                save_weights(network, partial / WEIGHTS)
+                verify_reload(partial, network, space_folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         return cls(plan=plan, card=card, folder=folder)
 
     @classmethod
@@ -98,8 +110,10 @@ class Artifact:
             ) from error
         except ValueError as error:
             raise InputError(f"{folder}: malformed {PLAN} or {CARD}: {error}") from error
-        if not isinstance(plan, dict) or plan.get("format") != FORMAT:
-            raise InputError(f"{folder / PLAN}: this version reads artifact format {FORMAT}")
+        if not isinstance(plan, dict) or plan.get("format") not in (FORMAT, OLDER):
+            raise InputError(
+                f"{folder / PLAN}: this version reads artifact formats {OLDER} and {FORMAT}"
+            )
         _require_sizes(folder / PLAN, plan.get("modules"))
         return cls(plan=plan, card=card, folder=folder)
 
@@ -114,7 +128,7 @@ class Artifact:
         """
         try:
             return rebuild_module.rebuild(build_model(), self.folder)
-        except (ValueError, KeyError, OSError, SafetensorError) as error:
+        except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
             raise InputError(f"{self.folder}: cannot be loaded: {error}") from error
 
     def export(self, target: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 
 
 def rebuild(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
@@ -29,7 +29,11 @@ def rebuild(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
     """
     folder = Path(folder)
     plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    weights = load_file(folder / "weights.safetensors")
+    with safe_open(folder / "weights.safetensors", framework="pt") as file:
+        names = file.keys()
+        weights = {name: file.get_tensor(name) for name in names}
+        # Buffers that no state dict has; files of format 1 have none of them.
+        transient = set(json.loads((file.metadata() or {}).get("not_in_state_dict", "[]")))
     modules = dict(model.named_modules())
     for name, attributes in plan["modules"].items():
         if name not in modules:
@@ -39,12 +43,16 @@ def rebuild(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
                 raise ValueError(f"module {name!r} has no attribute {attribute!r}")
             setattr(modules[name], attribute, tuple(value) if isinstance(value, list) else value)
 
-    state = model.state_dict(keep_vars=True)
-    if state.keys() != weights.keys():
-        names = ", ".join(sorted(state.keys() ^ weights.keys())[:3])
+    state = {n: t for n, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+    if state.keys() != weights.keys() - transient:
+        names = ", ".join(sorted(state.keys() ^ (weights.keys() - transient))[:3])
         raise ValueError(f"tensors of only one of artifact and model: {names}")
     made: dict[int, torch.Tensor] = {}  # a shared tensor stays shared
-    for name, original in state.items():
+    originals: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    originals.update(model.named_buffers(remove_duplicate=False))
+    for name, original in originals.items():
+        if name not in weights:
+            continue
         if id(original) not in made:
             tensor = weights[name].to(original.device)
             if isinstance(original, torch.nn.Parameter):

@@ -29,11 +29,18 @@ def computing_in(precision: Precision, device: torch.device) -> AbstractContextM
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """Puts the channels of a network's weights last in memory, in place, and returns it.
+    """Puts the channels of a network's two-dimensional weights last in memory, in place.
 
-    Convolutions of two dimensions run faster so; their outputs have the layout of their inputs.
+    Their convolutions run faster so, and their outputs have the layout of their inputs. Weights of
+    other convolutions have no such layout, and stay as they are.
+
+    Returns:
+        The network.
     """
-    return network.to(memory_format=torch.channels_last)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = images_last(tensor.data)
+    return network
 
 
 def images_last(images: Tensor) -> Tensor:

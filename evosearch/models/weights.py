@@ -1,18 +1,29 @@
 """Weight files that hold tensors and nothing else, and a digest of weights."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from evosearch.errors import InputError
+from evosearch.files import replacing
 
+TRANSIENT = "not_in_state_dict"
+"""Key of a file's metadata: the buffers in it that a state dict leaves out, as a JSON list."""
 _KEYS = ("state_dict", "model_state_dict", "model")
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Returns every parameter and buffer by each of its names, also those of no state dict."""
+    state = model.state_dict(keep_vars=True)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return tensors | dict(model.named_buffers(remove_duplicate=False))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -22,13 +33,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model: changed in place, only where all of the file fits.
         path: a `.safetensors` file, or what `torch.save` wrote for a state dict, also one under
             the key "state_dict", "model_state_dict" or "model" of a checkpoint. A prefix
-            "module." of all names, which `DataParallel` makes, is taken off.
+            "module." of all names, which `DataParallel` makes, is taken off. What `save_weights`
+            wrote holds also the buffers that a state dict leaves out.
 
     Raises:
         InputError: the file is missing, broken or holds more than tensors, or its tensors are
             not the model's; names those that are missing, unexpected or of another shape.
     """
-    tensors = _read_tensors(path)
+    tensors, transient = _read_tensors(path)
+    buffers = {name: tensors.pop(name) for name in transient}
     expected = model.state_dict()
     problems = []
     missing = [name for name in expected if name not in tensors]
@@ -46,17 +59,27 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if problems:
         raise InputError(f"{path}: the weights do not fit the model: {'; '.join(problems)}")
     model.load_state_dict(tensors)
+    for name, original in model.named_buffers(remove_duplicate=False):
+        if name in buffers:  # of whatever size: a forward pass may have grown it
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, buffers[name].to(original))
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns a file's tensors by name, and which of them no state dict has."""
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
+    content: Any
+    transient: list[str] = []
     try:
-        content: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                names = file.keys()
+                content = {name: file.get_tensor(name) for name in names}
+                listed = json.loads((file.metadata() or {}).get(TRANSIENT, "[]"))
+            transient = [name for name in listed if name in content]
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     # A broken archive or pickle raises nearly anything.
     except (SafetensorError, Exception) as error:
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
@@ -75,7 +98,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             f" the keys {', '.join(_KEYS)}"
         )
     prefix = "module." if all(name.startswith("module.") for name in content) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+    return tensors, [name.removeprefix(prefix) for name in transient]
 
 
 def _listed(items: list[str]) -> str:
@@ -84,20 +108,23 @@ def _listed(items: list[str]) -> str:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes every parameter and buffer as safetensors, by way of a temporary name.
+    """Writes every parameter and buffer as safetensors, also those that a state dict leaves out.
 
     Raises:
         OSError: it cannot be written.
     """
     # Clones, because safetensors refuses tensors that share memory.
-    tensors = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
-    except SafetensorError as error:  # which has no number of the system's
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"{path}: {error}") from error
-    temporary.replace(path)
+    tensors = {name: t.detach().cpu().clone() for name, t in tensors_of(model).items()}
+    transient = json.dumps(sorted(tensors.keys() - model.state_dict().keys()))
+    with replacing(path) as temporary:
+        try:
+            save_file(
+                {name: t.contiguous() for name, t in tensors.items()},
+                temporary,
+                metadata={TRANSIENT: transient},
+            )
+        except SafetensorError as error:  # which has no number of the system's
+            raise OSError(f"{path}: {error}") from error
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -106,8 +133,7 @@ def weights_digest(model: nn.Module) -> str:
     Weights are parameters and buffers, also those buffers that no state dict holds.
     """
     digest = hashlib.sha256()
-    tensors = {**model.state_dict(), **dict(model.named_buffers(remove_duplicate=False))}
-    for name, tensor in sorted(tensors.items()):
+    for name, tensor in sorted(tensors_of(model).items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(flat.numpy().tobytes())

@@ -2,6 +2,7 @@
 
 =====================  ====================================================================
 `building`             builder of compact networks: for scoring, for keeps, as a baseline
+`patches`              what the weights of layers multiply, and the calls that read it
 `norms`                re-estimation of BatchNorm statistics
 `compensation`         least-squares update of the weights that stay
 `compensated_error`    the error that it leaves, without a forward pass

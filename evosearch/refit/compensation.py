@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evosearch.refit.gram import has_patches, pad
-from evosearch.refit.norms import estimating
+from evosearch.refit.gram import MAX_INPUTS
+from evosearch.refit.norms import counting_calls, estimating, recalibrate
+from evosearch.refit.patches import Calls, drawn_patches, has_patches, rows_of
 from evosearch.seeding import Stream, generator
 from evosearch.surgery.compaction import Cut
 from evosearch.surgery.tracing.walk import Layer
@@ -59,28 +59,31 @@ class Compensation:
         Args:
             model: the base network, in eval mode; not changed.
             layers: all its layers. Those that are called once, and are linear or ungrouped
-                two-dimensional convolutions, are refitted.
+                two-dimensional convolutions, are refitted; of those with more than `MAX_INPUTS`
+                inputs, the bias alone.
             images: calibration images, one batch, `(images, channels, height, width)`.
             seed: of the output positions that are fitted on.
         """
         calls = Counter(layer.module for layer in layers)
         self._layers = [
-            layer
-            for layer in layers
-            if calls[layer.module] == 1 and has_patches(model.get_submodule(layer.module))
+            layer for layer in layers if calls[layer.module] == 1 and has_patches(layer)
         ]
+        self._wide = {
+            layer.module
+            for layer in self._layers
+            if model.get_parameter(layer.weight)[0].numel() > MAX_INPUTS
+        }
         self._images = images
         self._seed = seed
         self._drawn: dict[str, Tensor] = {}
         self._targets: dict[str, Tensor] = {}
-        hooks = [
-            model.get_submodule(layer.module).register_forward_hook(partial(self._record, layer))
-            for layer in self._layers
-        ]
-        with torch.no_grad():
+        with (
+            torch.no_grad(),
+            counting_calls(model) as norms,
+            Calls(model, self._layers, after=self._record),
+        ):
             model(images)
-        for hook in hooks:
-            hook.remove()
+        self._called_again = {name for name, count in norms.items() if count > 1}
 
     def apply(self, network: nn.Module, drops: Mapping[str, Cut]) -> None:
         """Refits a compact network and re-estimates its BatchNorm statistics, in place.
@@ -89,38 +92,34 @@ class Compensation:
             network: the base network without the dropped channels, in eval mode.
             drops: where which channels were dropped.
         """
-        hooks = [
-            network.get_submodule(layer.module).register_forward_pre_hook(
-                partial(self._refit, layer, drops.get(layer.weight, {}))
-            )
-            for layer in self._layers
-        ]
-        try:
-            with estimating(network), torch.no_grad():
-                network(self._images)
-        finally:
-            for hook in hooks:
-                hook.remove()
 
-    def _record(
-        self, layer: Layer, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor
-    ) -> None:
-        if output.ndim != 4:
-            self._targets[layer.module] = output.flatten(0, -2).clone()
-            return
-        images, channels, height, width = output.shape
-        count = min(max(POSITIONS, ROWS // images), height * width)
+        def refit_here(layer: Layer, inputs: Tensor) -> None:
+            self._refit(network, layer, drops.get(layer.weight, {}), inputs)
+
+        if self._called_again:
+            # Their statistics are known only after the last call: they need a pass of their own.
+            recalibrate(network, [self._images])
+        with (
+            torch.no_grad(),
+            estimating(network, but=self._called_again),
+            Calls(network, self._layers, before=refit_here),
+        ):
+            network(self._images)
+
+    def _record(self, layer: Layer, output: Tensor) -> None:
+        rows = rows_of(layer, output)
+        images, positions, channels = rows.shape
+        count = min(max(POSITIONS, ROWS // images), positions)
         rng = generator(self._seed, Stream.STATISTICS, "compensation", layer.module)
-        order = rng.random((images, height * width)).argsort(axis=1)[:, :count]
+        order = rng.random((images, positions)).argsort(axis=1)[:, :count]
         drawn = torch.from_numpy(order).to(output.device)
-        chosen = output.flatten(2).gather(2, drawn[:, None].expand(-1, channels, -1))
         self._drawn[layer.module] = drawn
-        self._targets[layer.module] = chosen.transpose(1, 2).flatten(0, 1)
+        chosen = rows.gather(1, drawn[:, :, None].expand(-1, -1, channels))
+        self._targets[layer.module] = chosen.flatten(0, 1)
 
-    def _refit(
-        self, layer: Layer, cut: Cut, module: nn.Linear | nn.Conv2d, inputs: tuple[Tensor, ...]
-    ) -> None:
-        rows = _exact(_drawn_patches(module, inputs[0], self._drawn.get(layer.module)))
+    def _refit(self, network: nn.Module, layer: Layer, cut: Cut, inputs: Tensor) -> None:
+        own = network.get_parameter(layer.weight)
+        rows = _exact(drawn_patches(layer, inputs, self._drawn[layer.module]))
         targets = _exact(self._targets[layer.module])
         if layer.writes in cut:
             stays = np.setdiff1d(np.arange(targets.shape[1]), cut[layer.writes])
@@ -130,37 +129,16 @@ class Compensation:
             rows, targets = rows - row_mean, targets - target_mean
         # Sums of products need float32, whatever the layers themselves compute in.
         with torch.autocast(rows.device.type, enabled=False):
-            inner = (rows.T @ rows).double().cpu() / len(rows)
-            cross = (rows.T @ targets).double().cpu() / len(rows)
-            weight = refit(module.weight.flatten(1).double().cpu(), inner, cross)
-            module.weight.copy_(weight.reshape(module.weight.shape))
-            if module.bias is not None:
-                module.bias.copy_(target_mean - module.weight.flatten(1) @ row_mean)
+            if layer.module not in self._wide:
+                inner = (rows.T @ rows).double().cpu() / len(rows)
+                cross = (rows.T @ targets).double().cpu() / len(rows)
+                weight = refit(own.flatten(1).double().cpu(), inner, cross)
+                own.copy_(weight.reshape(own.shape))
+            if layer.bias is not None:
+                bias = target_mean - own.flatten(1) @ row_mean
+                network.get_parameter(layer.bias).copy_(bias)
 
 
 def _exact(values: Tensor) -> Tensor:
     """Returns values as float32, or as what they are where that is wider."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _drawn_patches(module: nn.Linear | nn.Conv2d, inputs: Tensor, drawn: Tensor | None) -> Tensor:
-    """Returns what a layer reads for the drawn output positions, `(rows, inputs)`.
-
-    Args:
-        module: the layer.
-        inputs: of the layer.
-        drawn: flat indices of output positions, `(images, positions)`; None for all.
-    """
-    if isinstance(module, nn.Linear) or drawn is None:
-        return inputs.flatten(0, -2)
-    padded = pad(module, inputs)
-    (kernel_h, kernel_w), (stride_h, stride_w) = module.kernel_size, module.stride
-    dilation_h, dilation_w = module.dilation
-    width = (padded.shape[3] - dilation_w * (kernel_w - 1) - 1) // stride_w + 1
-    place = inputs.device
-    top, left = drawn // width * stride_h, drawn % width * stride_w
-    rows = top[:, :, None, None] + (torch.arange(kernel_h, device=place) * dilation_h)[:, None]
-    columns = left[:, :, None, None] + torch.arange(kernel_w, device=place) * dilation_w
-    image = torch.arange(len(inputs), device=place)[:, None, None, None]
-    found = padded[image, :, rows, columns]  # (images, positions, kernel, kernel, channels)
-    return found.movedim(-1, 2).flatten(0, 1).flatten(1)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from evosearch.models.modes import evaluating
+from evosearch.refit.patches import Calls, has_patches, input_patches
 from evosearch.seeding import Stream, generator
 from evosearch.space.mask import ChannelGroup
 from evosearch.surgery.tracing.walk import Layer
@@ -18,7 +18,7 @@ from evosearch.surgery.tracing.walk import Layer
 MAX_PATCHES = 100_000
 """Patches per layer that enter its statistics; beyond that, positions are drawn."""
 MAX_INPUTS = 5_000
-"""Layers that read more inputs than this keep variances only, and are not compensated."""
+"""Layers that read more inputs than this keep variances only, and their weights as they are."""
 LARGEST_PATCHES = 2**25
 """Elements of the patches that are looked at together, at most: 128 MiB. The patches of a whole
 batch take a kernel's size times the memory of its images."""
@@ -65,10 +65,8 @@ def collect_statistics(
     layer_of = {layer.module: layer for layer in layers if (layer.weight, layer.reads) in members}
     images = sum(len(batch) for batch in batches)
     moments: dict[str, _Moments] = {}
-    hooks = []
     for name, layer in layer_of.items():
-        module = model.get_submodule(name)
-        if has_patches(module):
+        if has_patches(layer):
             inputs = model.get_parameter(layer.weight)[0].numel()
             moments[name] = _Moments(
                 inputs=inputs,
@@ -76,16 +74,18 @@ def collect_statistics(
                 share=min(1.0, MAX_PATCHES / (images * layer.positions)),
                 rng=generator(seed, Stream.STATISTICS, name),
             )
-            hooks.append(module.register_forward_pre_hook(moments[name].observe))
-    try:
-        with evaluating(model), torch.inference_mode():
-            for batch in batches:
-                model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+    def observe(layer: Layer, inputs: Tensor) -> None:
+        moments[layer.module].observe(layer, inputs)
+
+    calls = Calls(model, [layer_of[name] for name in moments], before=observe)
+    with evaluating(model), torch.inference_mode(), calls:
+        for batch in batches:
+            model(batch)
     return {
-        name: moments.pop(name).consumer(layer) if name in moments else _unknown(model, layer)
+        name: moments.pop(name).consumer(layer)
+        if name in moments and moments[name].count
+        else _unknown(model, layer)
         for name, layer in layer_of.items()
     }
 
@@ -99,7 +99,11 @@ def _unknown(model: nn.Module, layer: Layer) -> Consumer:
 
 
 class _Moments:
-    """Running first and second moments of a layer's input patches."""
+    """Running first and second moments of a layer's input patches.
+
+    They are taken around the mean of the first patches: products of values far from zero would
+    lose their spread in float32.
+    """
 
     def __init__(self, inputs: int, at_once: int, share: float, rng: np.random.Generator) -> None:
         """Starts the sums.
@@ -113,67 +117,50 @@ class _Moments:
         self._at_once = at_once
         self._share = share
         self._rng = rng
-        self._count = 0
+        self.count = 0
+        self._center = torch.zeros(())
         self._sum = torch.zeros(inputs, dtype=torch.float64)
         shape = (inputs, inputs) if inputs <= MAX_INPUTS else (inputs,)
         self._products = torch.zeros(shape, dtype=torch.float64)
 
-    def observe(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Adds what the module reads; a forward pre-hook."""
-        rows = inputs[0]
+    def observe(self, layer: Layer, inputs: Tensor) -> None:
+        """Adds what one call of the layer reads."""
         # A linear layer's patches are its inputs themselves.
-        parts = torch.split(rows, self._at_once) if isinstance(module, nn.Conv2d) else (rows,)
+        parts = (inputs,) if layer.geometry is None else torch.split(inputs, self._at_once)
         for part in parts:
-            self._add(input_patches(module, part))
+            self._add(input_patches(layer, part))
 
     def _add(self, rows: Tensor) -> None:
         if self._share < 1:
             count = max(1, round(self._share * len(rows)))
             chosen = np.sort(self._rng.choice(len(rows), count, replace=False))
             rows = rows[torch.from_numpy(chosen).to(rows.device)]
-        self._count += len(rows)
+        if not self.count:
+            self._center = rows.mean(dim=0)
+        rows = rows - self._center
+        self.count += len(rows)
         self._sum += rows.sum(dim=0).cpu()
         full = self._products.ndim == 2
         self._products += (rows.T @ rows if full else rows.square().sum(dim=0)).cpu()
 
     def consumer(self, layer: Layer) -> Consumer:
         """Ends the sums; to be called once."""
-        mean = self._sum / self._count
+        offset = self._sum / self.count
+        mean = self._center.double().cpu() + offset
+        covariance = self._products.div_(self.count)  # in place: wide layers have large ones
+        _add_square(covariance, offset, -1)
         if not layer.absorbs_shift:
-            mean.zero_()
-        covariance = self._products.div_(self._count)  # in place: wide layers have large ones
-        if covariance.ndim == 2:
-            covariance.addr_(mean, mean, alpha=-1)
-        else:
-            covariance.sub_(mean.square())
+            _add_square(covariance, mean, 1)
+            mean = torch.zeros_like(mean)
         return Consumer(layer=layer, mean=mean, covariance=covariance)
 
 
-def has_patches(module: nn.Module) -> bool:
-    """Returns whether `input_patches` knows a layer: linear, or an ungrouped `Conv2d`."""
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-
-
-def input_patches(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Returns the rows that a layer's weight multiplies (im2col), `(positions, inputs)`.
-
-    Raises:
-        TypeError: the module is neither a linear layer nor a two-dimensional convolution.
-    """
-    if isinstance(module, nn.Linear):
-        return inputs.flatten(0, -2)
-    if not isinstance(module, nn.Conv2d):
-        raise TypeError(f"no patches are known for {type(module).__name__}")
-    columns = F.unfold(
-        pad(module, inputs), module.kernel_size, module.dilation, stride=module.stride
-    )
-    return columns.transpose(1, 2).flatten(0, 1)
-
-
-def pad(module: nn.Conv2d, inputs: Tensor) -> Tensor:
-    """Returns a convolution's inputs with the padding that it adds itself."""
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    return F.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+def _add_square(moments: Tensor, vector: Tensor, factor: int) -> None:
+    """Adds `factor` times a vector's outer product to second moments, or to their diagonal."""
+    if moments.ndim == 2:
+        moments.addr_(vector, vector, alpha=factor)
+    else:
+        moments.add_(vector.square(), alpha=factor)
 
 
 def gram_blocks(
@@ -208,7 +195,7 @@ def gram_blocks(
             continue  # the layer's output is constant: nothing can be lost
         pairs = combinations_with_replacement(readers[layer.weight, layer.reads], 2)
         for (left, rows), (right, columns) in pairs:
-            block = gram[rows[:, None, :, None], columns[None, :, None, :]].sum((2, 3)) / energy
+            block = _between(gram, rows, columns) / energy
             blocks[left, right] = blocks.get((left, right), 0) + block
     return blocks
 
@@ -221,12 +208,32 @@ def channel_gram(weight: Tensor, covariance: Tensor) -> NDArray[np.float64]:
         covariance: `(inputs, inputs)`, or its diagonal `(inputs,)`.
 
     Returns:
-        `(in_channels, in_channels)`.
+        `(in_channels, in_channels)`, or the diagonal of that, `(in_channels,)`, where the
+        covariance is one.
     """
     flat = weight.detach().flatten(1).double().cpu()
     channels, kernel = weight.shape[1], flat.shape[1] // weight.shape[1]
     if covariance.ndim == 1:
         energies = flat.square().sum(dim=0) * covariance
-        return np.diag(energies.reshape(channels, kernel).sum(dim=1).numpy())
+        return energies.reshape(channels, kernel).sum(dim=1).numpy()
     products = (flat.T @ flat) * covariance
     return products.reshape(channels, kernel, channels, kernel).sum((1, 3)).numpy()
+
+
+def _between(
+    gram: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Returns the sums of a layer's Gram matrix over the positions of two groups' channels.
+
+    Args:
+        gram: `(in_channels, in_channels)`, or its diagonal.
+        rows: positions along the layer's inputs of one group, `(channels, positions)`.
+        columns: the same of another group, which shares none of them, or of the same one.
+    """
+    if gram.ndim == 2:
+        sums: NDArray[np.float64]
+        sums = gram[rows[:, None, :, None], columns[None, :, None, :]].sum((2, 3))
+        return sums
+    if np.array_equal(rows, columns):
+        return np.diag(gram[rows].sum(axis=1))
+    return np.zeros((len(rows), len(columns)))

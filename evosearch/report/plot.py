@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evosearch.errors import InputError
+from evosearch.files import replacing
 from evosearch.space.resources import Resource
 from evosearch.study.front import ParetoFront
 from evosearch.study.networks import NamedNetwork
@@ -116,10 +117,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 

@@ -173,6 +173,7 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
         base=task.prepared.subject.model,
         mask=task.plan.mask,
         model_section=task.prepared.config.space.model.model_dump(mode="json", exclude_none=True),
+        space_folder=Path(task.prepared.config.folder),
         card=_card(task, networks, latency, distillation, opened),
     )
     task.progress.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evosearch.errors import InputError
+from evosearch.files import write_text
 from evosearch.models.build import ModelConfig, build_model
 from evosearch.run.subject import BASE_SEED, example_input
 from evosearch.space.space import SearchSpace
@@ -43,9 +44,7 @@ def write_space(path: Path, build: str, inputs: Sequence[str]) -> SearchSpace:
         "groups": {"exclude": [], "multiple_of": 1, "min_keep": 1},
     }
     space = replace(found, reference=reference)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(f"{_HEAD}\n{space_to_toml(space)}", encoding="utf-8")
-    temporary.rename(path)
+    write_text(path, f"{_HEAD}\n{space_to_toml(space)}")
     return space
 
 

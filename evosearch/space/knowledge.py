@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evosearch.errors import InputError
+from evosearch.files import replacing
 
 Array = NDArray[np.float64]
 ImportanceScores = Mapping[str, Array]
@@ -59,10 +60,9 @@ class Knowledge:
         for group, curve in self.sensitivity.items():
             arrays[f"sensitivity|{group}|widths"] = curve.widths
             arrays[f"sensitivity|{group}|loss_increase"] = curve.loss_increase
-        temporary = path.with_suffix(".tmp.npz")
         # No `allow_pickle=False`: numpy before 2.2 would save it as one more array.
-        np.savez(temporary, **arrays)
-        temporary.replace(path)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Knowledge":

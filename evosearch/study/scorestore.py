@@ -8,7 +8,7 @@ from typing import final
 
 import numpy as np
 
-from evosearch.files import writing
+from evosearch.files import replacing, writing
 from evosearch.space.mask import Mask
 from evosearch.study.scores import ImageScores
 
@@ -45,12 +45,10 @@ class ScoreStore:
         # Losses come from float32 networks, so that half the space nearly always holds them.
         exact = np.array_equal(compact.astype(np.float64), values)
         path = self._path(mask)
-        temporary = path.with_suffix(".tmp")
         with writing(path):
             self._folder.mkdir(exist_ok=True)
-            with temporary.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, compact if exact else values, allow_pickle=False)
-            temporary.replace(path)
 
     def _path(self, mask: Mask) -> Path:
         return self._folder / f"{mask.key}.npy"

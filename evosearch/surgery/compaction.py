@@ -1,6 +1,5 @@
 """The compact network of a mask, and the masked network that it must equal."""
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evosearch.models.copying import copied
 from evosearch.space.mask import ChannelGroup, Mask
 from evosearch.surgery.tracing.walk import Layer
 
@@ -57,7 +57,7 @@ def compact(
     # Copying the structure around the tensors, and then each tensor's kept part once, costs a
     # fraction of copying everything and slicing it afterwards.
     tensors = {id(tensor): tensor for _, tensor in named}
-    result = copy.deepcopy(model, dict(tensors))
+    result = copied(model, keeping=tensors.values())
     cuts: dict[int, Cut] = {}
     for name, tensor in named:
         # A tensor of several names is cut under one of them.

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from evosearch.errors import TracingError
-from evosearch.models.modes import evaluating
+from evosearch.models.copying import copied
 from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.mask import ChannelGroup
 from evosearch.surgery.tracing.export import batch_size
@@ -111,11 +111,12 @@ def count_macs(model: nn.Module, example: tuple[Any, ...]) -> int:
     """Counts a model's multiply-accumulates for one image with `torch.utils.flop_counter`.
 
     Args:
-        model: evaluated in eval mode, with gradients enabled: attention is counted otherwise
-            without them.
+        model: a copy is evaluated, in eval mode, with gradients enabled: attention is counted
+            otherwise without them.
         example: batched arguments; the count is divided by the batch size.
     """
+    model = copied(model).eval()  # running it may leave tensors with a graph in its attributes
     counter = FlopCounterMode(display=False)
-    with evaluating(model), torch.enable_grad(), counter:
+    with torch.enable_grad(), counter:
         model(*example)
     return int(counter.get_total_flops()) // (2 * batch_size(example))

@@ -1,6 +1,5 @@
 """Proof that the channel groups of a model are right, on the user's own model."""
 
-import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from evosearch.models.copying import copied
 from evosearch.models.modes import training_structure
 from evosearch.seeding import Stream, generator, integer
 from evosearch.space.mask import ChannelGroup, Mask, Member
@@ -122,7 +122,7 @@ class Checker:
             TracingError: the model cannot be copied, or does not run in float64.
         """
         try:
-            self.model = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
+            self.model = copied(model).to(device="cpu", dtype=torch.float64).eval()
         except Exception as error:
             raise failure(model, "cannot be copied", error) from error
         self._seed = seed

@@ -19,13 +19,15 @@ def randomize(model: nn.Module, example: tuple[Any, ...], random: torch.Generato
     channel counts, however deep the network is.
     """
     with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        positive = _scales(model)
+        for tensor in (*model.parameters(), *model.buffers()):
             if not tensor.is_floating_point():
                 continue
-            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
-                tensor.uniform_(0.5, 1.5, generator=random)
+            gain = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 1.0
+            if id(tensor) in positive:
+                tensor.uniform_(0.5 * gain, 1.5 * gain, generator=random)
             else:
-                spread = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else OFFSETS
+                spread = gain if tensor.ndim > 1 else OFFSETS
                 tensor.normal_(0, spread, generator=random)
 
     def unit_gain(module: nn.Module, _: Any, output: Tensor) -> Tensor:
@@ -59,6 +61,32 @@ def randomize(model: nn.Module, example: tuple[Any, ...], random: torch.Generato
         model(*example)
     for hook in hooks:
         hook.remove()
+
+
+def _scales(model: nn.Module) -> set[int]:
+    """Returns which tensors stay positive, by their identity.
+
+    The code of a model may take the root or the logarithm of a buffer (a variance, whatever its
+    name): one that has no negative value keeps none, but for the means of torch's own norms,
+    which start at zero. Parameters move freely in training; those that scale channels are
+    positive so that none is near zero.
+    """
+    means = {
+        id(module.running_mean)
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+    }
+    buffers = {
+        id(buffer)
+        for buffer in model.buffers()
+        if buffer.is_floating_point() and not (buffer < 0).any()
+    }
+    weights = {
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 1 and name.endswith("weight")
+    }
+    return (buffers - means) | weights
 
 
 def _spread(values: Tensor) -> float:

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import torch
 
-from evosearch.files import writing
+from evosearch.files import replacing, writing
 
 
 @final
@@ -35,7 +35,5 @@ class Checkpoint:
         """
         content = io.BytesIO()
         torch.save({"about": self._about, "state": dict(state)}, content)
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
-        with writing(self._path):
+        with writing(self._path), replacing(self._path) as temporary:
             temporary.write_bytes(content.getbuffer())
-            temporary.replace(self._path)

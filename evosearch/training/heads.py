@@ -1,11 +1,10 @@
 """Auxiliary heads: modules that run in training and not in evaluation."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from evosearch.machine import device_of, torch_seeded
+from evosearch.models.copying import copied
 
 
 def holders_of_heads(model: nn.Module, images: Tensor) -> tuple[str, ...]:
@@ -19,7 +18,7 @@ def holders_of_heads(model: nn.Module, images: Tensor) -> tuple[str, ...]:
         model: not changed; a copy of it is run in both modes.
         images: two or more, `(images, channels, height, width)`.
     """
-    probe = copy.deepcopy(model)
+    probe = copied(model)
     ran: dict[bool, set[str]] = {False: set(), True: set()}
 
     def watch(name: str, module: nn.Module) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from evosearch.models.precision import computing_in, images_last, resolve_precision
+from evosearch.models.precision import channels_last, computing_in, images_last, resolve_precision
 
 
 @pytest.mark.parametrize(("fast", "expected"), [(True, "bfloat16"), (False, "float32")])
@@ -31,3 +31,12 @@ def test_only_images_change_their_layout() -> None:
     assert images_last(torch.randn(2, 3, 4, 4)).is_contiguous(memory_format=torch.channels_last)
     rows = torch.randn(2, 3)
     assert images_last(rows) is rows
+
+
+def test_the_weights_of_every_convolution_go_where_they_can() -> None:
+    model = nn.Sequential(nn.Conv3d(2, 3, 3), nn.Conv2d(2, 3, 3), nn.Conv1d(2, 3, 3))
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    assert channels_last(model) is model
+    assert model[1].weight.is_contiguous(memory_format=torch.channels_last)
+    assert model[0].weight.is_contiguous()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())

@@ -143,6 +143,34 @@ def test_the_digest_sees_buffers_that_no_state_dict_holds():
     assert table(1.0) == table(1.0, persistent=True)
 
 
+class Grown(nn.Module):
+    """Two buffers that a state dict leaves out; a pass makes one longer, and a third."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.register_buffer("rates", torch.zeros(3), persistent=False)
+        self.register_buffer("table", torch.zeros(1), persistent=False)
+
+    def forward(self, x):
+        self.table = torch.arange(4.0)
+        self.register_buffer("made", torch.ones(2), persistent=False)
+        return x
+
+
+def test_buffers_that_a_state_dict_leaves_out_are_saved(tmp_path):
+    model, other = Grown(), Grown()
+    model.rates.add_(2)
+    model(torch.zeros(1))
+    save_weights(model, tmp_path / "net.safetensors")
+    assert weights_digest(other) != weights_digest(model)
+    load_weights(other, tmp_path / "net.safetensors")
+    assert other.rates.tolist() == [2, 2, 2]
+    assert other.table.tolist() == [0, 1, 2, 3]
+    assert not hasattr(other, "made")  # its own code will make it
+    assert other.state_dict().keys() == {"weight"}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared networks are not on this machine")
 @pytest.mark.parametrize("depth", [20, 56])

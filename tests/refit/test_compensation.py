@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from evosearch.refit import compensation
 from evosearch.refit.compensated_error import compensated_error
 from evosearch.refit.compensation import RIDGE
+from evosearch.refit.norms import recalibrate
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact, dropped_positions
 from evosearch.surgery.tracing.export import trace
@@ -140,3 +141,140 @@ def test_errors_do_not_pile_up_layer_after_layer() -> None:
     target = model(images).detach()
     left = [float((n(images) - target).detach().square().mean()) for n in (plain, fitted)]
     assert left[1] < 0.25 * left[0]
+
+
+class ChannelsLast(nn.Module):
+    """A block of ConvNeXt's kind: linear layers on maps whose channels run last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up, self.down = nn.Conv2d(1, 5, 3), nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).permute(0, 2, 3, 1)
+        return self.down(self.up(x).relu()).mean((1, 2))
+
+
+class PadsInForward(nn.Module):
+    """A strided convolution whose input its module pads, on one side only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(1, 8, 3, padding=1), PadsBefore(8, 4, 3, stride=2)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.stem(x).relu()).relu().mean((2, 3)))
+
+
+class PadsBefore(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+class OwnNorm(nn.Module):
+    """A BatchNorm of one's own, whose statistics nobody estimates anew."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.randn(channels))
+        self.register_buffer("var", torch.rand(channels) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.batch_norm(x, self.mean, self.var)
+
+
+def kept_without_copies(model: nn.Module, layer: str, reader: str, keep: int) -> Mask:
+    """Makes channels of a layer repeat its first ones, and returns the mask that drops them."""
+    weight, bias = model.get_submodule(layer).weight, model.get_submodule(layer).bias
+    with torch.no_grad():
+        for channel in range(keep, len(weight)):
+            weight[channel] = weight[channel % keep]
+            if bias is not None:
+                bias[channel] = bias[channel % keep]
+    return Mask({layer: np.arange(len(weight)) < keep})
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "reader", "keep"),
+    [(ChannelsLast, "up", "down", 5), (PadsInForward, "stem", "body", 5)],
+)
+def test_layers_are_refitted_to_what_they_really_read(
+    build: type[nn.Module], layer: str, reader: str, keep: int
+) -> None:
+    """Channels that repeat others go without a trace; a wrong patch would leave one."""
+    torch.manual_seed(2)
+    model = build().double().eval()
+    mask = kept_without_copies(model, layer, reader, keep)
+    images = torch.randn(64, 1, 8, 8, dtype=torch.float64)
+    found = trace(model, (images[:2],))
+    assert {group.name: group.size for group in found.groups}[layer] == 8
+    groups = [group for group in found.groups if group.name == layer]
+    network = compact(model, groups, mask).eval()
+    expected = model(images).detach()
+    before = float((network(images) - expected).detach().abs().max() / expected.abs().max())
+    fitted = compensation.Compensation(model, found.layers, images, seed=0)
+    fitted.apply(network, dropped_positions(groups, mask))
+    left = float((network(images) - expected).detach().abs().max() / expected.abs().max())
+    assert before > 0.05
+    assert left < 0.1 * before
+
+
+def test_a_norm_that_is_not_estimated_anew_absorbs_no_shift() -> None:
+    """Inputs around 3 with hardly any spread: what counts is their mean."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 1, bias=True), nn.Conv2d(6, 4, 1, bias=False), OwnNorm(4)
+    ).eval()
+    with torch.no_grad():
+        model[0].weight.mul_(0.01)
+        model[0].bias.fill_(3.0)
+    images = torch.randn(64, 1, 6, 6)
+    found = trace(model, (images[:2],))
+    assert [layer.norm for layer in found.layers] == [None, None]
+    assert not found.layers[1].absorbs_shift
+    groups = [group for group in found.groups if group.name == "0"]
+    mask = Mask({"0": np.arange(6) < 3})
+    network = compact(model, groups, mask).eval()
+    fitted = compensation.Compensation(model, found.layers, images, seed=0)
+    fitted.apply(network, dropped_positions(groups, mask))
+    expected = model(images).detach()
+    difference = (network(images) - expected).detach().abs().max() / expected.abs().max()
+    assert difference < 0.02
+
+
+class CalledTwice(nn.Module):
+    """One BatchNorm after two convolutions, whose outputs lie far apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.between = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 4, 1)
+        self.second, self.norm = nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.between(self.norm(self.first(x)).relu()).relu()
+        return self.norm(self.second(x))
+
+
+def test_a_cut_that_changes_nothing_changes_nothing_behind_a_norm_called_twice() -> None:
+    torch.manual_seed(0)
+    model = CalledTwice().double()
+    with torch.no_grad():
+        model.second.bias.add_(4)
+        model.second.weight.mul_(3)
+        model.between.weight[3], model.between.bias[3] = 0, -1  # a channel that is always off
+    images = torch.randn(64, 1, 8, 8, dtype=torch.float64)
+    recalibrate(model.eval(), [images])
+    found = trace(model, (images[:2],))
+    assert [layer.norm for layer in found.layers] == [None] * 3
+    groups = [group for group in found.groups if group.name == "between"]
+    mask = Mask({"between": np.arange(4) < 3})
+    network = compact(model, groups, mask).eval()
+    fitted = compensation.Compensation(model, found.layers, images, seed=0)
+    fitted.apply(network, dropped_positions(groups, mask))
+    expected = model(images).detach()
+    difference = (network(images) - expected).detach().abs().max() / expected.abs().max()
+    assert difference < 1e-9
+    plain = compact(model, groups, mask).eval()
+    recalibrate(plain, [images])
+    torch.testing.assert_close(plain(images).detach(), expected)

@@ -1,5 +1,8 @@
 """The two-step Gram matrices against the layer errors that they stand for."""
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evosearch.refit import gram
-from evosearch.refit.gram import channel_gram, collect_statistics, gram_blocks, input_patches
+from evosearch.refit.gram import channel_gram, collect_statistics, gram_blocks
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import masked
 from evosearch.surgery.tracing.export import Trace, trace
+from evosearch.surgery.tracing.layer import Layer
 
 
 class Chain(nn.Module):
@@ -106,25 +110,7 @@ def test_channel_gram_by_hand() -> None:
     found = channel_gram(torch.tensor([[2.0, 3.0]]), covariance)
     np.testing.assert_allclose(found, [[4.0, 3.0], [3.0, 36.0]])
     diagonal = channel_gram(torch.tensor([[2.0, 3.0]]), covariance.diagonal())
-    np.testing.assert_allclose(diagonal, [[4.0, 0.0], [0.0, 36.0]])
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        nn.Conv2d(3, 4, 3, stride=2, padding=1, dilation=2, bias=False),
-        nn.Conv2d(3, 4, (3, 5), padding="same", bias=False),
-        nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect", bias=False),
-        nn.Linear(6, 4, bias=False),
-    ],
-)
-def test_patches_times_weight_is_the_layer(module: nn.Module) -> None:
-    inputs = torch.randn(2, 5, 6) if isinstance(module, nn.Linear) else torch.randn(2, 3, 9, 8)
-    rows = input_patches(module, inputs) @ module.weight.detach().flatten(1).T  # type: ignore[operator, union-attr]
-    expected = module(inputs).detach()
-    if isinstance(module, nn.Conv2d):
-        expected = expected.movedim(1, -1)
-    torch.testing.assert_close(rows, expected.flatten(0, -2))
+    np.testing.assert_allclose(diagonal, [4.0, 36.0])
 
 
 def test_drawn_patches_and_diagonals_estimate_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +139,9 @@ def test_patches_are_never_all_in_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     sizes: list[int] = []
     real = gram.input_patches
 
-    def patches(module: nn.Module, inputs: Tensor) -> Tensor:
-        rows = real(module, inputs)
-        if isinstance(module, nn.Conv2d):
+    def patches(layer: Layer, inputs: Tensor) -> Tensor:
+        rows = real(layer, inputs)
+        if layer.operator == "conv2d":
             sizes.append(rows.numel())
         return rows
 
@@ -189,3 +175,63 @@ def test_statistics_leave_every_module_in_its_own_mode() -> None:
     found = trace(model, (torch.randn(2, 1, 8, 8),))
     collect_statistics(model, found.groups, found.layers, [torch.randn(4, 1, 8, 8)], seed=0)
     assert [module.training for module in model] == [True, False, True]
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_moments_are_right_far_from_zero(biased: bool) -> None:
+    """Inputs around 1000 with a spread of 1: their squares have no room for it in float32."""
+    torch.manual_seed(0)
+    images = 1000 + torch.randn(4000, 6) @ torch.randn(6, 6)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2, bias=biased)).eval()
+    with torch.no_grad():  # the first layer passes its inputs on
+        model[0].weight.copy_(torch.eye(6))
+        model[0].bias.zero_()
+    found = trace(model, (images[:2],))
+    batches = list(images.split(500))
+    consumer = collect_statistics(model, found.groups, found.layers, batches, seed=0)["1"]
+    read = images.double()
+    mean = read.mean(0) if biased else torch.zeros(6, dtype=torch.float64)
+    expected = (read - mean).T @ (read - mean) / len(read)
+    torch.testing.assert_close(consumer.mean, mean, rtol=1e-6, atol=0)
+    error = (consumer.covariance - expected).abs().max() / expected.diagonal().max()
+    assert error < (1e-3 if biased else 1e-6)
+
+
+class Flattened(nn.Module):
+    """A head that reads every position of a map, in channels of their own and together."""
+
+    def __init__(self, sides: int) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 4, 1), nn.Conv2d(1, 2, 1)
+        self.head = nn.Linear(6 * sides**2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat([self.left(x), self.right(x)], 1).flatten(1))
+
+
+def test_a_wide_head_has_the_blocks_of_its_diagonal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gram, "MAX_INPUTS", 10)
+    images, model = torch.randn(50, 1, 3, 3), Flattened(3).eval()
+    found, consumers = prepared(model, images)
+    covariance = consumers["head"].covariance
+    assert covariance.shape == (54,)
+    blocks = gram_blocks(model, found.groups, consumers)
+    dense = {"head": replace(consumers["head"], covariance=torch.diag(covariance))}
+    expected = gram_blocks(model, found.groups, dense)
+    assert {*blocks} == {*expected} == {("left", "left"), ("left", "right"), ("right", "right")}
+    for pair, block in expected.items():
+        np.testing.assert_allclose(blocks[pair], block, rtol=1e-12)
+    assert np.count_nonzero(blocks["left", "left"]) == 4
+    assert not blocks["left", "right"].any()
+
+
+def test_a_wide_head_takes_no_more_memory_than_its_inputs() -> None:
+    """12,800 inputs: a matrix of them would take 1.2 GiB."""
+    images, model = torch.randn(20, 1, 46, 46), Flattened(46).eval()
+    found, consumers = prepared(model, images)
+    assert consumers["head"].covariance.shape == (12_696,)
+    tracemalloc.start()
+    gram_blocks(model, found.groups, {"head": consumers["head"]})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**22

@@ -42,3 +42,44 @@ def test_no_batch_is_drawn_for_a_network_without_statistics() -> None:
     batches = iter([torch.randn(2, 1, 4, 4)])
     recalibrate(model, batches)
     assert len(list(batches)) == 1
+
+
+class CalledTwice(nn.Module):
+    """One BatchNorm that reads an image, and a quarter of it moved and stretched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x).mean() + self.norm(3 * x[:, :, ::2, ::2] + 5).mean()
+
+
+def test_calls_and_batches_count_by_how_much_they_read() -> None:
+    """As the running averages of training, statistics are means over what normalises itself."""
+    model = CalledTwice()
+    model(torch.randn(8, 1, 4, 4))
+    batches = [torch.randn(8, 1, 4, 4), 2 * torch.randn(2, 1, 4, 4) + 1]
+    recalibrate(model, batches)
+    read = [part for x in batches for part in (x, 3 * x[:, :, ::2, ::2] + 5)]
+    counts = torch.tensor([float(part.numel()) for part in read])
+    assert counts.tolist() == [128, 32, 32, 8]
+    means = torch.stack([part.mean() for part in read])
+    variances = torch.stack([part.var() for part in read])
+    assert model.norm.num_batches_tracked == 4  # calls, whatever there were before
+    torch.testing.assert_close(model.norm.running_mean[0], counts @ means / counts.sum())
+    torch.testing.assert_close(model.norm.running_var[0], counts @ variances / counts.sum())
+
+
+class Frozen(nn.BatchNorm2d):
+    """Stays in evaluation mode whatever is asked of it, as frozen norms do."""
+
+    def train(self, mode: bool = True) -> "Frozen":
+        return super().train(False)
+
+
+def test_a_norm_that_is_not_estimated_keeps_its_statistics() -> None:
+    model = nn.Sequential(Frozen(1))
+    model[0].running_mean.fill_(3)
+    recalibrate(model, [torch.randn(4, 1, 2, 2)])
+    assert float(model[0].running_mean) == 3

@@ -246,6 +246,10 @@ WITH_GROUPS = {
 }
 
 THAT_FOLLOW = {
+    "to_dtype": Case(  # whose export asserts what the tensor was
+        build=between(lambda net, x: x.to(torch.float64).to(x.dtype)),
+        groups={"stem": 8, **AFTER},
+    ),
     "shuffle_view": Case(build=between(shuffle_by_view), groups={"stem": 4, **AFTER}),
     "shuffle_module": Case(
         build=between(lambda net, x: net.mix(x), mix=lambda: nn.ChannelShuffle(2)),

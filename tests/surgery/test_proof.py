@@ -12,9 +12,10 @@ from evosearch.errors import TracingError
 from evosearch.space.mask import ChannelGroup, Member
 from evosearch.surgery.discovery import GroupRules, discover
 from evosearch.surgery.proof import Checker, Proof, prove
+from evosearch.surgery.randomizing import randomize
 from evosearch.surgery.tracing.export import Trace, trace
 from tests.surgery.cases import CASES
-from tests.surgery.networks import Net, conv, head, randomized
+from tests.surgery.networks import Case, Net, conv, head, randomized
 
 SEED = 3
 
@@ -206,3 +207,46 @@ def test_a_model_that_does_not_run_in_float64_is_one_clear_line() -> None:
     model = Net(run, stem=conv(3, 6), head=head(6))
     with pytest.raises(TracingError, match=r"^Net does not run in float64, as its proof must: "):
         Checker(model, (torch.randn(2, 3, 8, 8),), SEED)
+
+
+class OwnNorm(nn.Module):
+    """A norm whose variances have a name of their own, and whose code takes their root."""
+
+    def __init__(self, name: str, start: float) -> None:
+        super().__init__()
+        self.name = name
+        self.register_buffer("center", torch.zeros(8))
+        self.register_buffer(name, torch.full((8,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = getattr(self, self.name).sqrt()[:, None, None] + 1e-5
+        return (x - self.center[:, None, None]) / scale
+
+
+@pytest.mark.parametrize("name", ["v", "var", "moving_variance"])
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_a_buffer_that_is_a_variance_stays_one(name: str, start: float) -> None:
+    case = Case(
+        build=lambda: Net(
+            lambda net, x: net.head(net.norm(net.stem(x)).relu()),
+            stem=conv(3, 8),
+            norm=OwnNorm(name, start),
+            head=head(8),
+        ),
+        groups={"stem": 8},
+    )
+    model, example = case.build().eval(), case.example()
+    found = trace(model, example)
+    assert outcome(proven(model, example, found))[0] == {"stem"}
+
+
+def test_buffers_keep_their_signs_and_means_of_norms_take_any() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 2))
+    model.register_buffer("signed", torch.linspace(-1, 1, 64))
+    model.register_buffer("rates", torch.linspace(0, 1, 64))
+    randomize(model, (torch.randn(8, 64),), torch.Generator().manual_seed(0))
+    assert (model.rates > 0).all()
+    assert (model[0].running_var > 0).all()
+    for values in (model.signed, model[0].running_mean):
+        assert (values < 0).any()
+        assert (values > 0).any()

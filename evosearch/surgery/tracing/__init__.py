@@ -3,6 +3,7 @@
 ====================  =====================================================================
 `export`              the exported graphs, the table of rules, and what a walk makes of them
 `walk`                one walk over a graph: every result gets its labels by a rule
+`layer`               what every call of a layer reads and writes
 `labels`              the union-find over labels, and operations on label tensors
 `rules_layers`        rules of convolutions, linear layers and normalizations
 `rules_operators`     rules of operators without sizes: pass, unite, move, pool, reduce

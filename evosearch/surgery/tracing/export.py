@@ -7,6 +7,7 @@ elements carry the labels along; what the rules do not know is frozen, with its 
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from evosearch.errors import TracingError
+from evosearch.models.copying import copied
 from evosearch.models.modes import evaluating, training_structure
 from evosearch.space.mask import ChannelGroup
 from evosearch.space.space import FrozenGroup
@@ -114,8 +116,13 @@ class Export:
         """Exports the model.
 
         Raises:
-            TracingError: `torch.export` cannot export the model.
+            TracingError: the model cannot be copied, or `torch.export` cannot export it.
         """
+        try:
+            # Export runs the model's code, which may leave symbolic tensors in its attributes.
+            model = copied(model)
+        except Exception as error:
+            raise failure(model, "cannot be copied", error) from error
         try:
             with evaluating(model):
                 self.program = _export(model, example)
@@ -208,6 +215,18 @@ def _graph(
         shapes=attributes | {name: tuple(tensor.shape) for name, tensor in tensors.items()},
         constants=frozenset(signature.inputs_to_lifted_tensor_constants),
         batch=batch_size(example),
+        norms=_norms_called_once(program, model),
+    )
+
+
+def _norms_called_once(program: torch.export.ExportedProgram, model: nn.Module) -> frozenset[str]:
+    calls = Counter(
+        Walk.module(node) for node in program.graph.nodes if "batch_norm" in str(node.target)
+    )
+    return frozenset(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and calls[name] == 1
     )
 
 

@@ -1,6 +1,5 @@
 """A digest of a model's exported graphs: what it computes, but for the values of its weights."""
 
-import copy
 import hashlib
 import random
 import re
@@ -15,6 +14,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec
 from torch.utils._pytree import TreeSpec, tree_leaves, tree_map_only
 
 from evosearch.machine import torch_seeded
+from evosearch.models.copying import copied
 from evosearch.surgery.tracing.export import _export, failure
 
 _WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER)
@@ -53,7 +53,7 @@ def graph_digest(model: nn.Module, example: tuple[Any, ...]) -> str:
 
 def _exported(model: nn.Module, example: tuple[Any, ...], *, training: bool) -> ExportedProgram:
     # A copy, as modules may keep tensors of a call. Seeded, as code may draw which way it goes.
-    own = copy.deepcopy(model).cpu().train(training)
+    own = copied(model).cpu().train(training)
     arguments = tuple(tree_map_only(Tensor, Tensor.cpu, example))
     with torch_seeded(0), _python_seeded(0):
         return _export(own, arguments)

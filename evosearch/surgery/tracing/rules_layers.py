@@ -1,10 +1,13 @@
 """Label rules of layers with weights and of normalizations."""
 
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 from torch import Tensor, fx
 
-from evosearch.surgery.tracing.walk import Layer, Rule, Source, Value, Walk, operator_name, spread
+from evosearch.surgery.tracing.layer import Geometry, Layer
+from evosearch.surgery.tracing.walk import Rule, Source, Value, Walk, operator_name, spread
 
 
 def _convolution(walk: Walk, node: fx.Node) -> Value:
@@ -99,6 +102,7 @@ def _record(
     transposed = "transpose" in operator_name(node)
     walk.layers[walk.graph.name].append(
         Layer(
+            operator=operator_name(node),
             module=weight.name.rpartition(".")[0],
             weight=weight.name,
             bias=None if bias is None else bias.name,
@@ -107,6 +111,7 @@ def _record(
             groups=groups,
             mixes=groups == 1,
             norm=_norm_behind(walk, node),
+            geometry=None if linear else _geometry(arguments, weight.shape[2:]),
             positions=prod(source[2:]) if transposed else elements // written.numel(),
             outputs=elements // weight.shape[writes],
         )
@@ -118,7 +123,24 @@ def _norm_behind(walk: Walk, node: fx.Node) -> str | None:
     users = list(node.users)
     if len(users) != 1 or "batch_norm" not in str(users[0].target):
         return None
-    return walk.module(users[0])
+    norm = walk.module(users[0])
+    return norm if norm in walk.graph.norms else None
+
+
+def _geometry(arguments: dict[str, Any], kernel: tuple[int, ...]) -> Geometry:
+    def each(value: int | Sequence[int]) -> tuple[int, ...]:
+        values = (value,) if isinstance(value, int) else tuple(value)
+        return values * (len(kernel) // len(values))  # one value stands for all dimensions
+
+    dilation, padding = each(arguments["dilation"]), arguments["padding"]
+    if padding == "same":  # of an odd number, the larger part comes after
+        total = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
+        pads = tuple((count // 2, count - count // 2) for count in total)
+    else:
+        pads = tuple((count, count) for count in each(0 if padding == "valid" else padding))
+    return Geometry(
+        kernel=kernel, stride=each(arguments["stride"]), padding=pads, dilation=dilation
+    )
 
 
 def _normalization(walk: Walk, node: fx.Node) -> Value:

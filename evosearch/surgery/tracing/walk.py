@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from evosearch.surgery.tracing.labels import Labels
+from evosearch.surgery.tracing.layer import Layer as Layer
 
 EVALUATION, TRAINING = "evaluation", "training"
 """Names of a model's graphs: as it is used, and with the parts that only training reads."""
@@ -25,42 +26,6 @@ class Source:
 @dataclass(frozen=True)
 class Constant:
     """A tensor in which no parameter and no input has a part: the code gives its sizes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One call of a convolution or linear layer.
-
-    Attributes:
-        module: name of the module; a module that is called twice is two layers.
-        weight: name of its weight.
-        bias: name of its bias, if it has one.
-        reads: dimension of the weight along which its input channels run; None where it passes
-            channels through, as a depthwise convolution does.
-        writes: dimension of the weight along which its output channels run.
-        groups: conv groups.
-        mixes: whether it reads every input channel for every output channel.
-        norm: name of the BatchNorm module that alone reads its output, and so absorbs a constant
-            shift.
-        positions: where it is applied in one image; each element of the weight costs so many MACs.
-        outputs: output elements for one image, for each position along `writes`.
-    """
-
-    module: str
-    weight: str
-    bias: str | None
-    reads: int | None
-    writes: int
-    groups: int
-    mixes: bool
-    norm: str | None
-    positions: int
-    outputs: int
-
-    @property
-    def absorbs_shift(self) -> bool:
-        """Whether a constant change of its inputs can be made good behind it."""
-        return self.bias is not None or self.norm is not None
 
 
 @dataclass
@@ -97,6 +62,7 @@ class Graph:
             without a tensor of that size (`conv.groups`) is among them, as one dimension.
         constants: placeholders of tensors that the code holds outside parameters and buffers.
         batch: images in the example.
+        norms: the torch BatchNorms that it calls once: their statistics can be estimated anew.
     """
 
     name: str
@@ -105,6 +71,7 @@ class Graph:
     shapes: Mapping[str, tuple[int, ...]]
     constants: frozenset[str]
     batch: int
+    norms: frozenset[str]
 
 
 Value = Any
@@ -168,6 +135,8 @@ class Walk:
         inputs = [value for value in self.inputs(node) if value is not None]
         if all(isinstance(value, Constant) for value in inputs):
             return Constant()
+        if _is_check(node):
+            return None
         rule = self._rules.get(operator_name(node))
         return self.refuse(node) if rule is None else rule(self, node)
 
@@ -218,7 +187,8 @@ class Walk:
         place[dim] = slice(None)
         return self.labels.tie(labels, others)[tuple(place)]
 
-    def module(self, node: fx.Node) -> str:
+    @staticmethod
+    def module(node: fx.Node) -> str:
         """Returns the name of the module whose code calls an operator."""
         stack = node.meta.get("nn_module_stack") or {"": ("", "")}
         return str(list(stack.values())[-1][0])
@@ -276,6 +246,12 @@ class Walk:
         for value in self.inputs(node):
             self.freeze(value, reason)
         return like(node, self.labels.new_frozen(reason).expand)
+
+
+def _is_check(node: fx.Node) -> bool:
+    """Returns whether an operator neither gives nor changes anything, as an assertion does."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and not schema.returns and not schema.is_mutable
 
 
 def operator_name(node: fx.Node) -> str:
