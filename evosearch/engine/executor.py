@@ -1,4 +1,4 @@
-"""Measurements of masks: the job, who carries it out, and what came of it."""
+"""A job: one measurement of one mask, the evaluator that does it, and what came of it."""
 
 import signal
 import threading

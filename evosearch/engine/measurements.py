@@ -1,4 +1,4 @@
-"""Measurements of masks: each made once, and remembered."""
+"""The memory of measurements: each mask is scored once, on images that are still missing."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import final

@@ -1,4 +1,4 @@
-"""The baselines beside a search: plans that learn nothing, at as many full evaluations.
+"""The studies of the baselines beside a search, each with as many full evaluations.
 
 Imported without torch.
 """

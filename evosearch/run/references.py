@@ -1,4 +1,4 @@
-"""The reference networks of a run: the base network, and plans that need no search."""
+"""The reference networks in a run's tables: the base network, and plans without a search."""
 
 from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.space.budget import BY_DROP, Bound, Budget

@@ -1,7 +1,8 @@
 """The resources that a network takes: one table of their names, units, and how budgets hold.
 
 Everything else asks the table: how a budget is written and read, which columns stand in a table,
-which axis a front has. A new row is a new budget, once `Cost` has a field of its name.
+which axis a front has. A new row is a new budget, once `Cost` has a field of its name; one
+that is not exact also needs an aim (`aims`), which measures it.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The strategies `random`, `uniform`, `global`, `triangular` and `relative`: no search at all.
+"""The strategies `random`, `uniform`, `global`, `triangular` and `relative`, which learn nothing.
 
 What a search is compared with at an equal number of trials. They learn nothing from trials; the
 plans themselves are in `fixed_plans`.

@@ -1,4 +1,4 @@
-"""Plans without a search, each the largest of its family that fits: what a search has to beat.
+"""Functions from a budget to a plan, without a search: the largest of a family that fits.
 
 A family of plans grows with one scalar; costs grow with the widths, so a bisection finds the last
 that fits the budget. The strategies that propose these plans are in `baselines`.

@@ -1,4 +1,4 @@
-"""Weights of groups read off the trials: how much each group's cut really costs in loss."""
+"""A Bayesian regression: how much each group's cut costs in loss, read off the trials."""
 
 from dataclasses import dataclass
 from typing import final

@@ -1,4 +1,4 @@
-"""The loosest readings of a model's operators that its proof bears.
+"""Readings of operators whose sizes the code may fix: the loosest that the proof bears.
 
 Every operator call that may cut channels at a size in the code is first read loosely. Where a
 group then fails its proof, the compacted network is run beside the exported graph, and the first

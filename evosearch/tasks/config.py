@@ -1,4 +1,4 @@
-"""The `[task]` section of a space file, and the task that it names."""
+"""The `[task]` section of a space file: a loss, a metric and an output, each named by module."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A task: the loss, the metric, and the output of the model that they judge."""
+"""A task: its loss and its metric, image by image, and the output that they judge."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass

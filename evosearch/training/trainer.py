@@ -1,4 +1,4 @@
-"""The epoch loop of everything that trains, with a state that can be saved and restored."""
+"""The epoch loop of everything that trains: steps, learning rates, and a state that is kept."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
