@@ -120,7 +120,7 @@ def test_names_are_listed_and_hide_no_module() -> None:
         (lambda: evosearch.search("s.toml", flop="50%"), "unknown budget 'flop': did you mean"),
         (lambda: evosearch.search("s.toml"), "needs a budget"),
         (lambda: evosearch.load_run("none"), "not a run"),
-        (lambda: evosearch.pareto("run", evaluate=True), "give --at flops=37%"),
+        (lambda: evosearch.pareto("run", at="flops=9%", plot="a.png"), "leave --x, --plot"),
         (lambda: evosearch.export_artifact("a"), "--to names the new folder"),
     ],
 )

@@ -42,16 +42,14 @@ def pareto(
         InputError: the folder holds no run, or something that was given is at fault.
     """
     folder = Path(run)
-    if at is not None:
-        if x is not None or plot is not None:
+    if at is not None or evaluate:
+        if at is not None and (x is not None or plot is not None):
             raise InputError("--at shows one plan: leave --x, --plot and --follow out")
         from evosearch.report.views import PlanView
 
         opened = load_run(folder)
         plan = opened.pick(at=at, evaluate=evaluate, callbacks=callbacks)
         return PlanView(study=opened.study, plan=plan)
-    if evaluate:
-        raise InputError("--evaluate measures the plan of a budget: give --at flops=37% with it")
     if is_measured(x):
         from evosearch.report.views import TimedFrontView
         from evosearch.run.timedfront import timed_front

@@ -66,12 +66,13 @@ class Run:
         Raises:
             InputError: there is none.
         """
-        if not evaluate:
-            return pick_plan(self.folder, self.study, None if pick is None else str(pick), at)
-        if at is None or pick is not None:
+        if evaluate and at is None:
             raise InputError(
                 "--evaluate measures the plan of a budget: give --at flops=37% with it"
             )
+        named = pick_plan(self.folder, self.study, None if pick is None else str(pick), at)
+        if at is None or not evaluate:
+            return named
         from evosearch.run.finetuning import measure_at
 
         return measure_at(self.folder, at, callbacks=callbacks)

@@ -23,7 +23,7 @@ def command(
     """Returns a decorator that adds a command to an app.
 
     The command takes what the function takes, in the same order: what Python gives by position is
-    an argument, the rest are options. Its own keywords, say how to print, come after those.
+    an argument, the rest are options. Its own keywords, which say how to print, come after those.
 
     Args:
         app: gets the command.

@@ -12,7 +12,7 @@ from evosearch.config import validated
 from evosearch.errors import InputError
 from evosearch.run.config import SearchConfig, read_run_config, run_config_to_toml
 from evosearch.run.evaluating import criteria_of
-from evosearch.run.planning import KNOWLEDGE
+from evosearch.run.folder import RunFolder
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.text import load_space
 from evosearch.strategies import STRATEGIES
@@ -131,7 +131,7 @@ def test_a_baseline_plans_by_its_own_criterion(
     assert run_config_to_toml(config) == (run.folder / "config.toml").read_text()
     space, knowledge = (
         load_space(run.folder / "space.toml"),
-        Knowledge.load(run.folder / KNOWLEDGE),
+        Knowledge.load(RunFolder(run.folder).knowledge),
     )
     assert sorted(knowledge.scores) == ["fpgm", "l1", "two_step"]
     found = run.baselines["uniform"].trials[0].mask
