@@ -87,8 +87,8 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     if latency is not None:
         yield f"- Latency of a batch: {Timing(**latency['timing'])};"
         yield f"  {Conditions(**latency['conditions'])}."
-        if latency.get("certificate"):
-            yield f"- {_capital(latency['certificate'])}."
+    if card.get("certificate"):
+        yield f"- Before fine-tuning: {card['certificate']}."
     exported = card.get("export")
     if exported is not None:
         yield (

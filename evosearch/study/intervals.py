@@ -4,7 +4,7 @@ Both take shares of images that are right, and means of any metric in [0, 1], of
 then somewhat wide: no such metric varies more than one of zeros and ones with the same mean.
 """
 
-from math import sqrt
+from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,3 +75,16 @@ def drop_bound(
 def least_certifiable_drop(count: int, confidence: float = 0.95) -> float:
     """Returns the bound of two networks that are right on exactly the same images."""
     return drop_bound(np.zeros(count), np.zeros(count), confidence)
+
+
+def images_to_certify(drop: float, confidence: float = 0.95) -> int:
+    """Returns the least number of images whose `least_certifiable_drop` is no more than a drop.
+
+    The bound of no differing image is z^2 / (images + z^2), which is solved for the images.
+
+    Args:
+        drop: as a share, above 0.
+        confidence: of the bound.
+    """
+    limit = float(norm.ppf(confidence)) ** 2
+    return max(1, ceil(limit * (1 - drop) / drop))

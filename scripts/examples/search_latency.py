@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import evosearch
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import certificate_of
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "digits_resnet.toml"
 
@@ -36,7 +36,7 @@ def main() -> None:
             f"trial {trial.number}: {share:.1%} of the latency, predicted,"
             f" search accuracy {result.accuracy:.2%} ±{result.accuracy_se:.2%}"
         )
-    print(Certificate.load(run.folder))
+    print(certificate_of(run.folder, run.study.requested))
 
 
 if __name__ == "__main__":

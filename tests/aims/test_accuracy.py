@@ -11,7 +11,7 @@ from evosearch.aims.latency import corrected
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
-from evosearch.study.certificate import Check
+from evosearch.study.latency_certificate import Check
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header, Segment
 from evosearch.study.scores import Score

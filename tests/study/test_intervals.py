@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evosearch.errors import InputError
-from evosearch.study.intervals import drop_bound, least_certifiable_drop, wilson_interval
+from evosearch.study.intervals import (
+    drop_bound,
+    images_to_certify,
+    least_certifiable_drop,
+    wilson_interval,
+)
 
 Z = 1.6448536269514722
 
@@ -42,6 +47,12 @@ def test_no_image_that_differs_gives_the_closed_form() -> None:
 
 def test_a_point_needs_268_images() -> None:
     assert least_certifiable_drop(267) > 0.01 > least_certifiable_drop(268)
+
+
+@pytest.mark.parametrize(("drop", "count"), [(0.01, 268), (0.005, 539), (0.5, 3)])
+def test_how_many_images_a_drop_takes(drop: float, count: int) -> None:
+    assert images_to_certify(drop) == count
+    assert least_certifiable_drop(count) <= drop < least_certifiable_drop(count - 1)
 
 
 def test_tango_by_his_example() -> None:
