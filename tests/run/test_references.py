@@ -1,6 +1,5 @@
 """What a search is shown beside: the same build, so that a difference is the search's."""
 
-
 import numpy as np
 import pytest
 
