@@ -26,14 +26,15 @@ from evosearch.study.trial import Trial
 
 SEGMENT_TRIALS = 12
 """At least so many trials at one size, and whole rounds."""
-LARGEST_STEP, LEAST_STEP = 0.5, 0.1
-"""Share of the size that a step takes off: with all of the drop left, and with nothing left."""
+LARGEST_STEP, LEAST_STEP = 0.25, 0.1
+"""Share of the size that a step takes off: with all of the drop left, and with nothing left. As
+the certificate ends at a larger size than the search does, every size must have good networks."""
 CLOSED = 1.05
 """Sizes whose ratio is under this are one: what fits is known that well."""
 FURTHER = 0.97
 """Share of the smallest feasible size that is tried next when that is so."""
-CONFIRMED_STEP = 0.9
-"""Each trial that is confirmed has at most this share of the size of the one before."""
+SAME_SIZE = 0.85
+"""Of the trials with at least this share of the largest one's size, one is confirmed."""
 
 
 @final
@@ -61,7 +62,7 @@ class AccuracyAim:
     def conclude(
         self, study: Study, measurer: Measurer, earlier: Sequence[Certificate]
     ) -> AccuracyCertificate:
-        """Measures ever smaller trials of the front on the confirmation split, until one fails.
+        """Measures ever smaller trials on the confirmation split, until one fails.
 
         The trials were selected on the search split, where the smallest that seems to keep the
         accuracy owes some of it to chance. Here each is held to the one-sided 95 % bound of its
@@ -101,14 +102,21 @@ class AccuracyAim:
 
 
 def confirmation_sequence(front: ParetoFront) -> list[Trial]:
-    """Returns the members of a front that are confirmed, in order: ever smaller, in clear steps.
+    """Returns the trials that are confirmed, in order: of every size the one of least loss.
 
-    Every step risks to end at a network that is good enough, so none is taken for little.
+    Every step down risks to end at a network that is good enough, so each must be worth it.
+
+    Args:
+        front: of a study; of its candidates the largest ones need not be members.
     """
     sequence: list[Trial] = []
-    for trial in reversed(front.members):
-        if not sequence or trial.cost.macs <= CONFIRMED_STEP * sequence[-1].cost.macs:
+    largest = float("inf")
+    for trial in sorted(front.candidates, key=lambda t: t.cost.macs, reverse=True):
+        if trial.cost.macs < SAME_SIZE * largest:
+            largest = trial.cost.macs
             sequence.append(trial)
+        elif trial.loss < sequence[-1].loss:
+            sequence[-1] = trial
     return sequence
 
 
