@@ -86,7 +86,7 @@ def compared(latency: Path, flops: Path) -> None:
                 f"| {folder.name}: {network.name} | {network.cost.flops / 1e6:.1f}M |"
                 f" {100 * timing.ratio:.1f} ({100 * timing.ratio_low:.1f} to"
                 f" {100 * timing.ratio_high:.1f}) | {score.loss:.3f} ± {score.loss_se:.3f} |"
-                f" {100 * score.accuracy:.2f} ± {100 * score.accuracy_se:.2f} |"
+                f" {score.accuracy_text} |"
             )
     first = winner(latency)
     second = equal_in_loss(first, Study.open(flops))

@@ -12,6 +12,7 @@ from evosearch.files import replacing
 from evosearch.space.resources import Resource
 from evosearch.study.front import ParetoFront
 from evosearch.study.networks import NamedNetwork
+from evosearch.study.scores import Score
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 
@@ -25,7 +26,7 @@ def plot_front(
     """Writes the front as a PNG file.
 
     Dominated trials in grey, the front joined, the knee ringed, base network and baselines
-    marked; bars are one standard error of accuracy on the search split.
+    marked; bars are 95 % intervals of accuracy on the search split.
 
     Args:
         study: of the run.
@@ -77,7 +78,7 @@ def plot_front(
     draw([study.header.base], **_BASE, zorder=3)
     axes.set_title(
         f"{study.header.strategy}, seed {study.header.seed}: {len(study.trials)} trials,"
-        f" {len(front.members)} in the front (bars: one standard error)",
+        f" {len(front.members)} in the front (bars: 95 % intervals)",
         fontsize=10,
     )
     _finish(figure, axes, front.size, path)
@@ -99,7 +100,7 @@ def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path)
         members = _networks(front.members)
         _draw(axes, members, size, study, fmt="o-", markersize=4, label=name)
     _draw(axes, [study.header.base], size, study, **_BASE)
-    axes.set_title("fronts of loss against size (bars: one standard error)", fontsize=10)
+    axes.set_title("fronts of loss against size (bars: 95 % intervals)", fontsize=10)
     _finish(figure, axes, size, path)
 
 
@@ -124,6 +125,16 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def accuracy_bars(scores: Sequence[Score]) -> list[list[float]]:
+    """Returns how far the 95 % intervals of accuracies reach down and up, in points."""
+    intervals = [score.accuracy_interval for score in scores]
+    pairs = list(zip(scores, intervals, strict=True))
+    return [
+        [100 * (score.accuracy - low) for score, (low, _) in pairs],
+        [100 * (high - score.accuracy) for score, (_, high) in pairs],
+    ]
+
+
 def _networks(trials: Sequence[Trial]) -> list[NamedNetwork]:
     return [NamedNetwork.of_trial(trial) for trial in trials]
 
@@ -140,7 +151,7 @@ def _draw(
         axes.errorbar(
             [_share(network, size, study) for network in networks],
             [100 * network.search.accuracy for network in networks],
-            yerr=[100 * network.search.accuracy_se for network in networks],
+            yerr=accuracy_bars([network.search for network in networks]),
             capsize=2,
             elinewidth=0.8,
             **style,  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ def main() -> None:
         share, result = trial.cost.relative_to(base)["latency"], trial.evaluation.score
         print(
             f"trial {trial.number}: {share:.1%} of the latency, predicted,"
-            f" search accuracy {result.accuracy:.2%} ±{result.accuracy_se:.2%}"
+            f" search accuracy {result.accuracy_text} %"
         )
     print(certificate_of(run.folder, run.study.requested))
 

@@ -37,7 +37,7 @@ def test_a_run_is_shown_with_its_proof_knee_and_test_accuracy(tmp_path: Path) ->
     (tmp_path / "run" / "artifacts" / "odd" / "card.json").write_text("{")
     view = ParetoView.read(tmp_path / "run")
     text = shown(view)
-    assert "70.00 ±4.00" in text
+    assert "70.00 (60.4 to 78.1)" in text
     assert "plan 0123abcd, distilled 2 epochs" in text
     content = view.to_json()
     (point,) = [point for point in content["front"] if point["knee"]]

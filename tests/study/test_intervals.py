@@ -14,6 +14,7 @@ from evosearch.study.intervals import (
     least_certifiable_drop,
     wilson_interval,
 )
+from evosearch.study.scores import Score
 
 Z = 1.6448536269514722
 
@@ -96,3 +97,8 @@ def test_no_images() -> None:
         wilson_interval(0.5, 0)
     with pytest.raises(InputError):
         drop_bound(np.zeros(0), np.zeros(0))
+
+
+def test_an_accuracy_of_one_is_shown_with_its_interval() -> None:
+    score = Score(loss=0.0, loss_se=0.0, accuracy=1.0, accuracy_se=0.0, images=350)
+    assert score.accuracy_text == "100.00 (98.9 to 100.0)"

@@ -3,7 +3,6 @@ const state = { trial: (pareto.front.find((row) => row.knee) || { trial: null })
 const element = (id) => document.getElementById(id);
 const find = (trial) => [...pareto.front, ...page.dominated].find((row) => row.trial === trial);
 const widthsOf = (row) => Array.isArray(row.widths) ? row.widths : groups.map((group) => row.widths[group]);
-const accuracy = (row) => plusMinus(percent(row.accuracy), percent(row.accuracy_se));
 
 function add(parent, tag, text, className) {
   const child = document.createElement(tag);
@@ -79,7 +78,7 @@ function choose(trial) {
   const list = element("plan");
   list.replaceChildren();
   const entries = { ...Object.fromEntries(page.heads.map((head, i) => [head, row.cells[i]])),
-    "test accuracy": row.test_distilled ? `${accuracy(row.test_distilled)} %, distilled` : "not fine-tuned yet",
+    "test accuracy": row.test_distilled ? `${accuracyText(row.test_distilled)} %, distilled` : "not fine-tuned yet",
     "tied with": row.tied && row.tied.length ? `trial ${row.tied.join(", ")}` : "",
     front: row.knee ? "its knee" : "knee" in row ? "a member" : "dominated",
     widths: groups.map((group, i) => `${group} ${widthsOf(row)[i]}/${page.sizes[group]}`).join(", ") };
