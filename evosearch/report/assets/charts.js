@@ -72,8 +72,9 @@ function drawFront() {
   const traces = [
     points("dominated", page.dominated, measure, { mode: "markers",
       customdata: ownTrials(page.dominated), marker: { color: colour("dominated"), size: 6 } }),
-    points("lowest-L1 uniform", references, measure, { mode: "markers", bars: true,
-      marker: { color: colour("reference"), symbol: "square", size: 7 } }, (row) => row.name),
+    ...[...new Set(references.map((row) => row.name))].map((name, i) =>
+      points(name, references.filter((row) => row.name === name), measure, { mode: "markers", bars: true,
+        marker: { color: colour("reference"), symbol: ["square", "diamond", "triangle-up"][i % 3], size: 7 } }, (row) => row.name)),
     ...Object.entries(pareto.baselines).map(([name, rival], i) => points(name, rival.front, measure,
       { mode: "lines+markers", opacity: 0.8, line: { dash: "dot", width: 1, color: colour(`rival${i % 3}`) },
         marker: { size: 5 } }, (row) => `${name}, trial ${row.trial}`)),
