@@ -109,14 +109,14 @@ def page(results: Mapping[float, list[dict[str, Any]]], trials: int) -> str:
         f" Python {platform.python_version()}, torch {torch.__version__}. Made by"
         " `scripts/bench_accuracy_drop.py`.",
         "",
-        "A seed draws the calibration, search, confirmation and training images, trains a base",
-        "network on the last, and searches. *Claimed* is what the certificate says: the drop asked",
-        "for where it is certified, or else the one that the 300 confirmation images do certify",
-        "(one-sided, 95 % confidence). *Lost, gained*: confirmation images that the base network",
-        "alone, and the compact network alone, gets right. Networks are as built, before",
-        "fine-tuning. The drop on test is of 450 images, paired, ± its standard error; a claim is",
-        "*exceeded* where it is over by more than that. *Smallest* is the smallest trial that keeps",
-        "the drop on the search split, by a point estimate on the images that it was selected on.",
+        "A seed draws all splits, trains a base network, and searches. *Claimed* is what the",
+        "certificate says: the drop asked for where it is certified, or else the one that the 300",
+        "confirmation images do certify (one-sided, 95 % confidence). *Lost, gained*: of these",
+        "images, those that the base network or the compact network alone gets right. Networks",
+        "are as built, before fine-tuning. The drop on test is of 450 images, paired, ± its",
+        "standard error; a claim is *exceeded* where it is over by more than that. *Smallest* is",
+        "the smallest trial that keeps the drop on the search split, by a point estimate on the",
+        "images that it was selected on.",
     ]
     for asked, rows in results.items():
         lines += ["", f"## `--accuracy-drop {asked}`", "", *_summary(asked, rows), ""]

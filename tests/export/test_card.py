@@ -43,7 +43,7 @@ def test_a_card_says_all_that_was_measured() -> None:
     text = card_markdown(CARD)
     for part in (
         "# trial 17",
-        "| trial 17, distilled | 400K (40.0%) | 20K (50.0%) | 100.00 (98.9 to 100.0) | 100.00 (98.9",
+        "| trial 17, distilled | 400K (40.0%) | 20K (50.0%) | 100.00 (98.9 to 100.0) | 100.00 (98",
         "30 ms, 50.0% of the base network's 60 ms (95 % interval 48.0% to 52.0%, 15 rounds)",
         "eager, batch 64, 2 threads, torch 2.15, on abacus",
         "- Before fine-tuning: latency budget of 60.0% certified.",

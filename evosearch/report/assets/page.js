@@ -94,7 +94,8 @@ function fillTexts() {
   element("title").textContent = folder;
   element("summary").textContent = `${pareto.strategy}, seed ${pareto.seed}: ${pareto.trials} trials,` +
     ` ${pareto.failed} failed, ${pareto.repeated} repeated; ${pareto.front.length} in the front;` +
-    ` hypervolume ${pareto.hypervolume.toFixed(4)}; run ${page.run}`;
+    ` hypervolume ${pareto.hypervolume.toFixed(4)}; run ${page.run}` +
+    (pareto.certificate ? `; ${pareto.certificate.text}` : "");
   element("volume-note").textContent = `Share of the box from 0 to the base network's ${page.axis.label} and a loss of` +
     ` ${page.reference.loss.toFixed(3)} that the front dominates, over evaluations on the whole search split.`;
   element("commands").textContent = ["front", "within", "export", "resume"].map((name) => page.commands[name]).join("\n");
