@@ -25,7 +25,7 @@ from evosearch.data.splits import load_test_split
 from evosearch.engine.loop import Limits
 from evosearch.machine import environment
 from evosearch.run.config import SearchConfig
-from evosearch.run.session import Run
+from evosearch.run.session import Session
 from evosearch.run.spacefile import load_space_file
 from evosearch.space.budget import BudgetRequest
 from evosearch.space.mask import Mask
@@ -46,7 +46,7 @@ def searched(drop: float, seed: int, trials: int, folder: Path) -> dict[str, Any
     shutil.rmtree(folder, ignore_errors=True)
     file = load_space_file(SPACE)
     file = file.model_copy(update={"data": file.data.model_copy(update={"seed": seed})})
-    run = Run.create(
+    run = Session.create(
         folder,
         space_file=file,
         space_folder=SPACE.parent,
@@ -57,7 +57,7 @@ def searched(drop: float, seed: int, trials: int, folder: Path) -> dict[str, Any
     certificate = run.certify()
     assert isinstance(certificate, AccuracyCertificate)
     assert certificate.trial is not None
-    chosen, smallest = run.study.trials[certificate.trial], run.front.smallest()
+    chosen, smallest = run.study.trials[certificate.trial], run.study.front().smallest()
     base = run.study.header.base
     (about,) = [a.drop for a in certificate.attempts if a.trial == certificate.trial]
     result = {
@@ -80,7 +80,7 @@ def searched(drop: float, seed: int, trials: int, folder: Path) -> dict[str, Any
     return result
 
 
-def test_drop(run: Run, mask: Mask) -> dict[str, float]:
+def test_drop(run: Session, mask: Mask) -> dict[str, float]:
     """Returns by how many points a finished network is worse than the base network on test."""
     data = run.prepared.config.space.data
     split = load_test_split(data, SPACE.parent)

@@ -35,6 +35,7 @@ from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Ended:
