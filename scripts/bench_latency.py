@@ -14,15 +14,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from evosearch.aims.certifying import SECONDS
-
 import evosearch
 from evosearch.latency.meter import Meter
 from evosearch.latency.stopwatch import compare
+from evosearch.run.measurer import SECONDS
 from evosearch.run.profiling import profile_space
 from evosearch.run.reopening import reopen_meter
 from evosearch.run.timedfront import timed_front
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import load_certificates
+from evosearch.study.latency_certificate import LatencyCertificate
 from evosearch.study.study import Study
 from evosearch.study.timing import Timing
 from evosearch.study.trial import Trial
@@ -70,7 +70,7 @@ def predictions(spaces: list[Path]) -> None:
 def searched(space: Path, folder: Path, trials: int, **budget: str) -> Path:
     if not folder.exists():
         evosearch.search(space, runtime="eager", batch=BATCH, trials=trials, out=folder, **budget)
-    elif Certificate.load(folder) is None:
+    elif not load_certificates(folder):
         evosearch.resume(folder, trials=trials)
     return folder
 
@@ -86,7 +86,7 @@ def compared(latency: Path, flops: Path) -> None:
                 f"| {folder.name}: {network.name} | {network.cost.flops / 1e6:.1f}M |"
                 f" {100 * timing.ratio:.1f} ({100 * timing.ratio_low:.1f} to"
                 f" {100 * timing.ratio_high:.1f}) | {score.loss:.3f} ± {score.loss_se:.3f} |"
-                f" {100 * score.accuracy:.2f} ± {100 * score.accuracy_se:.2f} |"
+                f" {score.accuracy_text} |"
             )
     first = winner(latency)
     second = equal_in_loss(first, Study.open(flops))
@@ -105,9 +105,14 @@ def compared(latency: Path, flops: Path) -> None:
     )
 
 
+def certificate_in(folder: Path) -> LatencyCertificate:
+    (certificate,) = load_certificates(folder)
+    assert isinstance(certificate, LatencyCertificate)
+    return certificate
+
+
 def winner(folder: Path) -> Trial:
-    certificate = Certificate.load(folder)
-    assert certificate is not None
+    certificate = certificate_in(folder)
     print(f"\n{certificate}")
     assert certificate.winner is not None
     return Study.open(folder).trials[certificate.winner.trial]
@@ -132,8 +137,7 @@ def once(folder: Path, number: int) -> None:
 
 
 def repeated(folder: Path) -> None:
-    certificate = Certificate.load(folder)
-    assert certificate is not None
+    certificate = certificate_in(folder)
     assert certificate.winner is not None
     share = certificate.limit / certificate.base_picoseconds
     print(f"\n| process | latency, % of base (95 %) | at or under {share:.1%} |\n|--:|--:|---|")

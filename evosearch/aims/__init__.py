@@ -14,7 +14,7 @@ from evosearch.aims.exact import ExactAim
 from evosearch.aims.latency import LatencyAim
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
-from evosearch.study.certificate import Check
+from evosearch.study.latency_certificate import Check
 from evosearch.study.study import Study
 
 

@@ -7,24 +7,34 @@ gives a tolerated drop, and the step to a smaller network shrinks as the slack g
 from collections.abc import Sequence
 from typing import final
 
-from evosearch.aims.base import TimeMasks
+from evosearch.aims.base import Measurer
 from evosearch.space.budget import BY_DROP, Bound, Budget
 from evosearch.space.cost import Cost
-from evosearch.study.certificate import Check
+from evosearch.space.resources import RESOURCES
+from evosearch.study.accuracy_certificate import (
+    AccuracyCertificate,
+    Confirmation,
+    ConfirmedDrop,
+    limit_of,
+)
+from evosearch.study.certificate import Certificate
 from evosearch.study.front import ParetoFront
+from evosearch.study.latency_certificate import Check
 from evosearch.study.records import Header, Segment
 from evosearch.study.study import Study
-from evosearch.study.timing import Conditions
 from evosearch.study.trial import Trial
 
 SEGMENT_TRIALS = 12
 """At least so many trials at one size, and whole rounds."""
-LARGEST_STEP, LEAST_STEP = 0.5, 0.1
-"""Share of the size that a step takes off: with all of the drop left, and with nothing left."""
+LARGEST_STEP, LEAST_STEP = 0.25, 0.1
+"""Share of the size that a step takes off: with all of the drop left, and with nothing left. As
+the certificate ends at a larger size than the search does, every size must have good networks."""
 CLOSED = 1.05
 """Sizes whose ratio is under this are one: what fits is known that well."""
 FURTHER = 0.97
 """Share of the smallest feasible size that is tried next when that is so."""
+SAME_SIZE = 0.85
+"""Of the trials with at least this share of the largest one's size, one is confirmed."""
 
 
 @final
@@ -45,16 +55,69 @@ class AccuracyAim:
         """See `Aim.is_due`."""
         return trials - segments[-1].first >= SEGMENT_TRIALS
 
-    def check(self, study: Study, time: TimeMasks) -> tuple[Check, ...]:  # noqa: ARG002
+    def check(self, study: Study, measurer: Measurer) -> tuple[Check, ...]:  # noqa: ARG002
         """See `Aim.check`: trials are scored anyway."""
         return ()
 
-    def conclude(self, study: Study, time: TimeMasks, conditions: Conditions | None) -> None:
-        """See `Aim.conclude`."""
+    def conclude(
+        self, study: Study, measurer: Measurer, earlier: Sequence[Certificate]
+    ) -> AccuracyCertificate:
+        """Measures ever smaller trials on the confirmation split, until one fails.
+
+        The trials were selected on the search split, where the smallest that seems to keep the
+        accuracy owes some of it to chance. Here each is held to the one-sided 95 % bound of its
+        paired difference to the base network. The order is fixed before any is measured, from
+        the largest down, and the first that fails ends it: so all tests together err as rarely
+        as one, without a correction (fixed-sequence testing, Maurer, Hothorn and Lehmacher 1995;
+        where the first fails, its own bound is a claim that holds as surely, Hsu and Berger 1999).
+        From the smallest up, each of n tests would have to err n times as rarely, which few
+        hundred images cannot show.
+
+        Where even a network that is right on the same images as the base network cannot be
+        certified to lose no more than asked, trials are held to what can be certified.
+        """
+        budget, images = study.requested, measurer.confirmation_images
+        assert budget.least_accuracy is not None
+        asked = study.header.base.search.accuracy - budget.least_accuracy
+        limit = limit_of(asked, images)
+        attempts: list[Confirmation] = []
+        for trial in confirmation_sequence(study.front(RESOURCES[BY_DROP])) if images else ():
+            drop = ConfirmedDrop.of(*measurer.confirm(trial.mask))
+            attempts.append(Confirmation(trial=trial.number, drop=drop))
+            if drop.bound > limit:
+                break
+        before = [known for known in earlier if isinstance(known, AccuracyCertificate)]
+        others = {known.attempts for known in before} - {(), tuple(attempts)}
+        return AccuracyCertificate(
+            budget=budget,
+            drop=asked,
+            images=images,
+            attempts=tuple(attempts),
+            earlier=len(others),
+        )
 
     def winner(self, front: ParetoFront) -> Trial:
         """See `Aim.winner`: the smallest."""
         return front.smallest()
+
+
+def confirmation_sequence(front: ParetoFront) -> list[Trial]:
+    """Returns the trials that are confirmed, in order: of every size the one of least loss.
+
+    Every step down risks to end at a network that is good enough, so each must be worth it.
+
+    Args:
+        front: of a study; of its candidates the largest ones need not be members.
+    """
+    sequence: list[Trial] = []
+    largest = float("inf")
+    for trial in sorted(front.candidates, key=lambda t: t.cost.macs, reverse=True):
+        if trial.cost.macs < SAME_SIZE * largest:
+            largest = trial.cost.macs
+            sequence.append(trial)
+        elif trial.loss < sequence[-1].loss:
+            sequence[-1] = trial
+    return sequence
 
 
 def next_size(

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import final
 
-from evosearch.aims.base import TimeMasks
+from evosearch.aims.base import Measurer
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
-from evosearch.study.certificate import Check
+from evosearch.study.certificate import Certificate
 from evosearch.study.front import ParetoFront
+from evosearch.study.latency_certificate import Check
 from evosearch.study.records import Segment
 from evosearch.study.study import Study
-from evosearch.study.timing import Conditions
 from evosearch.study.trial import Trial
 
 
@@ -32,11 +32,11 @@ class ExactAim:
         """See `Aim.is_due`."""
         return False
 
-    def check(self, study: Study, time: TimeMasks) -> tuple[Check, ...]:  # noqa: ARG002
+    def check(self, study: Study, measurer: Measurer) -> tuple[Check, ...]:  # noqa: ARG002
         """See `Aim.check`."""
         return ()
 
-    def conclude(self, study: Study, time: TimeMasks, conditions: Conditions | None) -> None:
+    def conclude(self, study: Study, measurer: Measurer, earlier: Sequence[Certificate]) -> None:
         """See `Aim.conclude`."""
 
     def winner(self, front: ParetoFront) -> Trial:

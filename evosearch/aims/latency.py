@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from statistics import median
 from typing import final
 
-from evosearch.aims.base import TimeMasks
+from evosearch.aims.base import Measurer
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.cost import Cost
 from evosearch.space.resources import RESOURCES
-from evosearch.study.certificate import Certificate, Check, interval
+from evosearch.study.certificate import Certificate
 from evosearch.study.front import ParetoFront
+from evosearch.study.latency_certificate import Check, LatencyCertificate, interval
 from evosearch.study.records import Segment
 from evosearch.study.study import Study
-from evosearch.study.timing import Conditions
 from evosearch.study.trial import Trial
 
 SEGMENT_TRIALS = 12
@@ -47,24 +47,27 @@ class LatencyAim:
         first = segments[-1].first
         return trials - first >= max(SEGMENT_TRIALS, first)
 
-    def check(self, study: Study, time: TimeMasks) -> tuple[Check, ...]:
+    def check(self, study: Study, measurer: Measurer) -> tuple[Check, ...]:
         """See `Aim.check`: times the best of the front, or what came nearest to the budget."""
         best = list(reversed(study.front().members))[:CHECKED]
         if not best:
             complete = [t for t in study.trials if t.is_complete and t.duplicate_of is None]
             best = sorted(complete, key=lambda t: t.violation(study.budget))[:CHECKED]
-        return _timed(best, time)
+        return _timed(best, measurer)
 
     def conclude(
-        self, study: Study, time: TimeMasks, conditions: Conditions | None
-    ) -> Certificate:
+        self,
+        study: Study,
+        measurer: Measurer,
+        earlier: Sequence[Certificate],  # noqa: ARG002
+    ) -> LatencyCertificate:
         """Times the best trial against the base network, then smaller ones, until one holds.
 
         A trial keeps the budget where the upper end of its interval does in each of a few
         processes: they differ by more than a process can see by itself. Of each trial the slowest
         counts.
         """
-        assert conditions is not None
+        assert measurer.conditions is not None
         budget, base = study.requested, study.header.base_cost.latency
         limit = budget.bounds["latency"].high
         attempts: tuple[Check, ...] = ()
@@ -72,18 +75,17 @@ class LatencyAim:
         for trial in list(reversed(study.front(RESOURCES["latency"]).members))[:ATTEMPTS]:
             checks: tuple[Check, ...] = ()
             for _ in range(PROCESSES):
-                checks += _timed([trial], time)
+                checks += _timed([trial], measurer)
                 certified = interval(checks[-1].timing, budget, base)[1] <= limit
                 if not certified:
                     break
             attempts += (max(checks, key=lambda c: interval(c.timing, budget, base)[1]),)
             if certified:
                 break
-        return Certificate(
-            limit=limit,
-            relative=budget.relative_latency,
+        return LatencyCertificate(
+            budget=budget,
             base_picoseconds=base,
-            conditions=conditions,
+            conditions=measurer.conditions,
             attempts=attempts,
             certified=certified,
         )
@@ -109,8 +111,8 @@ def corrected(budget: Budget, checks: Sequence[Check], base_picoseconds: int) ->
     return budget.but(latency=Bound(low=amount, high=amount))
 
 
-def _timed(trials: Sequence[Trial], time: TimeMasks) -> tuple[Check, ...]:
-    timings = time([trial.mask for trial in trials])
+def _timed(trials: Sequence[Trial], measurer: Measurer) -> tuple[Check, ...]:
+    timings = measurer.time([trial.mask for trial in trials])
     return tuple(
         Check(trial=trial.number, predicted=trial.cost.latency, timing=timing)
         for trial, timing in zip(trials, timings, strict=True)

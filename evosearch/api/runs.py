@@ -57,8 +57,9 @@ class Run:
         """Returns one network of the run.
 
         Args:
-            pick: "knee", "best", "smallest" or a trial's number; None for the trial that was
-                certified, or the smallest where the budget is an accuracy, or else the knee.
+            pick: "knee", "best", "smallest" or a trial's number; None for the trial that the
+                certificate is about, or the smallest where the budget is an accuracy, or else the
+                knee.
             at: a budget such as "flops=37%", also one that was never searched.
             evaluate: whether the plan for that budget is measured, where it is only predicted.
             callbacks: told what is being done.

@@ -50,12 +50,10 @@ def space_new(**given: Any) -> None:
 @command(app, api.train)
 def train(**given: Any) -> None:
     """Train the base network where the space names no weights; the result is cached."""
-    from evosearch.report.tables import percent
-
     with shown(messages) as callbacks:
         done = api.train(**given, callbacks=callbacks)
-    accuracy = percent(done.score.accuracy, done.score.accuracy_se)
-    output.print(f"search accuracy {accuracy} on {done.score.images} images")
+    score = done.score
+    output.print(f"search accuracy {score.accuracy_text} % on {score.images} images")
     output.print(f"weights: {done.weights}", soft_wrap=True)
 
 

@@ -2,7 +2,7 @@
 
 `README.md` has the steps to add a source.
 
-==============  ===============================================================
+==============  ======================================================================
 `config`        the `[data]` section of a space file
 `sources`       data sources by name, and a user's own callables
 `images`        images as bytes or files, normalised as they are read
@@ -10,9 +10,9 @@
 `transforms`    image transforms by name, of torchvision
 `augmentation`  random changes to training images
 `splitting`     the draw of a split: classes in proportion, or a list in a file
-`splits`        train, calibration, search and test splits, a type each
+`splits`        train, calibration, search, confirmation and test splits, a type each
 `filedigests`   content digests of files, remembered until they are touched
 `contents`      digests of the images and labels of a split
 `duplicates`    the check that no two splits share an image
-==============  ===============================================================
+==============  ======================================================================
 """

@@ -74,6 +74,10 @@ class DataConfig(BaseModel):
         search: images that the search scores on, taken out of the training images; or a file
             that lists them, one a line, such as `train/cat/0001.jpg`; it is relative to the
             space file, or else to $EVOSEARCH_DATA.
+        confirmation: images that no score sees until the search is over, taken out of the training
+            images that search and calibration leave; an accuracy drop is certified on them, and
+            one of D points takes at least 270 / D. The default is 0, with which none is: they are
+            lost to training, so that giving them up is for the space to say.
         seed: draws the splits. It belongs to the space and not to a run, because the base
             network has seen the train split.
         check_duplicates: whether splits that share an image by its content are refused; by its
@@ -91,6 +95,7 @@ class DataConfig(BaseModel):
     augment: tuple[TransformConfig, ...] = ()
     calibration: int = Field(ge=2)
     search: int | str
+    confirmation: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
     check_duplicates: bool = False
     kwargs: dict[str, Any] = Field(default_factory=dict)

@@ -11,11 +11,17 @@ from evosearch.data.config import DataConfig
 from evosearch.data.filedigests import file_digests
 from evosearch.data.imagecache import image_hashes
 from evosearch.data.sources import Pool, load_pools
-from evosearch.data.splits import CalibrationSplit, SearchSplit, TrainSplit, image_names
+from evosearch.data.splits import (
+    CalibrationSplit,
+    ConfirmationSplit,
+    SearchSplit,
+    TrainSplit,
+    image_names,
+)
 
 
 def listed_images(
-    split: TrainSplit | CalibrationSplit | SearchSplit | Pool,
+    split: TrainSplit | CalibrationSplit | SearchSplit | ConfirmationSplit | Pool,
 ) -> dict[str, tuple[str, str]]:
     """Returns every image of a split by name, with a digest of its content and its label.
 

@@ -60,7 +60,8 @@ def image_hashes(images: Images) -> NDArray[np.uint8]:
     """
     pixels, files = images.pixels, images.files
     if not isinstance(pixels, LazyPixels) or files is None:
-        return np.concatenate([chunk.numpy() for chunk in _hashed(images)])
+        none = np.empty((0, HASH_BYTES), dtype=np.uint8)
+        return np.concatenate([none, *(chunk.numpy() for chunk in _hashed(images))])
     path = cache_folder() / "images" / f"{_digest(files, pixels.recipe)}.hashes.npy"
     return _cached(path, (len(images), HASH_BYTES), lambda: _hashed(kept(images)))
 

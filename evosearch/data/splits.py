@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Self, final
+from typing import Self, TypeVar, final
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from evosearch.files import find
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """What all splits hold; only its four final subclasses are ever made.
+    """What all splits hold; only its five final subclasses are ever made.
 
     Attributes:
         images: read as float32, normalised, `(images, channels, height, width)`.
@@ -85,8 +85,16 @@ class SearchSplit(Split):
 
 
 @final
+class ConfirmationSplit(Split):
+    """Images that no score has seen: they confirm what was chosen by its score elsewhere."""
+
+
+@final
 class TestSplit(Split):
     """Images that only the final report sees."""
+
+
+AnySplit = TypeVar("AnySplit", bound=Split)
 
 
 def require_split(split: object, *allowed: type[Split]) -> None:
@@ -103,7 +111,13 @@ def require_split(split: object, *allowed: type[Split]) -> None:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SearchData:
-    """Everything that a search may see.
+    """Everything but the test split.
+
+    Attributes:
+        train: what networks learn from.
+        calibration: what statistics come from.
+        search: what candidates are scored on.
+        confirmation: what the winner is measured on, once it is chosen; may be empty.
 
     Raises:
         InputError: an image is in two splits.
@@ -112,13 +126,17 @@ class SearchData:
     train: TrainSplit
     calibration: CalibrationSplit
     search: SearchSplit
+    confirmation: ConfirmationSplit
 
     def __post_init__(self) -> None:
-        _require_disjoint(self.train, self.calibration, self.search)
+        _require_disjoint(self.train, self.calibration, self.search, self.confirmation)
 
 
 def load_search_data(config: DataConfig, folder: Path = Path()) -> SearchData:
-    """Loads the splits that a search may see.
+    """Loads all splits but the test split.
+
+    Search is drawn first, then calibration, then confirmation: how many images confirm changes
+    only which ones are left to train on.
 
     Args:
         config: the `[data]` section.
@@ -134,24 +152,24 @@ def load_search_data(config: DataConfig, folder: Path = Path()) -> SearchData:
     search = _search_positions(config, folder, pool, labels)
     rest = np.setdiff1d(np.arange(len(labels)), search)
     calibration = draw(labels, rest, config.calibration, config.seed, "calibration")
-    train = np.setdiff1d(rest, calibration)
+    rest = np.setdiff1d(rest, calibration)
+    confirmation = draw(labels, rest, config.confirmation, config.seed, "confirmation")
+    chosen = {
+        "train": np.setdiff1d(rest, confirmation),
+        "calibration": calibration,
+        "search": search,
+        "confirmation": confirmation,
+    }
     if listed_images is not None:
-        chosen = {"train": train, "calibration": calibration, "search": search}
         hashes, names = listed_images
         require_distinct({k: (hashes[v], [names[i] for i in v]) for k, v in chosen.items()})
-    parts = [pool.take(chosen) for chosen in (train, calibration, search)]
-    images = [kept(part.images) for part in parts]
+    parts = {name: pool.take(positions) for name, positions in chosen.items()}
+    augmentation = _augmentation(config, pool.images.pixels.shape[0])
     return SearchData(
-        train=TrainSplit(
-            images=images[0],
-            labels=parts[0].labels,
-            indices=parts[0].indices,
-            augmentation=_augmentation(config, pool.images.pixels.shape[0]),
-        ),
-        calibration=CalibrationSplit(
-            images=images[1], labels=parts[1].labels, indices=parts[1].indices
-        ),
-        search=SearchSplit(images=images[2], labels=parts[2].labels, indices=parts[2].indices),
+        train=replace(_split(TrainSplit, parts["train"]), augmentation=augmentation),
+        calibration=_split(CalibrationSplit, parts["calibration"]),
+        search=_split(SearchSplit, parts["search"]),
+        confirmation=_split(ConfirmationSplit, parts["confirmation"]),
     )
 
 
@@ -164,7 +182,10 @@ def load_test_split(config: DataConfig, folder: Path = Path()) -> TestSplit:
     pool, held_out = load_pools(config, folder)
     if config.check_duplicates:
         require_distinct(
-            {"train, calibration or search": _listed(pool), "test": _listed(held_out)}
+            {
+                "train, calibration, search or confirmation": _listed(pool),
+                "test": _listed(held_out),
+            }
         )
     test = TestSplit(
         images=kept(held_out.images), labels=held_out.labels, indices=held_out.indices
@@ -183,6 +204,10 @@ def search_list(config: DataConfig, folder: Path) -> Path | None:
         return None
     advice = "give a number of images, or a file that lists them, one a line"
     return find(config.search, folder, "[data] search", advice)
+
+
+def _split(kind: type[AnySplit], part: Pool) -> AnySplit:
+    return kind(images=kept(part.images), labels=part.labels, indices=part.indices)
 
 
 def _search_positions(config: DataConfig, folder: Path, pool: Pool, labels: Indices) -> Indices:
@@ -216,12 +241,13 @@ def _classes(pool: Pool) -> Indices:
 
 
 def _require_rest(config: DataConfig, search: int, labels: Indices) -> None:
-    left = len(labels) - config.calibration - search
+    left = len(labels) - config.calibration - search - config.confirmation
     classes = len(np.unique(labels))
     if left < classes:
         raise InputError(
-            f"[data] calibration = {config.calibration} and search = {search} leave {left}"
-            f" of {len(labels)} training images for {classes} classes; lower them"
+            f"[data] calibration = {config.calibration}, search = {search} and confirmation ="
+            f" {config.confirmation} leave {left} of {len(labels)} training images for {classes}"
+            " classes; lower them"
         )
 
 

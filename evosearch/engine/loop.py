@@ -15,8 +15,8 @@ from evosearch.space.budget import Budget
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace
 from evosearch.strategies.base import Strategy
-from evosearch.study.certificate import Check
 from evosearch.study.front import ParetoFront
+from evosearch.study.latency_certificate import Check
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Proposal, Trial

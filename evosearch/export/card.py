@@ -65,7 +65,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
 def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {card.get('plan', 'compact network')}"
     yield ""
-    yield "Accuracies are in percent, ± one standard error over images."
+    yield "Accuracies are in percent, with their 95 % intervals."
     yield ""
     networks = card.get("networks", ())
     resources = [r for r in RESOURCES.values() if any(r.key in entry for entry in networks)]
@@ -77,18 +77,15 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
             f"{r.shown(r.from_json(entry[r.key]))} ({entry['ratios'][r.name]:.1%})"
             for r in resources
         ]
-        scores = [
-            f"{100 * entry[split]['accuracy']:.2f} ± {100 * entry[split]['accuracy_se']:.2f}"
-            for split in ("search", "test")
-        ]
+        scores = [Score(**entry[split]).accuracy_text for split in ("search", "test")]
         yield f"| {' | '.join([entry['name'], *sizes, *scores])} |"
     yield ""
     latency = card.get("latency")
     if latency is not None:
         yield f"- Latency of a batch: {Timing(**latency['timing'])};"
         yield f"  {Conditions(**latency['conditions'])}."
-        if latency.get("certificate"):
-            yield f"- {_capital(latency['certificate'])}."
+    if card.get("certificate"):
+        yield f"- Before fine-tuning: {card['certificate']}."
     exported = card.get("export")
     if exported is not None:
         yield (

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from evosearch.report.tables import Column, percent
+from evosearch.report.tables import Column
 from evosearch.space.cost import Cost, format_time
 from evosearch.space.resources import RESOURCES, Resource
 from evosearch.study.networks import NamedNetwork
@@ -107,9 +107,9 @@ def distilled_column(distilled: Mapping[str, NamedNetwork]) -> NetworkColumn:
         return distilled.get(network.name, network).test
 
     return Column(
-        header="test accuracy, %,\ndistilled",
+        header="test accuracy, %\ndistilled",
         cell=lambda network: _accuracy(test(network)),
-        json=lambda network: {"test_distilled": _as_json(test(network))},
+        json=lambda network: {"test_distilled": _score_json(test(network))},
     )
 
 
@@ -166,15 +166,28 @@ def _loss(network: NamedNetwork, digits: int) -> str:
 
 
 def _accuracy(score: Score | None) -> str:
-    return "" if score is None else percent(score.accuracy, score.accuracy_se)
+    return "" if score is None else score.accuracy_text
+
+
+def _accuracy_json(score: Score | None) -> dict[str, float | None]:
+    low, high = (None, None) if score is None else score.accuracy_interval
+    return {
+        "accuracy": None if score is None else score.accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
+    }
+
+
+def _score_json(score: Score | None) -> dict[str, Any] | None:
+    return None if score is None else {**asdict(score), **_accuracy_json(score)}
 
 
 def _fields(score: Score | None, *names: str) -> dict[str, float | None]:
     return {name: None if score is None else getattr(score, name) for name in names}
 
 
-def _as_json(value: Score | Timing | None) -> dict[str, Any] | None:
-    return None if value is None else asdict(value)
+def _timing_json(timing: Timing | None) -> dict[str, Any] | None:
+    return None if timing is None else asdict(timing)
 
 
 def _latency(network: NamedNetwork) -> str:
@@ -205,9 +218,9 @@ SEARCH_LOSS = Column[NamedNetwork](
     json=lambda network: _fields(_search(network), "loss", "loss_se"),
 )
 SEARCH_ACCURACY = Column[NamedNetwork](
-    header="search\naccuracy, %",
+    header="search accuracy, %\n(95 % interval)",
     cell=lambda network: _accuracy(_search(network)),
-    json=lambda network: _fields(_search(network), "accuracy", "accuracy_se"),
+    json=lambda network: _accuracy_json(_search(network)),
 )
 MEASURED: tuple[NetworkColumn, ...] = (SEARCH_LOSS, SEARCH_ACCURACY)
 """What is said of every network that was measured on the search split, beside its sizes."""
@@ -221,13 +234,13 @@ PREDICTED_LOSS = Column[NamedNetwork](
     },
 )
 TEST_ACCURACY = Column[NamedNetwork](
-    header="test\naccuracy, %",
+    header="test accuracy, %\n(95 % interval)",
     cell=lambda network: _accuracy(network.test),
 )
 LATENCY = Column[NamedNetwork](
     header="latency of a batch\n(95 % interval)",
     cell=_latency,
-    json=lambda network: {"latency": _as_json(network.timing)},
+    json=lambda network: {"latency": _timing_json(network.timing)},
 )
 LATENCY_RATIO = Column[NamedNetwork](
     header="of the base network's, %\n(95 % interval)",

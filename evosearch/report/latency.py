@@ -11,7 +11,7 @@ from rich.table import Table
 
 from evosearch.latency.model import LatencyModel
 from evosearch.report.columns import LATENCY, LATENCY_RATIO, NAME, measured_columns
-from evosearch.report.plot import save_figure
+from evosearch.report.plot import accuracy_bars, save_figure
 from evosearch.report.tables import json_object, plain_table, terminal_table
 from evosearch.space.cost import format_time
 from evosearch.space.space import SearchSpace
@@ -73,7 +73,7 @@ def timed_front_json(study: Study, timed: "TimedFront") -> dict[str, Any]:
 def plot_timed_front(timed: "TimedFront", path: Path) -> None:
     """Writes accuracy against measured latency as a PNG file, with both error bars.
 
-    Bars are one standard error of accuracy, and the 95 % interval of the median ratio.
+    Bars are 95 % intervals, of the accuracy and of the median ratio.
     """
     mpl.use("Agg")
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
@@ -92,7 +92,7 @@ def plot_timed_front(timed: "TimedFront", path: Path) -> None:
                 ratios,
                 [100 * n.search.accuracy for n in chosen],
                 xerr=bars,
-                yerr=[100 * n.search.accuracy_se for n in chosen],
+                yerr=accuracy_bars([n.search for n in chosen]),
                 fmt="o-" if searched else "s",
                 capsize=2,
                 elinewidth=0.8,
@@ -100,7 +100,7 @@ def plot_timed_front(timed: "TimedFront", path: Path) -> None:
             )
     axes.set_title(str(timed.conditions), fontsize=9)
     axes.set_xlabel("measured latency of a batch, % of the base network's (95 % interval)")
-    axes.set_ylabel("accuracy on the search split, %")
+    axes.set_ylabel("accuracy on the search split, % (95 % interval)")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     save_figure(figure, path)

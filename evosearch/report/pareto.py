@@ -19,6 +19,7 @@ from evosearch.run.folder import RunFolder
 from evosearch.space.resources import Resource
 from evosearch.space.space import SearchSpace
 from evosearch.space.text import load_space
+from evosearch.study.certificate import Certificate, certificate_of
 from evosearch.study.front import ParetoFront
 from evosearch.study.study import Study
 from evosearch.study.trial import TrialState
@@ -36,6 +37,7 @@ class ParetoView:
         rivals: studies of the baselines that were searched beside, by name.
         notes: what is known of the members of the front beyond their trials.
         artifacts: plan -> its finished network.
+        certificate: what was certified of the budget; None where nothing was.
         space: what is searched; None where the run holds none that can be read.
     """
 
@@ -45,6 +47,7 @@ class ParetoView:
     rivals: Mapping[str, Study]
     notes: FrontNotes
     artifacts: Mapping[str, FoundArtifact]
+    certificate: Certificate | None
     space: SearchSpace | None
 
     @classmethod
@@ -74,6 +77,7 @@ class ParetoView:
             rivals=baseline_studies(folder),
             notes=notes,
             artifacts=artifacts,
+            certificate=certificate_of(folder, study.requested),
             space=space,
         )
 
@@ -86,6 +90,7 @@ class ParetoView:
         """Returns what there is to know, as JSON: what `pareto --json` prints."""
         return {
             **front_json(self.searches, self.notes),
+            "certificate": certificate_json(self.certificate),
             "ladder": trust_json(self.study),
             "proof": None if self.space is None else proof_json(self.space),
         }
@@ -107,6 +112,8 @@ class ParetoView:
                 "tied: the 95 % interval of the loss difference, image by image, contains 0; of"
                 " the trials that one is tied with, the smallest is named"
             )
+        if self.certificate is not None:
+            parts.append(str(self.certificate))
         return Group(*parts, self._summary())
 
     def _summary(self) -> str:
@@ -121,6 +128,17 @@ class ParetoView:
             f"{counts}; accuracies are of the search split, which was selected on, so they are"
             " optimistic"
         )
+
+
+def certificate_json(certificate: Certificate | None) -> dict[str, Any] | None:
+    """Returns which trial a certificate is about, whether it keeps the budget, and why."""
+    if certificate is None:
+        return None
+    return {
+        "trial": certificate.trial,
+        "certified": certificate.certified,
+        "text": str(certificate),
+    }
 
 
 def proof_json(space: SearchSpace) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from evosearch.files import replacing
 from evosearch.space.resources import Resource
 from evosearch.study.front import ParetoFront
 from evosearch.study.networks import NamedNetwork
+from evosearch.study.scores import Score
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 
 _RIVALS = ("tab:green", "tab:purple", "tab:brown")
+_REFERENCES = ("tab:orange", "tab:olive", "tab:cyan")
 _BASE = {"color": "black", "fmt": "*", "markersize": 11, "label": "base network"}
 
 
@@ -24,8 +26,9 @@ def plot_front(
 ) -> None:
     """Writes the front as a PNG file.
 
-    Dominated trials in grey, the front joined, the knee ringed, base network and baselines
-    marked; bars are one standard error of accuracy on the search split.
+    Dominated trials in grey, the front joined, the knee ringed, base network, references and
+    baselines marked; bars are 95 % intervals of accuracy on the search split. The axis of
+    accuracy begins where the front does; what lies below is counted in the picture.
 
     Args:
         study: of the run.
@@ -37,32 +40,31 @@ def plot_front(
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
 
-    def draw(networks: Sequence[NamedNetwork], **style: object) -> None:
-        _draw(axes, networks, front.size, study, **style)
+    others: dict[str, Sequence[NamedNetwork]] = {}
 
-    draw(
-        _networks(front.dominated),
-        color="0.75",
-        fmt="o",
-        markersize=3,
-        zorder=1,
-        label="dominated",
-    )
-    draw(
-        study.header.references[1:],
-        color="tab:orange",
-        fmt="s",
-        markersize=5,
-        zorder=2,
-        label="lowest-L1 uniform, recalibrated",
-    )
+    def draw(label: str, networks: Sequence[NamedNetwork], **style: object) -> None:
+        others[label] = networks
+        _draw(axes, networks, front.size, study, label=label, **style)
+
+    draw("dominated", _networks(front.dominated), color="0.75", fmt="o", markersize=3, zorder=1)
+    for (name, networks), colour in zip(_references(study).items(), _REFERENCES, strict=False):
+        draw(name, networks, color=colour, fmt="s", markersize=5, zorder=2)
     for (name, rival), colour in zip((rivals or {}).items(), _RIVALS, strict=False):
         members = _networks(rival.front(front.size).members)
-        draw(members, color=colour, fmt=".--", markersize=4, zorder=2, label=name)
-    draw(
-        _networks(front.members), color="tab:blue", fmt="o-", markersize=5, zorder=3, label="front"
+        draw(f"{name}, as many trials", members, color=colour, fmt=".--", markersize=4, zorder=2)
+    members = _networks(front.members)
+    _draw(
+        axes,
+        members,
+        front.size,
+        study,
+        color="tab:blue",
+        fmt="o-",
+        markersize=5,
+        zorder=3,
+        label="front",
     )
-    if front.members:
+    if members:
         knee = NamedNetwork.of_trial(front.knee)
         axes.plot(
             _share(knee, front.size, study),
@@ -74,10 +76,11 @@ def plot_front(
             markeredgecolor="tab:red",
             label="knee",
         )
-    draw([study.header.base], **_BASE, zorder=3)
+        begin_at(axes, [*members, study.header.base], others)
+    _draw(axes, [study.header.base], front.size, study, **_BASE, zorder=3)
     axes.set_title(
         f"{study.header.strategy}, seed {study.header.seed}: {len(study.trials)} trials,"
-        f" {len(front.members)} in the front (bars: one standard error)",
+        f" {len(front.members)} in the front (bars: 95 % intervals)",
         fontsize=10,
     )
     _finish(figure, axes, front.size, path)
@@ -99,8 +102,44 @@ def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path)
         members = _networks(front.members)
         _draw(axes, members, size, study, fmt="o-", markersize=4, label=name)
     _draw(axes, [study.header.base], size, study, **_BASE)
-    axes.set_title("fronts of loss against size (bars: one standard error)", fontsize=10)
+    axes.set_title("fronts of loss against size (bars: 95 % intervals)", fontsize=10)
     _finish(figure, axes, size, path)
+
+
+def begin_at(
+    axes: Axes, shown: Sequence[NamedNetwork], others: Mapping[str, Sequence[NamedNetwork]]
+) -> None:
+    """Has the axis of accuracy reach over some networks, and says what lies below it.
+
+    Args:
+        axes: of the picture.
+        shown: all of them are in it, with their bars.
+        others: by label; those below are counted.
+    """
+    ends = [100 * end for network in shown for end in network.search.accuracy_interval]
+    margin = 0.04 * (max(ends) - min(ends))
+    lowest = min(ends) - margin
+    axes.set_ylim(lowest, max(ends) + margin)
+    below = {
+        label: [accuracy for n in networks if (accuracy := 100 * n.search.accuracy) < lowest]
+        for label, networks in others.items()
+    }
+    notes = [
+        f"{len(found)} {label} (down to {min(found):.1f} %)"
+        for label, found in below.items()
+        if found
+    ]
+    if notes:
+        note = f"below the axis: {'; '.join(notes)}"
+        axes.text(0.01, 0.01, note, transform=axes.transAxes, fontsize=7, va="bottom", wrap=True)
+
+
+def _references(study: Study) -> dict[str, list[NamedNetwork]]:
+    """Returns the networks beside the base network by what they are called."""
+    named: dict[str, list[NamedNetwork]] = {}
+    for network in study.header.references[1:]:
+        named.setdefault(network.name, []).append(network)
+    return named
 
 
 def _finish(figure: Figure, axes: Axes, size: Resource, path: Path) -> None:
@@ -124,6 +163,16 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def accuracy_bars(scores: Sequence[Score]) -> list[list[float]]:
+    """Returns how far the 95 % intervals of accuracies reach down and up, in points."""
+    intervals = [score.accuracy_interval for score in scores]
+    pairs = list(zip(scores, intervals, strict=True))
+    return [
+        [100 * (score.accuracy - low) for score, (low, _) in pairs],
+        [100 * (high - score.accuracy) for score, (_, high) in pairs],
+    ]
+
+
 def _networks(trials: Sequence[Trial]) -> list[NamedNetwork]:
     return [NamedNetwork.of_trial(trial) for trial in trials]
 
@@ -140,7 +189,7 @@ def _draw(
         axes.errorbar(
             [_share(network, size, study) for network in networks],
             [100 * network.search.accuracy for network in networks],
-            yerr=[100 * network.search.accuracy_se for network in networks],
+            yerr=accuracy_bars([network.search for network in networks]),
             capsize=2,
             elinewidth=0.8,
             **style,  # type: ignore[arg-type]

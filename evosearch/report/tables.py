@@ -78,8 +78,3 @@ def plain_table(first: str, *names: str) -> Table:
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
     return table
-
-
-def percent(share: float, standard_error: float) -> str:
-    """Returns a share and its standard error in percent, without the sign."""
-    return f"{100 * share:.2f} ±{100 * standard_error:.2f}"

@@ -19,6 +19,7 @@
 `log`           a line for each event
 `planning`      the best known network at any budget
 `finetuning`    a network distilled, measured on test, and saved
+`measurer`      what an aim has measured of networks beyond their trials
 `freshtiming`   networks timed in a process of their own
 `timedfront`    the front by its measured latency
 `profiling`     the latency profile of a space file's model

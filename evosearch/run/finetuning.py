@@ -24,7 +24,7 @@ from evosearch.run.reopening import held, reopen
 from evosearch.space.budget import Budget
 from evosearch.space.mask import Mask
 from evosearch.strategies.fixed_plans import uniform_mask
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import certificate_of
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.trial import Evaluation
@@ -198,15 +198,17 @@ def _require_no_other(target: Path, config: FinetuneConfig) -> None:
 
 
 def _latency(folder: Path, plan: NamedNetwork) -> Mapping[str, Any]:
-    """Returns what a plan takes here, and what the run certified of it."""
+    """Returns what a plan takes here."""
     conditions, (timing,) = time_fresh(folder, [plan.mask], SECONDS)
-    certificate = Certificate.load(folder)
-    winner = None if certificate is None else certificate.winner
-    return {
-        "timing": asdict(timing),
-        "conditions": asdict(conditions),
-        "certificate": str(certificate) if winner and winner.trial == plan.trial else None,
-    }
+    return {"timing": asdict(timing), "conditions": asdict(conditions)}
+
+
+def _certified(task: _Task) -> str | None:
+    """Returns what the run certified of a plan."""
+    certificate = certificate_of(task.folder, task.study.requested)
+    if certificate is None or certificate.trial is None or certificate.trial != task.plan.trial:
+        return None
+    return str(certificate)
 
 
 def _distil(task: _Task, network: nn.Module, callbacks: Callbacks) -> Distillation:
@@ -278,6 +280,7 @@ def _card(
         "space_digest": header.space_digest,
         "networks": [network_json(network, header.base_cost) for network in networks],
         "latency": latency,
+        "certificate": _certified(task),
         "notes": [
             "search accuracy is optimistic: the search and the best epoch were selected"
             " on that split",

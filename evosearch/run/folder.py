@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from evosearch.study.certificate import CERTIFICATE
+from evosearch.study.certificate import CERTIFICATES
 from evosearch.study.scorestore import SCORES
 from evosearch.study.study import STUDY_FILE
 
@@ -61,7 +61,7 @@ class RunFolder:
     """Plans that were measured beside the trials."""
     timings = _Place("timings.jsonl")
     """The latency of networks that were timed."""
-    certificate = _Place(CERTIFICATE)
+    certificates = _Place(CERTIFICATES)
     """Whether the winner was measured to keep its latency budget."""
     test = _Place("test.json")
     """What was measured on the test split, and how often it was opened."""

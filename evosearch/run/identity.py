@@ -38,6 +38,7 @@ def identify(
         Part.TRAIN: listed_images(data.train),
         Part.CALIBRATION: listed_images(data.calibration),
         Part.SEARCH: listed_images(data.search),
+        Part.CONFIRMATION: listed_images(data.confirmation),
         Part.TEST: listed_test_images(file.data, folder),
     }
     parts = {

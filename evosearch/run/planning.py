@@ -27,7 +27,7 @@ from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
 from evosearch.space.text import load_space
 from evosearch.strategies.learned import LossModel
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import certificate_of
 from evosearch.study.networks import NamedNetwork, Prediction
 from evosearch.study.records import evaluation_from_json, evaluation_to_json
 from evosearch.study.study import Study
@@ -43,7 +43,8 @@ def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> N
         folder: of the run.
         study: its study.
         pick: "knee", "best" (least loss), "smallest" or a trial's number; None for the trial that
-            the run certified, or the smallest where the budget is an accuracy, or else the knee.
+            the run's certificate is about, or the smallest where the budget is an accuracy, or
+            else the knee.
         at: a budget such as "flops=37%"; then the best known plan within it is meant.
 
     Raises:
@@ -53,9 +54,9 @@ def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> N
         if pick is not None:
             raise InputError(f"--pick {pick} and --at {at} each name a network: give one of them")
         return plan_at(folder, study, parse_at(at, study.header.base_cost))
-    certificate = Certificate.load(folder)
-    if pick is None and certificate is not None and certificate.winner is not None:
-        pick = str(certificate.winner.trial)
+    certificate = certificate_of(folder, study.requested)
+    if pick is None and certificate is not None and certificate.trial is not None:
+        pick = str(certificate.trial)
     return NamedNetwork.of_trial(_picked_trial(study, pick))
 
 

@@ -167,7 +167,9 @@ def prepare(
         base_scores = evaluator.image_scores(space.full_mask(), 0, evaluator.images)
         base = Evaluation(score=base_scores.score, seconds=time.perf_counter() - began)
         budget = request.resolve(base_cost, base.score.accuracy)
-        references = measure_references(evaluator, space, budget, base, knowledge)
+        references = measure_references(
+            evaluator, space, budget, base, knowledge, search.criterion
+        )
     config = RunConfig(
         folder=str(space_folder.resolve()),
         budget=budget.to_json(),

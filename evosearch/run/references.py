@@ -3,13 +3,18 @@
 from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.space.budget import BY_DROP, Bound, Budget
 from evosearch.space.knowledge import Knowledge
+from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace
-from evosearch.strategies.fixed_plans import uniform_mask
+from evosearch.strategies.fixed_plans import global_mask, uniform_mask, uniform_widths
+from evosearch.strategies.two_step import TwoStep
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.trial import Evaluation
 
-BASELINE_POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Where in a range of budgets the baseline is measured."""
+POSITIONS = (0.0, 0.5, 1.0)
+"""Where in a range of budgets the plans are measured."""
+PLAIN = "lowest-L1 uniform, recalibrated"
+UNIFORM = "uniform, no search"
+GLOBAL = "global, no search"
 
 
 def measure_references(
@@ -18,26 +23,62 @@ def measure_references(
     budget: Budget,
     base: Evaluation,
     knowledge: Knowledge,
+    criterion: str,
 ) -> tuple[NamedNetwork, ...]:
-    """Returns the base network, and measures the lowest-L1 uniform plans beside the search."""
-    references = [
+    """Returns the base network, and measures plans without a search beside it.
+
+    Those of `plans_without_search` are built as candidates are, so that what a searched network
+    has above them is what the search adds. The lowest-L1 uniform plan, which is recalibrated and
+    not compensated, is what pruning commonly means.
+
+    Args:
+        evaluator: measures.
+        space: what is searched.
+        budget: of the run; of a range, both ends and the middle are served.
+        base: what the base network is worth.
+        knowledge: has the Gram matrices, and the scores of L1 and of the criterion.
+        criterion: of the run.
+    """
+    networks = [
         NamedNetwork(name="base", mask=space.full_mask(), cost=space.base_cost, evaluation=base)
     ]
-    for size in _baseline_budgets(space, budget):
-        mask = uniform_mask(space, size, knowledge.scores["l1"])
-        references.append(
-            NamedNetwork(
-                name="lowest-L1 uniform",
-                mask=mask,
-                cost=space.cost(mask),
-                evaluation=evaluator.evaluate_plain(mask),
-            )
-        )
-    return tuple(references)
+
+    def add(name: str, mask: Mask, evaluation: Evaluation) -> None:
+        cost = space.cost(mask)
+        networks.append(NamedNetwork(name=name, mask=mask, cost=cost, evaluation=evaluation))
+
+    for size in _sizes(space, budget):
+        plain = uniform_mask(space, size, knowledge.scores["l1"])
+        add(PLAIN, plain, evaluator.evaluate_plain(plain))
+        for name, mask in plans_without_search(space, size, knowledge, criterion).items():
+            add(name, mask, evaluator.evaluate(mask))
+    return tuple(networks)
 
 
-def _baseline_budgets(space: SearchSpace, budget: Budget) -> list[Budget]:
+def plans_without_search(
+    space: SearchSpace, budget: Budget, knowledge: Knowledge, criterion: str
+) -> dict[str, Mask]:
+    """Returns, by name, plans whose widths no trial has decided; their channels are two-step ones.
+
+    Args:
+        space: what is searched.
+        budget: its upper end is met.
+        knowledge: has the Gram matrices and the scores of the criterion.
+        criterion: its one threshold over all groups decides the widths of `GLOBAL`.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    channels = TwoStep(space, knowledge.gram)
+    ranked = global_mask(space, budget, knowledge.comparable[criterion])
+    return {
+        UNIFORM: channels.mask(uniform_widths(space, budget)),
+        GLOBAL: channels.mask(space.widths(ranked)),
+    }
+
+
+def _sizes(space: SearchSpace, budget: Budget) -> list[Budget]:
     if budget.least_accuracy is not None:
         least, most = space.smallest_cost.macs, budget.bounds[BY_DROP].high
         budget = Budget(bounds={BY_DROP: Bound(low=least, high=most)})
-    return [budget.at(x) for x in (BASELINE_POSITIONS if budget.is_range else (1.0,))]
+    return [budget.at(position) for position in (POSITIONS if budget.is_range else (1.0,))]

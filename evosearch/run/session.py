@@ -20,24 +20,20 @@ from evosearch.run.budgeting import change_budget, resolved_budget
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.config import SearchConfig
 from evosearch.run.folder import RunFolder
-from evosearch.run.freshtiming import time_fresh
 from evosearch.run.lock import RunLock
 from evosearch.run.log import RunLog
+from evosearch.run.measurer import RunMeasurer
 from evosearch.run.preparation import Prepared, prepare
 from evosearch.run.reopening import RunEvaluator, reopen
 from evosearch.run.spacefile import SpaceFile
 from evosearch.space.budget import Budget, BudgetRequest
-from evosearch.space.mask import Mask
 from evosearch.strategies import strategy_class
 from evosearch.strategies.base import Problem, Strategy
-from evosearch.study.certificate import Certificate, Check
+from evosearch.study.certificate import Certificate, add_certificate, load_certificates
+from evosearch.study.latency_certificate import Check
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
-from evosearch.study.timing import Timing
 from evosearch.study.trial import Trial
-
-SECONDS = 8.0
-"""That a trial is timed in turn with the base network, about."""
 
 
 @final
@@ -218,14 +214,13 @@ class Session:
         Returns:
             What came of it; None where there is nothing to certify.
         """
-        if self.study.requested.measured:
-            on_stage("latency of the winner, against the base network")
-        model = self.prepared.latency
-        conditions = None if model is None else model.conditions
-        certificate = aim_of(self.study.requested).conclude(self.study, self._time, conditions)
+        on_stage("the winner, against the base network")
+        earlier = load_certificates(self.folder)
+        certificate = aim_of(self.study.requested).conclude(self.study, self._measurer, earlier)
         if certificate is None:
             return None
-        certificate.save(self.folder)
+        if certificate not in earlier[-1:]:
+            add_certificate(self.folder, certificate)
         self._log.event("certificate", certified=certificate.certified, text=str(certificate))
         return certificate
 
@@ -288,10 +283,11 @@ class Session:
         return outcome
 
     def _measure_front(self, study: Study) -> tuple[Check, ...]:
-        checks = aim_of(study.requested).check(study, self._time)
+        checks = aim_of(study.requested).check(study, self._measurer)
         for check in checks:
             self._log.event("latency", trial=check.trial, timing=str(check.timing))
         return checks
 
-    def _time(self, masks: Sequence[Mask]) -> list[Timing]:
-        return time_fresh(self.folder, masks, SECONDS)[1]
+    @property
+    def _measurer(self) -> RunMeasurer:
+        return RunMeasurer(self.folder, self.prepared)

@@ -22,7 +22,7 @@ class SensitivityCurve:
 
     Attributes:
         widths: the widths probed, ascending, the last the group's size; `(probes,)`.
-        loss_increase: loss on the calibration split minus the base network's, in nats;
+        loss_increase: loss on the search split minus the base network's, in nats;
             `(probes,)`, the last 0.
     """
 

@@ -1,128 +1,60 @@
-"""The certificate of a latency budget: the timings that say whether a run's winner keeps it."""
+"""The certificates of a run on disk: what was measured of whether its winners keep its budgets."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from evosearch.errors import InputError
 from evosearch.files import write_json, writing
 from evosearch.space.budget import Budget
-from evosearch.space.cost import format_time
-from evosearch.study.timing import Conditions, Timing
+from evosearch.study.accuracy_certificate import AccuracyCertificate
+from evosearch.study.latency_certificate import LatencyCertificate
 
-CERTIFICATE = "certificate.json"
+CERTIFICATES = "certificates.json"
+
+Certificate = LatencyCertificate | AccuracyCertificate
+
+_KINDS: dict[str, type[LatencyCertificate] | type[AccuracyCertificate]] = {
+    "latency": LatencyCertificate,
+    "accuracy": AccuracyCertificate,
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """A trial that was timed.
+def load_certificates(folder: Path) -> tuple[Certificate, ...]:
+    """Returns what a run certified so far, in order.
 
-    Attributes:
-        trial: its number.
-        predicted: its picoseconds by the latency model.
-        timing: as measured.
+    Raises:
+        InputError: the file cannot be read.
     """
+    path = folder / CERTIFICATES
+    if not path.is_file():
+        return ()
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(_KINDS[entry.pop("kind")].from_json(entry) for entry in entries)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not certificates ({error!r})") from error
 
-    trial: int
-    predicted: int
-    timing: Timing
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Reads what `dataclasses.asdict` gave."""
-        return cls(**{**data, "timing": Timing(**data["timing"])})
+def certificate_of(folder: Path, budget: Budget) -> Certificate | None:
+    """Returns the last certificate of a budget; None where a run has none for it.
 
-
-def interval(timing: Timing, budget: Budget, base_picoseconds: int) -> tuple[float, float]:
-    """Returns the 95 % interval that a latency budget is judged on, in picoseconds.
-
-    A share is judged on the ratio to the base network, which load on the machine hits alike; a
-    time on the time.
+    Raises:
+        InputError: the file cannot be read.
     """
-    if budget.relative_latency:
-        return timing.ratio_low * base_picoseconds, timing.ratio_high * base_picoseconds
-    return 1e12 * timing.low, 1e12 * timing.high
+    found = [known for known in load_certificates(folder) if known.budget == budget]
+    return found[-1] if found else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """What was measured of the trials that a latency budget was to be certified for.
+def add_certificate(folder: Path, certificate: Certificate) -> None:
+    """Writes a certificate behind those that a run has.
 
-    Attributes:
-        limit: the budget, in picoseconds.
-        relative: whether it was asked for as a share of the base network's latency.
-        base_picoseconds: the base network's, which shares refer to.
-        conditions: under which it was measured.
-        attempts: the trials that were timed, in order, each in its slowest process; where the
-            budget is certified, the last one keeps it.
-        certified: whether the upper end of the last one's interval is under the budget.
+    Raises:
+        StorageError: it cannot be written.
     """
-
-    limit: int
-    relative: bool
-    base_picoseconds: int
-    conditions: Conditions
-    attempts: tuple[Check, ...]
-    certified: bool
-
-    @property
-    def winner(self) -> Check | None:
-        """The trial that keeps the budget."""
-        return self.attempts[-1] if self.certified else None
-
-    def __str__(self) -> str:
-        share = f"{self.limit / self.base_picoseconds:.1%} of the base network's"
-        budget = share if self.relative else format_time(self.limit)
-        if self.winner is not None:
-            failed = f", after {len(self.attempts) - 1} that did not" if self.attempts[1:] else ""
-            return (
-                f"latency budget of {budget} certified: trial {self.winner.trial} takes at"
-                f" most, in the slowest of several processes, {self.winner.timing}{failed}"
-            )
-        if not self.attempts:
-            return f"latency budget of {budget} not certified: no trial is predicted to keep it"
-        last = self.attempts[-1]
-        low = last.timing.ratio_low * self.base_picoseconds
-        low = low if self.relative else 1e12 * last.timing.low
-        reason = (
-            "the budget is finer than the noise"
-            if low <= self.limit
-            else "the upper end of every interval is over it"
+    names = {kind: name for name, kind in _KINDS.items()}
+    every = (*load_certificates(folder), certificate)
+    with writing(folder / CERTIFICATES):
+        write_json(
+            folder / CERTIFICATES,
+            [{"kind": names[type(known)], **known.to_json()} for known in every],
         )
-        return (
-            f"latency budget of {budget} not certified, {reason}: of {len(self.attempts)} trials"
-            f" the last, trial {last.trial}, takes {last.timing}"
-        )
-
-    def save(self, folder: Path) -> None:
-        """Writes the certificate into a run's folder.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        with writing(folder / CERTIFICATE):
-            write_json(folder / CERTIFICATE, asdict(self))
-
-    @classmethod
-    def load(cls, folder: Path) -> "Certificate | None":
-        """Reads the certificate of a run; None where it has none.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        path = folder / CERTIFICATE
-        if not path.is_file():
-            return None
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                **{
-                    **data,
-                    "conditions": Conditions(**data["conditions"]),
-                    "attempts": tuple(Check.from_json(item) for item in data["attempts"]),
-                }
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not a certificate ({error!r})") from error

@@ -22,6 +22,7 @@ class Part(StrEnum):
     TRAIN = "train"
     CALIBRATION = "calibration"
     SEARCH = "search"
+    CONFIRMATION = "confirmation"
     TEST = "test"
     PREPARATION = "preparation"
     TASK = "task"
@@ -31,7 +32,7 @@ class Part(StrEnum):
     PILLOW = "pillow"
 
 
-SPLITS = (Part.TRAIN, Part.CALIBRATION, Part.SEARCH, Part.TEST)
+SPLITS = (Part.TRAIN, Part.CALIBRATION, Part.SEARCH, Part.CONFIRMATION, Part.TEST)
 """The parts that are the images and labels of a split."""
 VERSIONS = (Part.EVOSEARCH, Part.TORCH, Part.TORCHVISION, Part.PILLOW)
 """The parts that are versions."""

@@ -4,14 +4,15 @@ Both take shares of images that are right, and means of any metric in [0, 1], of
 then somewhat wide: no such metric varies more than one of zeros and ones with the same mean.
 """
 
-from math import sqrt
+from math import ceil, sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.stats import norm
 
 from evosearch.errors import InputError
+
+_NORMAL = NormalDist()
 
 
 def wilson_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -29,7 +30,7 @@ def wilson_interval(share: float, count: int, confidence: float = 0.95) -> tuple
     """
     if count < 1:
         raise InputError("an interval needs at least one image")
-    z2 = float(norm.ppf((1 + confidence) / 2)) ** 2
+    z2 = _NORMAL.inv_cdf((1 + confidence) / 2) ** 2
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     spread = share * (1 - share) / count + z2 / (4 * count**2)
     half = sqrt(z2 * max(0.0, spread)) / (1 + z2 / count)
@@ -52,12 +53,14 @@ def drop_bound(
     Raises:
         InputError: there are no images.
     """
+    from scipy.optimize import brentq  # slow to import, and reports have no use for it
+
     count = len(before)
     if count < 1:
         raise InputError("a bound needs at least one image")
     change = before - after
     lost, gained = float(change.clip(0).sum()), float((-change).clip(0).sum())
-    limit = float(norm.ppf(confidence))
+    limit = _NORMAL.inv_cdf(confidence)
 
     def excess(drop: float) -> float:
         linear = (2 * count - lost + gained) * drop - lost - gained
@@ -75,3 +78,16 @@ def drop_bound(
 def least_certifiable_drop(count: int, confidence: float = 0.95) -> float:
     """Returns the bound of two networks that are right on exactly the same images."""
     return drop_bound(np.zeros(count), np.zeros(count), confidence)
+
+
+def images_to_certify(drop: float, confidence: float = 0.95) -> int:
+    """Returns the least number of images whose `least_certifiable_drop` is no more than a drop.
+
+    The bound of no differing image is z^2 / (images + z^2), which is solved for the images.
+
+    Args:
+        drop: as a share, above 0.
+        confidence: of the bound.
+    """
+    limit = _NORMAL.inv_cdf(confidence) ** 2
+    return max(1, ceil(limit * (1 - drop) / drop))

@@ -9,7 +9,7 @@ from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.space.resources import Resource
-from evosearch.study.certificate import Check
+from evosearch.study.latency_certificate import Check
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.scores import Score
 from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState

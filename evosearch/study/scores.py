@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evosearch.errors import InputError
+from evosearch.study.intervals import wilson_interval
 
 NORMAL = 1.959963984540054
 """Standard errors on each side of a 95 % interval."""
@@ -31,6 +32,17 @@ class Score:
     accuracy: float
     accuracy_se: float
     images: int
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy, which one of 0 or 1 has a width too."""
+        return wilson_interval(self.accuracy, self.images)
+
+    @property
+    def accuracy_text(self) -> str:
+        """The accuracy with its 95 % interval in percent: "99.43 (98.0 to 99.8)"."""
+        low, high = self.accuracy_interval
+        return f"{100 * self.accuracy:.2f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 @final

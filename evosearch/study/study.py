@@ -16,8 +16,8 @@ from evosearch.errors import InputError
 from evosearch.files import writing
 from evosearch.space.budget import Budget
 from evosearch.space.resources import RESOURCES, Resource
-from evosearch.study.certificate import Check
 from evosearch.study.front import ParetoFront
+from evosearch.study.latency_certificate import Check
 from evosearch.study.records import Header, Segment, trial_from_json, trial_to_json
 from evosearch.study.trial import Trial
 

@@ -57,7 +57,7 @@ def main() -> None:
     network = evosearch.load_artifact(done.artifact.folder).load(make_model)
     params = sum(parameter.numel() for parameter in network.parameters())
     test = done.networks[-1].test
-    print(f"{params} params, test accuracy {test.accuracy:.2%} ±{test.accuracy_se:.2%}")
+    print(f"{params} params, test accuracy {test.accuracy_text} %")
 
 
 if __name__ == "__main__":

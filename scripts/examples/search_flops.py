@@ -24,12 +24,12 @@ def main() -> None:
         share, result = trial.cost.relative_to(base)["macs"], trial.evaluation.score
         print(
             f"trial {trial.number}: {share:.1%} of the FLOPs,"
-            f" search accuracy {result.accuracy:.2%} ±{result.accuracy_se:.2%}"
+            f" search accuracy {result.accuracy_text} %"
         )
 
     done = evosearch.finetune(run.folder, at="flops=50%", epochs=options.epochs)
     test = done.networks[-1].test
-    print(f"{done.networks[-1].name}: test accuracy {test.accuracy:.2%} ±{test.accuracy_se:.2%}")
+    print(f"{done.networks[-1].name}: test accuracy {test.accuracy_text} %")
     print(f"artifact: {done.artifact.folder}")
 
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import evosearch
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import certificate_of
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "digits_resnet.toml"
 
@@ -34,9 +34,9 @@ def main() -> None:
         share, result = trial.cost.relative_to(base)["latency"], trial.evaluation.score
         print(
             f"trial {trial.number}: {share:.1%} of the latency, predicted,"
-            f" search accuracy {result.accuracy:.2%} ±{result.accuracy_se:.2%}"
+            f" search accuracy {result.accuracy_text} %"
         )
-    print(Certificate.load(run.folder))
+    print(certificate_of(run.folder, run.study.requested))
 
 
 if __name__ == "__main__":

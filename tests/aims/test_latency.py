@@ -1,21 +1,24 @@
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evosearch.aims.base import TimeMasks
+from evosearch.aims.base import Metrics
 from evosearch.aims.latency import LatencyAim
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import profile
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.mask import Mask
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import add_certificate, certificate_of
+from evosearch.study.latency_certificate import LatencyCertificate
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.scores import Score
 from evosearch.study.study import Study
+from evosearch.study.timing import Conditions, Timing
 from evosearch.study.trial import Evaluation, Trial, TrialState
 from tests.latency.fakes import FakeStopwatch, fake_meter
 
@@ -25,8 +28,23 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVOSEARCH_CACHE", str(tmp_path / "cache"))
 
 
-def timer(meter: Meter) -> TimeMasks:
-    return lambda masks: [meter.time(mask) for mask in masks]
+@dataclass(frozen=True)
+class Timer:
+    """Times in this process, and confirms nothing."""
+
+    meter: Meter
+    conditions: Conditions
+    confirmation_images: int = 0
+
+    def time(self, masks: Sequence[Mask]) -> list[Timing]:
+        return [self.meter.time(mask) for mask in masks]
+
+    def confirm(self, mask: Mask) -> tuple[Metrics, Metrics]:
+        raise NotImplementedError
+
+
+def conclude(study: Study, meter: Meter, model: LatencyModel) -> LatencyCertificate:
+    return LatencyAim().conclude(study, Timer(meter, model.conditions), ())
 
 
 def study_of(folder: Path, meter: Meter, model: LatencyModel, share: float) -> Study:
@@ -82,13 +100,13 @@ def test_the_best_trial_that_fits_is_certified(
     meter = fake_meter(monkeypatch, FakeStopwatch())
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 12) + 1e-3)
-    certificate = LatencyAim().conclude(study, timer(meter), model.conditions)
+    certificate = conclude(study, meter, model)
     assert certificate.certified
     assert certificate.winner is not None
     assert certificate.winner.trial == 3
     assert str(certificate).startswith("latency budget of ")
-    certificate.save(tmp_path)
-    assert Certificate.load(tmp_path) == certificate
+    add_certificate(tmp_path, certificate)
+    assert certificate_of(tmp_path, study.requested) == certificate
 
 
 def test_what_is_slower_than_predicted_is_not_certified_and_a_smaller_one_is(
@@ -99,7 +117,7 @@ def test_what_is_slower_than_predicted_is_not_certified_and_a_smaller_one_is(
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 12) + 1e-3)
     stopwatch.base, stopwatch.factor = 0.99e-12 * model.base_picoseconds, 1.06
-    certificate = LatencyAim().conclude(study, timer(meter), model.conditions)
+    certificate = conclude(study, meter, model)
     assert [check.trial for check in certificate.attempts] == [3, 2]
     assert certificate.certified
     assert "after 1 that did not" in str(certificate)
@@ -111,7 +129,7 @@ def test_noise_over_the_budget_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 6) + 1e-3)
     stopwatch.noise = 0.5
-    certificate = LatencyAim().conclude(study, timer(meter), model.conditions)
+    certificate = conclude(study, meter, model)
     assert not certificate.certified
     assert "the budget is finer than the noise" in str(certificate)
 
@@ -122,17 +140,13 @@ def test_too_slow_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     model = profile(meter)
     study = study_of(tmp_path, meter, model, share_of(model, meter, 6) + 1e-3)
     stopwatch.base, stopwatch.factor = 0.99e-12 * model.base_picoseconds, 1.2
-    assert "the upper end of every interval" in str(
-        LatencyAim().conclude(study, timer(meter), model.conditions)
-    )
+    assert "the upper end of every interval" in str(conclude(study, meter, model))
 
 
 def test_nothing_to_certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meter = fake_meter(monkeypatch, FakeStopwatch())
     model = profile(meter)
-    certificate = LatencyAim().conclude(
-        study_of(tmp_path, meter, model, 1e-6), timer(meter), model.conditions
-    )
+    certificate = conclude(study_of(tmp_path, meter, model, 1e-6), meter, model)
     assert "no trial is predicted to keep it" in str(certificate)
 
 
@@ -145,7 +159,7 @@ def test_an_absolute_budget_is_judged_on_the_time(
     limit = int(share_of(model, meter, 12) * model.base_picoseconds * 1.001)
     budget = Budget.of(latency=Bound(low=limit, high=limit))
     study.begin_segment(budget, budget)
-    certificate = LatencyAim().conclude(study, timer(meter), model.conditions)
+    certificate = conclude(study, meter, model)
     assert certificate.winner is not None
     assert certificate.winner.timing.high <= 1e-12 * limit
     assert " us certified: trial 3" in str(certificate)
@@ -157,7 +171,7 @@ def test_checks_are_of_the_best_and_are_replayed(
     meter = fake_meter(monkeypatch, FakeStopwatch())
     model = profile(meter)
     study = study_of(tmp_path, meter, model, 0.99)
-    checks = LatencyAim().check(study, timer(meter))
+    checks = LatencyAim().check(study, Timer(meter, model.conditions))
     assert [check.trial for check in checks] == [1, 3, 2]
     study.begin_segment(study.requested, study.requested, checks)
     assert Study.open(tmp_path).segments[-1].checks == checks

@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -30,14 +32,20 @@ def provider(tmp_path):
 
 def config(check=True, **kwargs):
     return DataConfig(
-        name="provider.py:twins", calibration=8, search=12, check_duplicates=check, kwargs=kwargs
+        name="provider.py:twins",
+        calibration=8,
+        search=12,
+        confirmation=10,
+        check_duplicates=check,
+        kwargs=kwargs,
     )
 
 
 def positions(provider):
     splits = data.load_search_data(config(), provider)
     return {
-        name: getattr(splits, name).indices.tolist() for name in ("train", "calibration", "search")
+        name: getattr(splits, name).indices.tolist()
+        for name in ("train", "calibration", "search", "confirmation")
     }
 
 
@@ -47,7 +55,8 @@ def test_splits_without_a_shared_image_pass(provider):
 
 
 @pytest.mark.parametrize(
-    ("left", "right"), [("train", "calibration"), ("train", "search"), ("calibration", "search")]
+    ("left", "right"),
+    list(combinations(("train", "calibration", "search", "confirmation"), 2)),
 )
 def test_an_image_in_two_splits_is_refused(left, right, provider):
     where = positions(provider)

@@ -28,7 +28,8 @@ def test_images_of_your_own(tmp_path):
     found = splits.load_search_data(config, tmp_path)
     test = splits.load_test_split(config, tmp_path)
 
-    assert [len(part) for part in (found.train, found.calibration, found.search)] == [70, 20, 30]
+    parts = (found.train, found.calibration, found.search, found.confirmation)
+    assert [len(part) for part in parts] == [40, 20, 30, 30]
     assert len(test) == 15
     for part, source in ((found.search, pixels["train"]), (test, pixels["test"])):
         own = part.indices.numpy() - (120 if part is test else 0)

@@ -133,7 +133,10 @@ def test_the_listed_images_are_the_search_split(pets):
         (["test/cat/0001.png"], "line 1: no training image 'test/cat/0001.png'; expected names"),
         (["train/cat/0001.png"] * 2, "line 2: 'train/cat/0001.png' is listed twice"),
         (["train/cat/0001.png"], "lists 1 images; a search needs two or more"),
-        ([f"train/{c}/{n:04}.png" for c in ("cat", "dog") for n in range(9)], "search = 18 leave"),
+        (
+            [f"train/{c}/{n:04}.png" for c in ("cat", "dog") for n in range(9)],
+            "search = 18 and confirmation = 0 leave",
+        ),
     ],
 )
 def test_lists_that_are_refused(pets, lines, message):

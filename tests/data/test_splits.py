@@ -1,6 +1,7 @@
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,30 @@ def test_splits_depend_on_the_seed_of_the_data_and_nothing_else(digits_config, d
     assert not torch.equal(other.search.indices, digits.search.indices)
 
 
+def test_confirmation_takes_from_train_alone(digits_config, digits):
+    more = data.load_search_data(digits_config.model_copy(update={"confirmation": 300}))
+    assert type(more.confirmation) is data.ConfirmationSplit
+    assert (len(more.train), len(more.confirmation), len(digits.confirmation)) == (497, 300, 0)
+    assert torch.equal(more.search.indices, digits.search.indices)
+    assert torch.equal(more.calibration.indices, digits.calibration.indices)
+    both = torch.cat([more.train.indices, more.confirmation.indices])
+    assert torch.equal(both.sort().values, digits.train.indices)
+    source = load_digits()
+    shares = np.bincount(source.target) / 1797
+    assert np.array_equal(more.confirmation.labels, source.target[more.confirmation.indices])
+    # Four draws, each of which rounds by less than one image per class.
+    assert np.all(np.abs(np.bincount(more.confirmation.labels) - 300 * shares) < 4)
+    other = digits_config.model_copy(update={"confirmation": 300, "seed": 1})
+    drawn = data.load_search_data(other).confirmation.indices
+    assert not torch.equal(drawn, more.confirmation.indices)
+
+
+def test_confirmation_is_not_for_scoring_candidates(digits_config):
+    split = data.load_search_data(digits_config.model_copy(update={"confirmation": 10}))
+    with pytest.raises(TypeError, match="got a ConfirmationSplit"):
+        scoring.score(torch.nn.Flatten(), split.confirmation)
+
+
 def test_the_test_split_does_not_move_with_the_other_sizes(digits_config):
     smaller = digits_config.model_copy(update={"search": 100, "calibration": 50})
     first, second = data.load_test_split(digits_config), data.load_test_split(smaller)
@@ -112,10 +137,14 @@ def test_the_digits_splits_are_pinned(digits_config, digits):
     assert test.indices[:5].tolist() == [0, 11, 13, 14, 17]
 
 
-@pytest.mark.parametrize(("calibration", "search"), [(1000, 340), (1347, 2), (2, 1340)])
-def test_too_few_images_left_to_train_on(calibration, search):
-    with pytest.raises(InputError, match="leave"):
-        data.load_search_data(config(calibration=calibration, search=search))
+@pytest.mark.parametrize(
+    ("calibration", "search", "confirmation"),
+    [(1000, 340, 0), (1347, 2, 0), (2, 1340, 0), (1000, 300, 40), (8, 12, 2000)],
+)
+def test_too_few_images_left_to_train_on(calibration, search, confirmation):
+    sizes = {"calibration": calibration, "search": search, "confirmation": confirmation}
+    with pytest.raises(InputError, match=f"confirmation = {confirmation} leave"):
+        data.load_search_data(config(**sizes))
 
 
 def test_overlapping_splits_are_refused(digits):
@@ -123,7 +152,17 @@ def test_overlapping_splits_are_refused(digits):
         **{n: getattr(digits.train, n) for n in ("images", "labels", "indices")}
     )
     with pytest.raises(InputError, match="TrainSplit and SearchSplit share 797 images"):
-        data.SearchData(train=digits.train, calibration=digits.calibration, search=search)
+        replace(digits, search=search)
+
+
+@pytest.mark.parametrize("name", ["train", "calibration", "search"])
+def test_confirmation_shares_no_image(name, digits):
+    other = getattr(digits, name)
+    confirmation = data.ConfirmationSplit(
+        images=other.images, labels=other.labels, indices=other.indices
+    )
+    with pytest.raises(InputError, match=f"{type(other).__name__} and ConfirmationSplit share"):
+        replace(digits, confirmation=confirmation)
 
 
 def test_take_keeps_the_type_and_the_augmentation(digits):

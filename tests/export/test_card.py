@@ -3,7 +3,7 @@ import pytest
 from evosearch.errors import InputError
 from evosearch.export.card import card_markdown
 
-SCORE = {"accuracy": 0.9876, "accuracy_se": 0.0012}
+SCORE = {"loss": 0.1, "loss_se": 0.01, "accuracy": 1.0, "accuracy_se": 0.0, "images": 350}
 CARD = {
     "plan": "trial 17",
     "strategy": "rates",
@@ -28,8 +28,8 @@ CARD = {
             "device": "abacus", "runtime": "eager", "batch": 64, "threads": 2,
             "versions": {"torch": "2.15"},
         },
-        "certificate": "latency budget of 60.0% certified",
     },
+    "certificate": "latency budget of 60.0% certified",
     "export": {
         "format": "onnx", "file": "model.onnx", "largest_difference": 1.7e-6,
         "largest_output": 12.5, "batches_checked": [1, 7],
@@ -43,10 +43,10 @@ def test_a_card_says_all_that_was_measured() -> None:
     text = card_markdown(CARD)
     for part in (
         "# trial 17",
-        "| trial 17, distilled | 400K (40.0%) | 20K (50.0%) | 98.76 ± 0.12 | 98.76 ± 0.12 |",
+        "| trial 17, distilled | 400K (40.0%) | 20K (50.0%) | 100.00 (98.9 to 100.0) | 100.00 (98",
         "30 ms, 50.0% of the base network's 60 ms (95 % interval 48.0% to 52.0%, 15 rounds)",
         "eager, batch 64, 2 threads, torch 2.15, on abacus",
-        "Latency budget of 60.0% certified.",
+        "- Before fine-tuning: latency budget of 60.0% certified.",
         "differ from the PyTorch network's by at most 1.7e-06",
         "on batches of 1 and 7",
         "Search: rates, seed 3, space digest `abcd`",

@@ -61,6 +61,6 @@ def test_the_section_in_the_readme_is_one() -> None:
 
 def test_files_that_the_readme_names_exist() -> None:
     text = (ROOT / "latency" / "README.md").read_text()
-    for name in ("evosearch/aims/latency.py", "evosearch/study/certificate.py"):
+    for name in ("evosearch/aims/latency.py", "evosearch/study/latency_certificate.py"):
         assert name in text
         assert (ROOT.parent / name).is_file()

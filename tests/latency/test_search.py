@@ -9,7 +9,8 @@ import pytest
 from evosearch.latency.runtimes import RUNTIMES
 from evosearch.run.reopening import reopen_meter
 from evosearch.space.mask import Mask
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import load_certificates
+from evosearch.study.latency_certificate import LatencyCertificate
 from evosearch.study.study import Study
 from evosearch.study.timing import Conditions, Timing
 from tests.latency.fakes import FAKE_RUNTIME, FakeStopwatch
@@ -28,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> InProcess:
     monkeypatch.setitem(RUNTIMES, "eager", FAKE_RUNTIME)
     monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: FakeStopwatch())
-    monkeypatch.setattr("evosearch.run.session.time_fresh", time_here)
+    monkeypatch.setattr("evosearch.run.measurer.time_fresh", time_here)
     return InProcess(monkeypatch, capfd)
 
 
@@ -50,8 +51,8 @@ def test_a_search_is_certified_and_resumes_equal(run: InProcess, place: Path) ->
     done = run(*asked, "30", "--out", "whole", cwd=place)
     assert done.returncode == 0, done.stderr
     assert "latency budget of 70.0% of the base network's certified" in flat(done.stdout)
-    certificate = Certificate.load(place / "whole")
-    assert certificate is not None
+    (certificate,) = load_certificates(place / "whole")
+    assert isinstance(certificate, LatencyCertificate)
     assert certificate.winner is not None
     assert certificate.winner.timing.ratio_high <= 0.7
     study = Study.open(place / "whole")

@@ -77,12 +77,18 @@ def test_the_amounts_of_json_are_read_back(resource: Resource) -> None:
 def test_measurements_have_their_errors_and_what_is_unknown_is_empty() -> None:
     assert columns.SEARCH_LOSS.cell(NETWORK) == "0.123 ±0.007"
     assert html_cells([columns.SEARCH_LOSS], NETWORK) == ["0.1235 ±0.0068"]
-    assert columns.SEARCH_ACCURACY.cell(NETWORK) == "98.76 ±1.23"
-    assert columns.TEST_ACCURACY.cell(NETWORK) == "95.00 ±2.00"
+    assert columns.SEARCH_ACCURACY.cell(NETWORK) == "98.76 (97.0 to 99.5)"
+    assert columns.TEST_ACCURACY.cell(NETWORK) == "95.00 (92.6 to 96.7)"
     assert columns.LATENCY.cell(NETWORK) == "30 ms (29 ms to 31 ms)"
     assert columns.LATENCY_RATIO.cell(NETWORK) == "50.0 (48.0 to 52.3)"
     measured = json_object(columns.MEASURED, NETWORK)
-    expected = {"loss": 0.12345, "loss_se": 0.00678, "accuracy": 0.9876, "accuracy_se": 0.0123}
+    expected = {
+        "loss": 0.12345,
+        "loss_se": 0.00678,
+        "accuracy": 0.9876,
+        "accuracy_low": pytest.approx(0.9696189),
+        "accuracy_high": pytest.approx(0.9949939),
+    }
     assert measured == expected
     known = (*columns.MEASURED, columns.TEST_ACCURACY, columns.LATENCY, columns.LATENCY_RATIO)
     assert {column.cell(BARE) for column in known} == {""}
@@ -118,7 +124,7 @@ def test_notes_on_a_front_are_found_by_trial() -> None:
     assert (tied.cell(BARE), json_object([tied], BARE)) == ("", {"tied": None})
 
     distilled = columns.distilled_column({"plan 0a": NETWORK})
-    assert distilled.cell(BARE) == "95.00 ±2.00"
+    assert distilled.cell(BARE) == "95.00 (92.6 to 96.7)"
     assert json_object([distilled], BARE)["test_distilled"]["images"] == 450
 
     beaten = columns.dominated_column({"trial 7": [("other", 4), ("third", 0)], "plan 0a": []})

@@ -96,8 +96,9 @@ def test_every_number_is_that_of_the_study(folder: Path) -> None:
         assert kept == list(trial.mask.widths.values())
         assert (row["flops"], row["params"]) == (2 * trial.cost.macs, trial.cost.params)
         assert row["flops_ratio"] == trial.cost.macs / base.macs
-        for name in ("loss", "loss_se", "accuracy", "accuracy_se"):
+        for name in ("loss", "loss_se", "accuracy"):
             assert row[name] == getattr(evaluation.score, name)
+        assert (row["accuracy_low"], row["accuracy_high"]) == evaluation.score.accuracy_interval
     beaten = {
         t.number
         for t in feasible

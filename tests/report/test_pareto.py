@@ -10,6 +10,8 @@ from evosearch.report.follow import follow, is_held
 from evosearch.report.pareto import ParetoView
 from evosearch.report.progress import Pace
 from evosearch.run.lock import RunLock
+from evosearch.study.accuracy_certificate import AccuracyCertificate, Confirmation, ConfirmedDrop
+from evosearch.study.certificate import add_certificate
 from tests.report.toyrun import ODD, toy_run, write_card
 
 
@@ -37,7 +39,7 @@ def test_a_run_is_shown_with_its_proof_knee_and_test_accuracy(tmp_path: Path) ->
     (tmp_path / "run" / "artifacts" / "odd" / "card.json").write_text("{")
     view = ParetoView.read(tmp_path / "run")
     text = shown(view)
-    assert "70.00 ±4.00" in text
+    assert "70.00 (60.4 to 78.1)" in text
     assert "plan 0123abcd, distilled 2 epochs" in text
     content = view.to_json()
     (point,) = [point for point in content["front"] if point["knee"]]
@@ -52,6 +54,28 @@ def test_an_accuracy_budget_compares_with_the_base_network(tmp_path: Path) -> No
     point = view.to_json()["front"][0]
     low, high = point["accuracy_above_base_interval"]
     assert low < point["accuracy_above_base"] < high < 0
+
+
+def test_the_certificate_of_the_budget_is_shown(tmp_path: Path) -> None:
+    study = toy_run(tmp_path / "run", 40, least_accuracy=0.5)
+    assert ParetoView.read(tmp_path / "run").to_json()["certificate"] is None
+    drop = ConfirmedDrop(images=500, lost=4.0, gained=2.0, bound=0.0123)
+    certificate = AccuracyCertificate(
+        budget=study.requested,
+        drop=0.02,
+        images=500,
+        attempts=(Confirmation(trial=7, drop=drop),),
+    )
+    add_certificate(tmp_path / "run", certificate)
+    view = ParetoView.read(tmp_path / "run")
+    assert "accuracy drop of 2.00 points certified: trial 7 loses at most 1.23 points" in shown(
+        view, width=400
+    )
+    assert view.to_json()["certificate"] == {
+        "trial": 7,
+        "certified": True,
+        "text": str(certificate),
+    }
 
 
 def test_what_is_missing_is_left_out(tmp_path: Path) -> None:

@@ -244,3 +244,11 @@ def test_every_process_finds_the_same(folder, tmp_path):
             check=True,
         )
         assert Identity.from_json(json.loads(done.stdout)) == here
+
+
+def test_images_that_confirm_are_part_of_it(folder):
+    before = identity_of(folder)
+    (folder / "space.toml").write_text(SPACE.replace("search = 6", "search = 6\nconfirmation = 5"))
+    now = identity_of(folder)
+    differing = {part for part in Part if before.parts[part] != now.parts[part]}
+    assert differing == {Part.TRAIN, Part.CONFIRMATION}

@@ -35,7 +35,7 @@ def test_the_cifar_spaces_find_data_and_weights_of_a_user(name, tmp_path, monkey
     write_folder(tmp_path / "cifar10", "train", 30, size=(32, 32))
     write_folder(tmp_path / "cifar10", "test", 2, size=(32, 32))
     # As many images as there are here; the space asks for thousands.
-    few = file.data.model_copy(update={"calibration": 8, "search": 8})
+    few = file.data.model_copy(update={"calibration": 8, "search": 8, "confirmation": 8})
     file = file.model_copy(update={"data": few})
     data = load_search_data(file.data, SPACES)
     with pytest.raises(InputError, match="; put the weights there, or leave the key out"):

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evosearch.errors import InputError
-from evosearch.study.intervals import drop_bound, least_certifiable_drop, wilson_interval
+from evosearch.study.intervals import (
+    drop_bound,
+    images_to_certify,
+    least_certifiable_drop,
+    wilson_interval,
+)
+from evosearch.study.scores import Score
 
 Z = 1.6448536269514722
 
@@ -42,6 +48,12 @@ def test_no_image_that_differs_gives_the_closed_form() -> None:
 
 def test_a_point_needs_268_images() -> None:
     assert least_certifiable_drop(267) > 0.01 > least_certifiable_drop(268)
+
+
+@pytest.mark.parametrize(("drop", "count"), [(0.01, 268), (0.005, 539), (0.5, 3)])
+def test_how_many_images_a_drop_takes(drop: float, count: int) -> None:
+    assert images_to_certify(drop) == count
+    assert least_certifiable_drop(count) <= drop < least_certifiable_drop(count - 1)
 
 
 def test_tango_by_his_example() -> None:
@@ -85,3 +97,8 @@ def test_no_images() -> None:
         wilson_interval(0.5, 0)
     with pytest.raises(InputError):
         drop_bound(np.zeros(0), np.zeros(0))
+
+
+def test_an_accuracy_of_one_is_shown_with_its_interval() -> None:
+    score = Score(loss=0.0, loss_se=0.0, accuracy=1.0, accuracy_se=0.0, images=350)
+    assert score.accuracy_text == "100.00 (98.9 to 100.0)"

@@ -4,7 +4,7 @@ const pareto = JSON.parse(document.getElementById("pareto-data").textContent);
 const page = JSON.parse(document.getElementById("page-data").textContent);
 const groups = Object.keys(page.sizes);
 const percent = (share) => (100 * share).toFixed(2);
-const plusMinus = (value, error) => `${value} ±${error}`;
+const accuracyText = (row) => `${percent(row.accuracy)} (${(100 * row.accuracy_low).toFixed(1)} to ${(100 * row.accuracy_high).toFixed(1)})`;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 // Plotly reads a little HTML in texts; names are to be shown as they are.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -45,14 +45,20 @@ function hover(name, row) {
   return `<b>${plain(name)}</b>${lines.join("")}${tied}`;
 }
 
+// 95 % intervals of accuracies, standard errors of losses.
+function bars(rows, measure) {
+  if (measure === "loss") return { array: rows.map((row) => row.loss_se) };
+  return { symmetric: false, array: rows.map((row) => 100 * (row.accuracy_high - row.accuracy)),
+    arrayminus: rows.map((row) => 100 * (row.accuracy - row.accuracy_low)) };
+}
+
 function points(label, rows, measure, style, name = (row) => `trial ${row.trial}`) {
   const scale = measure === "loss" ? 1 : 100;
   return {
     type: "scatter", name: plain(label), x: rows.map((row) => 100 * row[page.axis.key]),
     y: rows.map((row) => scale * row[measure]), text: rows.map((row) => hover(name(row), row)),
     hovertemplate: "%{text}<extra></extra>",
-    ...(style.bars ? { error_y: { array: rows.map((row) => scale * row[`${measure}_se`]),
-      thickness: 1, width: 2 } } : {}),
+    ...(style.bars ? { error_y: { ...bars(rows, measure), thickness: 1, width: 2 } } : {}),
     ...style,
   };
 }
@@ -66,8 +72,9 @@ function drawFront() {
   const traces = [
     points("dominated", page.dominated, measure, { mode: "markers",
       customdata: ownTrials(page.dominated), marker: { color: colour("dominated"), size: 6 } }),
-    points("lowest-L1 uniform", references, measure, { mode: "markers", bars: true,
-      marker: { color: colour("reference"), symbol: "square", size: 7 } }, (row) => row.name),
+    ...[...new Set(references.map((row) => row.name))].map((name, i) =>
+      points(name, references.filter((row) => row.name === name), measure, { mode: "markers", bars: true,
+        marker: { color: colour("reference"), symbol: ["square", "diamond", "triangle-up"][i % 3], size: 7 } }, (row) => row.name)),
     ...Object.entries(pareto.baselines).map(([name, rival], i) => points(name, rival.front, measure,
       { mode: "lines+markers", opacity: 0.8, line: { dash: "dot", width: 1, color: colour(`rival${i % 3}`) },
         marker: { size: 5 } }, (row) => `${name}, trial ${row.trial}`)),
@@ -85,8 +92,8 @@ function drawFront() {
   if (choice === "loss") yaxis.type = "log";
   if (choice === "near") {
     const near = [base, ...pareto.front].filter(Boolean);
-    const low = 100 * Math.min(...near.map((row) => row.accuracy - 2.5 * row.accuracy_se));
-    const high = 100 * Math.max(...near.map((row) => row.accuracy + 1.5 * row.accuracy_se));
+    const low = 100 * Math.min(...near.map((row) => row.accuracy_low)) - 0.3;
+    const high = 100 * Math.max(...near.map((row) => row.accuracy_high));
     if (near.length) yaxis.range = [low, Math.min(high, 100.4)];
   }
   return draw("front-chart", traces, {

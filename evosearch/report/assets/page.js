@@ -3,7 +3,6 @@ const state = { trial: (pareto.front.find((row) => row.knee) || { trial: null })
 const element = (id) => document.getElementById(id);
 const find = (trial) => [...pareto.front, ...page.dominated].find((row) => row.trial === trial);
 const widthsOf = (row) => Array.isArray(row.widths) ? row.widths : groups.map((group) => row.widths[group]);
-const accuracy = (row) => plusMinus(percent(row.accuracy), percent(row.accuracy_se));
 
 function add(parent, tag, text, className) {
   const child = document.createElement(tag);
@@ -79,7 +78,7 @@ function choose(trial) {
   const list = element("plan");
   list.replaceChildren();
   const entries = { ...Object.fromEntries(page.heads.map((head, i) => [head, row.cells[i]])),
-    "test accuracy": row.test_distilled ? `${accuracy(row.test_distilled)} %, distilled` : "not fine-tuned yet",
+    "test accuracy": row.test_distilled ? `${accuracyText(row.test_distilled)} %, distilled` : "not fine-tuned yet",
     "tied with": row.tied && row.tied.length ? `trial ${row.tied.join(", ")}` : "",
     front: row.knee ? "its knee" : "knee" in row ? "a member" : "dominated",
     widths: groups.map((group, i) => `${group} ${widthsOf(row)[i]}/${page.sizes[group]}`).join(", ") };
@@ -95,7 +94,8 @@ function fillTexts() {
   element("title").textContent = folder;
   element("summary").textContent = `${pareto.strategy}, seed ${pareto.seed}: ${pareto.trials} trials,` +
     ` ${pareto.failed} failed, ${pareto.repeated} repeated; ${pareto.front.length} in the front;` +
-    ` hypervolume ${pareto.hypervolume.toFixed(4)}; run ${page.run}`;
+    ` hypervolume ${pareto.hypervolume.toFixed(4)}; run ${page.run}` +
+    (pareto.certificate ? `; ${pareto.certificate.text}` : "");
   element("volume-note").textContent = `Share of the box from 0 to the base network's ${page.axis.label} and a loss of` +
     ` ${page.reference.loss.toFixed(3)} that the front dominates, over evaluations on the whole search split.`;
   element("commands").textContent = ["front", "within", "export", "resume"].map((name) => page.commands[name]).join("\n");

@@ -1,0 +1,240 @@
+"""An accuracy drop is certified on images that the trials were not selected on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evosearch.aims.accuracy import AccuracyAim
+from evosearch.aims.base import Metrics
+from evosearch.run.planning import pick_plan
+from evosearch.space.budget import Bound, Budget
+from evosearch.space.cost import Cost
+from evosearch.space.mask import Mask
+from evosearch.study.accuracy_certificate import AccuracyCertificate
+from evosearch.study.certificate import add_certificate, certificate_of, load_certificates
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.records import Header
+from evosearch.study.scores import Score
+from evosearch.study.study import Study
+from evosearch.study.timing import Timing
+from evosearch.study.trial import Evaluation, Trial, TrialState
+
+BASE = Cost(macs=1000, params=100, activations=10)
+BASE_ACCURACY = 0.98
+CHANNELS = 20
+
+
+def budget_of(drop: float, high: int = 1000) -> Budget:
+    bound = Bound(low=high, high=high)
+    return Budget.of(macs=bound, least_accuracy=BASE_ACCURACY - drop)
+
+
+def evaluation(loss: float, accuracy: float = BASE_ACCURACY) -> Evaluation:
+    score = Score(loss=loss, loss_se=0.1, accuracy=accuracy, accuracy_se=0.01, images=100)
+    return Evaluation(score=score, seconds=0)
+
+
+def mask_of(number: int) -> Mask:
+    return Mask({"g": np.arange(CHANNELS) <= number})
+
+
+def study_of(
+    folder: Path,
+    sizes: Sequence[int],
+    *,
+    drop: float = 0.01,
+    losses: Mapping[int, float] | None = None,
+) -> Study:
+    """Returns a study of networks of these sizes: the larger, the less its loss, but for some."""
+    full = mask_of(CHANNELS)
+    budget = budget_of(drop)
+    header = Header(
+        space_digest="",
+        config_digest="",
+        sizes={"g": CHANNELS},
+        least_widths={"g": 1},
+        budget=budget,
+        base_cost=BASE,
+        strategy="rates",
+        seed=0,
+        references=(NamedNetwork(name="base", mask=full, cost=BASE, evaluation=evaluation(0.1)),),
+    )
+    study = Study.create(folder, header)
+    study.begin_segment(budget, budget)
+    for number, size in enumerate(sizes):
+        study.append(
+            Trial(
+                number=number,
+                generation=number,
+                mask=mask_of(number),
+                genome={},
+                cost=Cost(macs=size, params=1, activations=1),
+                state=TrialState.COMPLETE,
+                evaluation=evaluation((losses or {}).get(number, 1 / size)),
+            )
+        )
+    return study
+
+
+@dataclass
+class Measurer:
+    """Confirms from a table: trial -> how many of the images it loses and gains."""
+
+    confirmation_images: int
+    outcomes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    asked: list[int] = field(default_factory=list)
+    conditions: None = None
+
+    def time(self, masks: Sequence[Mask]) -> list[Timing]:
+        raise NotImplementedError
+
+    def confirm(self, mask: Mask) -> tuple[Metrics, Metrics]:
+        number = int(mask["g"].sum()) - 1
+        self.asked.append(number)
+        lost, gained = self.outcomes.get(number, (0, 0))
+        before, after = np.ones(self.confirmation_images), np.ones(self.confirmation_images)
+        after[:lost] = 0
+        before[lost : lost + gained] = 0
+        return before, after
+
+
+def conclude(
+    study: Study, measurer: Measurer, earlier: Sequence[AccuracyCertificate] = ()
+) -> AccuracyCertificate:
+    return AccuracyAim().conclude(study, measurer, earlier)
+
+
+def test_the_smallest_before_the_first_that_fails_is_certified(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [100, 200, 300, 400, 500])
+    # On 1,000 images a drop of 1.0 points allows a net loss of 4 or 5.
+    measurer = Measurer(1000, {4: (1, 1), 3: (3, 2), 2: (9, 0)})
+    certificate = conclude(study, measurer)
+    assert measurer.asked == [4, 3, 2]  # trial 1 may be as good as it likes
+    assert certificate.certified
+    assert (certificate.trial, certificate.claim) == (3, pytest.approx(0.01))
+    assert str(certificate) == (
+        f"accuracy drop of 1.00 points certified: trial 3 loses at most"
+        f" {100 * certificate.attempts[1].drop.bound:.2f} points: of 1000 confirmation images it"
+        " is wrong on 3 that the base network gets right, and right on 2 that it gets wrong, after"
+        " 1 larger that keep it; trial 2, the next, does not (95% confidence over all that was"
+        " tried)"
+    )
+
+
+def test_where_the_largest_fails_its_own_bound_is_the_claim(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [100, 200, 300])
+    measurer = Measurer(300, {2: (3, 0)})
+    certificate = conclude(study, measurer)
+    assert measurer.asked == [2]
+    assert not certificate.certified
+    assert certificate.trial == 2
+    assert certificate.claim == certificate.attempts[0].drop.bound > 0.02
+    assert "not certified: trial 2 loses at most" in str(certificate)
+
+
+def test_one_of_every_size_is_tried_that_of_least_loss(tmp_path: Path) -> None:
+    measurer = Measurer(1000)
+    sizes = [500, 451, 425, 424, 406, 361, 360, 100]
+    study = study_of(tmp_path, sizes, losses={2: 0.001, 5: 0.0005, 6: 1e-4})
+    assert conclude(study, measurer).certified
+    # 500 to 425 are one size, and 424 to 360.4 another; trial 2 beats all of them but 5 and 6.
+    assert measurer.asked == [2, 5, 6, 7]
+    # Trials that the front leaves out as dominated may be the surest.
+    assert [trial.number for trial in study.front().members] == [7, 6]
+
+
+def test_what_the_search_split_rules_out_is_not_tried(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [100, 200])
+    worse = replace(study.trials[0], number=2, mask=mask_of(2))
+    low = evaluation(0.01, accuracy=BASE_ACCURACY - 0.02)
+    study.append(replace(worse, cost=Cost(macs=50, params=1, activations=1), evaluation=low))
+    measurer = Measurer(1000)
+    assert conclude(study, measurer).trial == 0
+    assert measurer.asked == [1, 0]
+
+
+def test_too_few_images_say_what_they_certify(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [100, 200], drop=0.005)
+    certificate = conclude(study, Measurer(300))
+    assert not certificate.certified
+    assert certificate.trial == 0
+    assert certificate.claim == pytest.approx(2.705543 / (300 + 2.705543), rel=1e-5)
+    assert (
+        "accuracy drop of 0.50 points not certified: 300 confirmation images certify 0.89 points"
+        " at best, which trial 0 keeps, after 1 larger that keep it; it takes 539 or more"
+    ) in str(certificate)
+
+
+def test_without_confirmation_images_nothing_is_claimed(tmp_path: Path) -> None:
+    measurer = Measurer(0)
+    certificate = conclude(study_of(tmp_path, [100, 200]), measurer)
+    assert measurer.asked == []
+    assert (certificate.certified, certificate.trial, certificate.claim) == (False, None, None)
+    assert (
+        str(certificate) == "accuracy drop of 1.00 points not certified: there are no confirmation"
+        " images; it takes 268 or more, by [data] confirmation in a new run"
+    )
+
+
+def test_nothing_feasible(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [100])
+    budget = budget_of(0.01, high=50)
+    study.begin_segment(budget, budget)
+    assert "no trial keeps it on the search split" in str(conclude(study, Measurer(300)))
+
+
+def test_claims_on_the_same_images_are_counted(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [100, 200])
+    first = conclude(study, Measurer(300))
+    assert conclude(study, Measurer(300), [first]) == first  # the same trials: nothing new
+    second = conclude(study, Measurer(300, {1: (2, 0)}), [first])
+    assert second.earlier == 1
+    assert "has made 2 such claims on these images, which hold together with 90%" in str(second)
+    assert conclude(study, Measurer(300), [first, second, second]).earlier == 1
+
+
+def test_certificates_are_kept_by_budget_and_name_the_pick(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [100, 200, 300])
+    assert pick_plan(tmp_path, study, None, None).trial == 0  # by its search accuracy alone
+    first = conclude(study, Measurer(1000, {1: (30, 0)}))
+    add_certificate(tmp_path, first)
+    assert load_certificates(tmp_path) == (first,)
+    assert certificate_of(tmp_path, study.requested) == first
+    assert pick_plan(tmp_path, study, None, None).trial == 2
+    assert pick_plan(tmp_path, study, "smallest", None).trial == 0
+    other = budget_of(0.02)
+    study.begin_segment(other, other)
+    assert certificate_of(tmp_path, other) is None
+    assert pick_plan(tmp_path, study, None, None).trial == 0
+    second = conclude(study, Measurer(1000), [first])
+    add_certificate(tmp_path, second)
+    assert load_certificates(tmp_path) == (first, second)
+    assert certificate_of(tmp_path, first.budget) == first
+
+
+@pytest.mark.parametrize(
+    "drops",
+    [
+        (0.002, 0.008, 0.0101, 0.02),  # ever worse: the third must not be claimed
+        (0.0101, 0.0101, 0.0101, 0.0101),  # all a little too bad
+        (0.003, 0.012, 0.002, 0.003),  # the second alone is too bad
+    ],
+)
+def test_claims_are_wrong_in_at_most_a_twentieth(tmp_path: Path, drops: tuple[float, ...]) -> None:
+    """Over the whole sequence: `drops` are the true ones, largest network first."""
+    study = study_of(tmp_path, [400, 300, 200, 100])
+    rng = np.random.default_rng(7)
+    images, gained, wrong, times = 600, 0.002, 0, 2000
+    for _ in range(times):
+        losses = rng.binomial(images, [drop + gained for drop in drops])
+        gains = rng.binomial(images, gained, size=4)
+        outcomes = {n: (int(losses[n]), int(gains[n])) for n in range(4)}
+        certificate = conclude(study, Measurer(images, outcomes))
+        assert certificate.trial is not None
+        assert certificate.claim is not None
+        wrong += drops[certificate.trial] > certificate.claim
+    # 5 % of 2,000, and three standard errors of that.
+    assert wrong <= 0.05 * times + 3 * (0.05 * 0.95 * times) ** 0.5
