@@ -1,4 +1,4 @@
-"""What a mask is worth: compact, compensate, recalibrate, score on the search split."""
+"""The evaluator of masks: compact, compensate, recalibrate, score on the search split."""
 
 import time
 from collections import OrderedDict
