@@ -10,6 +10,7 @@ from evosearch.run.callbacks import SILENT, Callbacks
 
 if TYPE_CHECKING:
     from evosearch.export.artifact import Artifact
+    from evosearch.export.builder import BuildModel
 
 COPY = "safetensors"
 """The format that an artifact has."""
@@ -52,6 +53,8 @@ def export_artifact(
     *,
     to: PathLike | None = None,
     format: str = COPY,
+    space: PathLike | None = None,
+    trust: bool = False,
     verify: bool = False,
     callbacks: Callbacks = SILENT,
 ) -> Exported:
@@ -61,6 +64,10 @@ def export_artifact(
         artifact: folder of an artifact.
         to: new folder.
         format: of the file: safetensors, onnx or pt2.
+        space: the space file that the artifact was made with, whose builder makes the network
+            that is converted.
+        trust: run the builder that the artifact names, whatever code it is; without this only
+            networks that evosearch or torchvision ships.
         verify: check an exported folder again; writes nothing.
         callbacks: told what is being done.
 
@@ -70,7 +77,6 @@ def export_artifact(
     """
     from evosearch.export.formats import FORMATS, export_network
     from evosearch.export.formats import verify as verify_export
-    from evosearch.run.config import space_folder_of
 
     folder = Path(artifact)
     if verify:
@@ -85,5 +91,23 @@ def export_artifact(
         opened.export(target)
         return Exported(path=target)
     callbacks.on_stage("export, and its check in a fresh process")
-    difference = export_network(opened, format, target, space_folder_of(opened.card))
+    difference = export_network(opened, format, target, _builder(opened, space, trust))
     return Exported(path=target / FORMATS[format].file, difference=difference)
+
+
+def _builder(artifact: "Artifact", space: PathLike | None, trust: bool) -> "BuildModel":
+    """Returns what makes the network of an artifact: of the user's space file, if there is one.
+
+    Raises:
+        InputError: it is code that the user did not vouch for, or makes another network.
+    """
+    from evosearch.export.builder import named_builder, own_builder
+    from evosearch.run.config import space_folder_of
+    from evosearch.run.spacefile import load_space_file
+
+    if space is None:
+        return named_builder(artifact, space_folder_of(artifact.card), trust=trust)
+    if trust:
+        raise InputError("--space and --trust name two builders: give one of them")
+    path = Path(space)
+    return own_builder(artifact, load_space_file(path).model, path)

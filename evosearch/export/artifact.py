@@ -114,6 +114,8 @@ class Artifact:
             raise InputError(
                 f"{folder / PLAN}: this version reads artifact formats {OLDER} and {FORMAT}"
             )
+        if not isinstance(card, dict):
+            raise InputError(f"{folder / CARD}: malformed: expected an object")
         _require_sizes(folder / PLAN, plan.get("modules"))
         return cls(plan=plan, card=card, folder=folder)
 

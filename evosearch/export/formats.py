@@ -1,15 +1,17 @@
 """Formats of exported networks, and the export that is checked in a fresh process.
 
 A file is written, run in a fresh process on batches of two sizes, and kept only if its outputs are
-those of the PyTorch network; the largest difference goes into the card. A `.pt2` file is loaded
-only there, right after writing: its loader unpickles, so evosearch never loads a foreign one.
+those of the PyTorch network; the largest difference goes into the card, and so does the file's
+hash: a `.pt2` can hold code, so a file is run again only where it is the one that the card is of.
 """
 
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, final
@@ -20,8 +22,9 @@ from torch import Tensor, nn
 
 from evosearch.errors import EvosearchError, InputError, unknown_name
 from evosearch.export.artifact import Artifact, write_card
+from evosearch.export.builder import BuildModel, model_section
+from evosearch.export.card import CARD
 from evosearch.machine import environment
-from evosearch.models.build import ModelConfig, build_model
 
 BATCHES = (1, 7)
 """Sizes of the batches that an exported file is checked on."""
@@ -129,16 +132,14 @@ def require_packages(name: str) -> None:
         )
 
 
-def export_network(
-    artifact: Artifact, kind: str, target: Path, space_folder: Path = Path()
-) -> float:
+def export_network(artifact: Artifact, kind: str, target: Path, build_model: BuildModel) -> float:
     """Exports an artifact's network to a new folder, with its card, and checks it.
 
     Args:
         artifact: the compact network on disk.
         kind: name of the format.
         target: the folder; appears whole or not at all.
-        space_folder: where the space file lies that names the network's builder.
+        build_model: makes the original, unpruned model; its weights do not matter.
 
     Returns:
         The largest absolute difference between outputs.
@@ -152,22 +153,23 @@ def export_network(
         raise InputError(f"{target}: exists already; name a new folder")
     require_packages(kind)
     chosen = FORMATS[kind]
-    config = ModelConfig.model_validate(artifact.plan["model"])
-    if not config.input or isinstance(config.input[0], list | tuple):
+    shapes = model_section(artifact).input_shapes
+    if len(shapes) != 1:
         raise InputError("export writes networks of one image tensor; this one takes several")
-    network = artifact.load(lambda: build_model(_unweighted(config), space_folder))
+    network = artifact.load(build_model)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        chosen.write(network, tuple(config.input), partial / chosen.file)
-        _write_checks(network, tuple(config.input), partial / CHECK)
-        difference, largest = verify(partial)
+        chosen.write(network, shapes[0], partial / chosen.file)
+        _write_checks(network, shapes[0], partial / CHECK)
+        difference, largest = _compared(partial, kind)
         card = {
             **artifact.card,
             "export": {
                 "format": kind,
                 "file": chosen.file,
+                "sha256": _sha256(partial / chosen.file),
                 "largest_difference": difference,
                 "largest_output": largest,
                 "batches_checked": list(BATCHES),
@@ -182,26 +184,61 @@ def export_network(
 
 
 def verify(folder: Path) -> tuple[float, float]:
-    """Runs an exported file in a fresh process on the batches that were kept beside it.
+    """Runs an exported file again on the batches that were kept beside it.
 
     Args:
-        folder: holds the file and its checks.
+        folder: holds the file, its checks and its card.
 
     Returns:
         The largest absolute difference to the PyTorch network's outputs, and the largest output.
 
     Raises:
-        InputError: the folder holds no exported file.
+        InputError: the folder holds no exported file, or not the one that was exported to it.
         EvosearchError: the file does not run, or its outputs differ.
     """
     kind = next((name for name, f in FORMATS.items() if (folder / f.file).is_file()), None)
     if kind is None or not (folder / CHECK).is_file():
         raise InputError(f"{folder}: holds no exported network with its checks")
     require_packages(kind)
+    _require_unchanged(folder, FORMATS[kind].file)
+    return _compared(folder, kind)
+
+
+def _require_unchanged(folder: Path, file: str) -> None:
+    """Checks that an exported file is the one that the card beside it is of.
+
+    Raises:
+        InputError: it is not, or the card does not say.
+    """
+    try:
+        expected = json.loads((folder / CARD).read_text(encoding="utf-8"))["export"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / file}: not run, as {CARD} has no hash of it; export the artifact anew"
+        ) from error
+    found = _sha256(folder / file)
+    if found != expected:
+        raise InputError(
+            f"{folder / file}: not run, as it is not the file that was exported: its SHA-256 is"
+            f" {found[:16]}..., in {CARD} {str(expected)[:16]}...; export the artifact anew"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _compared(folder: Path, kind: str) -> tuple[float, float]:
+    """Runs a file in a fresh process, and compares its outputs; see `verify`.
+
+    The process looks for modules where packages are installed, not where it was started: that
+    may be the folder of the file.
+    """
     path = folder / FORMATS[kind].file
     code = _CHECK.format(load=FORMATS[kind].load, batches=BATCHES)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(folder / CHECK)],
+        [sys.executable, "-P", "-c", code, str(path), str(folder / CHECK)],
         capture_output=True,
         text=True,
         check=False,
@@ -230,8 +267,3 @@ def _write_checks(network: nn.Module, shape: tuple[int, ...], path: Path) -> Non
             outputs: Tensor = network(images)
         arrays |= {f"images{size}": images.numpy(), f"outputs{size}": outputs.numpy()}
     np.savez(path, **arrays)
-
-
-def _unweighted(config: ModelConfig) -> ModelConfig:
-    """Returns the model without its trained weights: the artifact has its own."""
-    return config.model_copy(update={"weights": None})

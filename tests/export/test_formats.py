@@ -1,6 +1,7 @@
 """Exported files give the network's outputs in a fresh process, for any batch size."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from evosearch.errors import EvosearchError, InputError
 from evosearch.export import formats as exporting
 from evosearch.export.artifact import Artifact
+from evosearch.export.builder import named_builder
 from evosearch.export.formats import CHECK, FORMATS, export_network, verify
 from evosearch.models.build import ModelConfig, build_model
 from evosearch.space.budget import Budget
@@ -40,13 +42,19 @@ def artifact(folder: Path, config: ModelConfig) -> Artifact:
     )
 
 
+def exported(folder: Path, kind: str, config: ModelConfig = DIGITS) -> float:
+    """Exports the network of a model that evosearch or torchvision ships to `folder / "out"`."""
+    saved = artifact(folder, config)
+    return export_network(saved, kind, folder / "out", named_builder(saved, Path()))
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_an_export_is_checked_and_its_card_says_how_far_outputs_differ(
     kind: str, tmp_path: Path
 ) -> None:
     if kind == "onnx":
         pytest.importorskip("onnxscript", reason="ONNX is not installed")
-    difference = export_network(artifact(tmp_path, DIGITS), kind, tmp_path / "out")
+    difference = exported(tmp_path, kind)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {FORMATS[kind].file, CHECK, "card.json", "card.md"}
     card = json.loads((tmp_path / "out" / "card.json").read_text())
@@ -55,22 +63,38 @@ def test_an_export_is_checked_and_its_card_says_how_far_outputs_differ(
     assert difference < 1e-4 * max(1.0, card["export"]["largest_output"])
     assert card["export"]["largest_output"] > 0.1
     assert verify(tmp_path / "out")[0] == difference
+    file = tmp_path / "out" / FORMATS[kind].file
+    assert card["export"]["sha256"] == sha256(file.read_bytes()).hexdigest()
     with pytest.raises(InputError, match="exists already"):
-        export_network(artifact(tmp_path, DIGITS), kind, tmp_path / "out")
+        exported(tmp_path, kind)
 
 
 def test_other_outputs_and_broken_files_are_refused(tmp_path: Path) -> None:
-    export_network(artifact(tmp_path, DIGITS), "pt2", tmp_path / "out")
+    exported(tmp_path, "pt2")
     checks = dict(np.load(tmp_path / "out" / CHECK))
     checks["outputs7"] = checks["outputs7"] + 0.01
     np.savez(tmp_path / "out" / CHECK, **checks)
     with pytest.raises(EvosearchError, match=r"outputs differ .* by 1\.0e-02"):
         verify(tmp_path / "out")
     (tmp_path / "out" / FORMATS["pt2"].file).write_bytes(b"no archive")
+    with pytest.raises(InputError, match="is not the file that was exported"):
+        verify(tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    card["export"]["sha256"] = sha256(b"no archive").hexdigest()
+    (tmp_path / "out" / "card.json").write_text(json.dumps(card))
     with pytest.raises(EvosearchError, match="does not run"):
         verify(tmp_path / "out")
     with pytest.raises(InputError, match="holds no exported network"):
         verify(tmp_path)
+
+
+def test_an_onnx_file_that_was_changed_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="ONNX is not installed")
+    exported(tmp_path, "onnx")
+    with (tmp_path / "out" / FORMATS["onnx"].file).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(InputError, match=r"model\.onnx: .* not the file that was exported"):
+        verify(tmp_path / "out")
 
 
 def test_a_missing_package_is_named_with_the_command(
@@ -78,13 +102,13 @@ def test_a_missing_package_is_named_with_the_command(
 ) -> None:
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'evosearch\[onnx\]'"):
-        export_network(artifact(tmp_path, DIGITS), "onnx", tmp_path / "out")
+        exported(tmp_path, "onnx")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_format_that_is_none_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown format 'onx': did you mean 'onnx'"):
-        export_network(artifact(tmp_path, DIGITS), "onx", tmp_path / "out")
+        exported(tmp_path, "onx")
     assert not (tmp_path / "out").exists()
 
 
@@ -93,7 +117,7 @@ def test_a_format_that_is_none_is_refused_with_the_nearest(tmp_path: Path) -> No
 def test_torchvision_networks_at_half_their_flops(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="ONNX is not installed")
     config = ModelConfig(build=f"torchvision:{name}", input=[3, 96, 96], kwargs={"weights": None})
-    difference = export_network(artifact(tmp_path, config), "onnx", tmp_path / "out")
+    difference = exported(tmp_path, "onnx", config)
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["export"]["largest_output"] > 0.1
     assert difference < 1e-4

@@ -9,6 +9,7 @@ import pytest
 
 from evosearch.errors import EvosearchError
 from evosearch.export import formats
+from evosearch.export.builder import named_builder
 from evosearch.export.formats import FORMATS
 from tests.export.test_formats import DIGITS, artifact
 from tests.readmes import ROOT, code_blocks, edited
@@ -21,7 +22,8 @@ def test_a_format(tmp_path: Path) -> None:
     shipped = edited(formats, (TABLE, f"{function}\n\n{TABLE}{row}"))
     assert list(shipped.FORMATS) == ["core", *FORMATS]
 
-    done = shipped.export_network(artifact(tmp_path, DIGITS), "core", tmp_path / "out")
+    saved = artifact(tmp_path, DIGITS)
+    done = shipped.export_network(saved, "core", tmp_path / "out", named_builder(saved, Path()))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"core.pt2", "check.npz", "card.json", "card.md"}
     card = json.loads((tmp_path / "out" / "card.json").read_text())["export"]
@@ -33,8 +35,9 @@ def test_a_format_that_computes_something_else_is_not_written(tmp_path: Path) ->
     function, row = code_blocks("export", "python")
     doubled = row.replace(".detach().numpy()", ".detach().numpy() * 2")
     shipped = edited(formats, (TABLE, f"{function}\n\n{TABLE}{doubled}"))
+    saved = artifact(tmp_path, DIGITS)
     with pytest.raises(EvosearchError, match="outputs differ"):
-        shipped.export_network(artifact(tmp_path, DIGITS), "core", tmp_path / "out")
+        shipped.export_network(saved, "core", tmp_path / "out", named_builder(saved, Path()))
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
 
 
