@@ -210,6 +210,7 @@ def finetune(
     pick: str | int | None = None,
     at: str | None = None,
     epochs: Count = None,
+    baselines: bool = False,
     callbacks: Callbacks = SILENT,
 ) -> "Finetuned":
     """Distils one network of a run, measures it on test once, and saves it.
@@ -221,6 +222,7 @@ def finetune(
         pick: which one: knee, best, smallest or a trial's number.
         at: the best within any FLOPs or params: flops=37%.
         epochs: of distillation.
+        baselines: distil the global plan without a search alike, beside it.
         callbacks: told what is being done, and how the distillation goes.
 
     Raises:
@@ -229,7 +231,9 @@ def finetune(
     from evosearch.run.finetuning import finetune as finetune_plan
 
     named = None if pick is None else str(pick)
-    return finetune_plan(Path(run), pick=named, at=at, epochs=epochs, callbacks=callbacks)
+    return finetune_plan(
+        Path(run), pick=named, at=at, epochs=epochs, baselines=baselines, callbacks=callbacks
+    )
 
 
 def _begun(

@@ -21,6 +21,8 @@ def finetune(**given: Any) -> None:
         output.print("stopped: the same command goes on from the last whole epoch")
         raise
     output.print(networks_table(Study.open(given["run"]), done.networks))
+    if done.confirmed is not None:
+        output.print(f"{done.networks[-1].name} {done.confirmed}")
     if done.distillation.best_epoch == 0:
         output.print("distillation did not help: no epoch was better on the search split")
     output.print(f"artifact: {done.artifact.folder}", soft_wrap=True)

@@ -8,6 +8,7 @@ from evosearch.errors import InputError
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.space.resources import RESOURCES
+from evosearch.study.accuracy_certificate import CONFIDENCE, ConfirmedDrop
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.scores import Score
 from evosearch.study.timing import Conditions, Timing
@@ -86,6 +87,9 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {Conditions(**latency['conditions'])}."
     if card.get("certificate"):
         yield f"- Before fine-tuning: {card['certificate']}."
+    if card.get("confirmed"):
+        drop = ConfirmedDrop(**card["confirmed"])
+        yield f"- Fine-tuned, it {drop} ({CONFIDENCE:.0%} confidence)."
     exported = card.get("export")
     if exported is not None:
         yield (

@@ -18,6 +18,7 @@
 `lock`          one process at a time
 `log`           a line for each event
 `planning`      the best known network at any budget
+`compared`      the networks that a fine-tuned one is shown beside
 `finetuning`    a network distilled, measured on test, and saved
 `measurer`      what an aim has measured of networks beyond their trials
 `freshtiming`   networks timed in a process of their own

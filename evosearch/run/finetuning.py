@@ -1,14 +1,12 @@
 """The fine-tuning of a run's network: picked, distilled, measured on test, and saved."""
 
 import copy
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from evosearch.errors import InputError
 from evosearch.export.artifact import Artifact
@@ -16,19 +14,18 @@ from evosearch.export.card import network_json
 from evosearch.latency.meter import SECONDS
 from evosearch.machine import environment
 from evosearch.run.callbacks import SILENT, Callbacks
+from evosearch.run.compared import Compared, base_of, global_within, measured, plain_within
 from evosearch.run.folder import RunFolder
 from evosearch.run.freshtiming import time_fresh
+from evosearch.run.measurer import RunMeasurer
 from evosearch.run.planning import measured_plan, parse_at, pick_plan
 from evosearch.run.preparation import Prepared
 from evosearch.run.reopening import held, reopen
 from evosearch.space.budget import Budget
-from evosearch.space.mask import Mask
-from evosearch.strategies.fixed_plans import uniform_mask
+from evosearch.study.accuracy_certificate import ConfirmedDrop
 from evosearch.study.certificate import certificate_of
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
-from evosearch.study.trial import Evaluation
-from evosearch.tasks.scoring import score
 from evosearch.tasks.testing import TestReport
 from evosearch.training.distillation import Distillation, FinetuneConfig, distil
 
@@ -39,9 +36,11 @@ class Finetuned:
 
     Attributes:
         plan: the one that was picked.
-        networks: base, lowest-L1 uniform baseline, searched, searched and distilled.
+        networks: base, lowest-L1 uniform, global without a search (and distilled, where that was
+            asked for), searched, searched and distilled.
         distillation: how it went.
         artifact: the distilled network on disk.
+        confirmed: its drop against the base network; None without confirmation images.
         test_opened: how often the run opened the test split so far.
     """
 
@@ -49,6 +48,7 @@ class Finetuned:
     networks: tuple[NamedNetwork, ...]
     distillation: Distillation
     artifact: Artifact
+    confirmed: ConfirmedDrop | None
     test_opened: int
 
 
@@ -63,6 +63,7 @@ class _Task:
         plan: the network that was picked.
         at: the budget that it was picked for, as written; None where it was picked by itself.
         config: how it is distilled.
+        baselines: whether the plan without a search is distilled alike.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class _Task:
     plan: NamedNetwork
     at: str | None
     config: FinetuneConfig
+    baselines: bool
 
     @property
     def target(self) -> Path:
@@ -78,21 +80,12 @@ class _Task:
         return RunFolder(self.folder).artifact(self.plan.name)
 
     @property
-    def progress(self) -> Path:
-        """Where the distillation keeps its last epoch."""
-        return RunFolder(self.folder).progress(self.plan.name)
-
-    @property
-    def rival(self) -> tuple[str, Mask]:
-        """The lowest-L1 uniform plan at the budget, or else at the plan's own cost."""
-        space = self.prepared.subject.discovery.space
-        budget = (
-            Budget.exactly(**{n: getattr(self.plan.cost, n) for n in self.study.budget.bounds})
-            if self.at is None
-            else parse_at(self.at, space.base_cost)
-        )
-        name = f"lowest-L1 uniform, {self.at or f'cost of {self.plan.name}'}"
-        return name, uniform_mask(space, budget, self.prepared.knowledge.scores["l1"])
+    def budget(self) -> tuple[Budget, str]:
+        """The budget that it is compared at, its own cost where none was named; and its name."""
+        if self.at is not None:
+            return parse_at(self.at, self.prepared.subject.discovery.space.base_cost), self.at
+        own = {name: getattr(self.plan.cost, name) for name in self.study.budget.bounds}
+        return Budget.exactly(**own), f"cost of {self.plan.name}"
 
 
 def finetune(
@@ -101,6 +94,7 @@ def finetune(
     pick: str | None = None,
     at: str | None = None,
     epochs: int | None = None,
+    baselines: bool = False,
     callbacks: Callbacks = SILENT,
 ) -> Finetuned:
     """Distils a plan of a run, measures it on test once, and saves the artifact.
@@ -113,6 +107,7 @@ def finetune(
         at: a budget such as "flops=50%"; then the best known plan within it is meant, measured
             on the search split first where it is only predicted.
         epochs: takes the place of the space's.
+        baselines: whether the global plan without a search is distilled alike, beside it.
         callbacks: told what is being done, and how the distillation goes.
 
     Raises:
@@ -130,7 +125,13 @@ def finetune(
         if epochs is not None:
             config = config.model_copy(update={"epochs": epochs})
         task = _Task(
-            folder=folder, study=study, prepared=prepared, plan=plan, at=at, config=config
+            folder=folder,
+            study=study,
+            prepared=prepared,
+            plan=plan,
+            at=at,
+            config=config,
+            baselines=baselines,
         )
         done = _finetuned(task, callbacks)
         log.event("artifact", folder=done.artifact.folder, test_opened=done.test_opened)
@@ -159,30 +160,48 @@ def measure_at(folder: Path, at: str, *, callbacks: Callbacks = SILENT) -> Named
 def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
     """Distils a plan, measures it beside what it is compared with, and saves it."""
     _require_no_other(task.target, task.config)
-    searched = task.prepared.evaluator.builder.final(task.plan.mask)
-    distilled = copy.deepcopy(searched)
+    prepared, (budget, at) = task.prepared, task.budget
+    searched = Compared(
+        name=task.plan.name,
+        mask=task.plan.mask,
+        network=prepared.evaluator.builder.final(task.plan.mask),
+    )
+    rival = global_within(prepared, budget, at)
+    compared = [base_of(prepared), plain_within(prepared, budget, at), rival]
     callbacks.on_stage("latency")
     latency = _latency(task.folder, task.plan)
     callbacks.on_stage("distillation")
-    distillation = _distil(task, distilled, callbacks)
+    distilled, distillation = _distilled(task, searched, callbacks)
+    if task.baselines:
+        callbacks.on_stage(f"distillation of {rival.name}")
+        compared.append(_distilled(task, rival, callbacks)[0])
     callbacks.on_stage("test")
-    networks, opened = _measured(task, searched, distilled)
+    report = TestReport(
+        RunFolder(task.folder).test,
+        prepared.config.space.data,
+        Path(prepared.config.folder),
+        task=prepared.subject.task,
+    )
+    networks = measured(prepared, report, [*compared, searched, distilled])
+    confirmed = RunMeasurer(task.folder, prepared).drop_of(distilled.network)
     artifact = Artifact.save(
         task.target,
-        network=distilled,
+        network=distilled.network,
         base=task.prepared.subject.model,
         mask=task.plan.mask,
         model_section=task.prepared.config.space.model.model_dump(mode="json", exclude_none=True),
         space_folder=Path(task.prepared.config.folder),
-        card=_card(task, networks, latency, distillation, opened),
+        card=_card(task, networks, latency, confirmed, distillation, report.opened),
     )
-    task.progress.unlink(missing_ok=True)
+    for name in (searched.name, rival.name):
+        RunFolder(task.folder).progress(name).unlink(missing_ok=True)
     return Finetuned(
         plan=task.plan,
         networks=networks,
         distillation=distillation,
         artifact=artifact,
-        test_opened=opened,
+        confirmed=confirmed,
+        test_opened=report.opened,
     )
 
 
@@ -211,10 +230,12 @@ def _certified(task: _Task) -> str | None:
     return str(certificate)
 
 
-def _distil(task: _Task, network: nn.Module, callbacks: Callbacks) -> Distillation:
-    """Trains a network on the base network's outputs, in place."""
-    subject = task.prepared.subject
-    return distil(
+def _distilled(
+    task: _Task, compared: Compared, callbacks: Callbacks
+) -> tuple[Compared, Distillation]:
+    """Returns a copy of a network, trained on the base network's outputs, and how that went."""
+    subject, network = task.prepared.subject, copy.deepcopy(compared.network)
+    distillation = distil(
         subject.model,
         network,
         subject.data.train,
@@ -223,50 +244,17 @@ def _distil(task: _Task, network: nn.Module, callbacks: Callbacks) -> Distillati
         task.prepared.config.search.seed,
         callbacks.on_epoch,
         task=subject.task,
-        progress=task.progress,
+        progress=RunFolder(task.folder).progress(compared.name),
     )
-
-
-def _measured(
-    task: _Task, searched: nn.Module, distilled: nn.Module
-) -> tuple[tuple[NamedNetwork, ...], int]:
-    """Measures the finished network and what it is compared with on the search and test splits.
-
-    Returns:
-        The networks, and how often the test split was opened in this run.
-    """
-    subject, plan, config = task.prepared.subject, task.plan, task.prepared.config
-    space, (rival, rival_mask) = subject.discovery.space, task.rival
-    report = TestReport(
-        RunFolder(task.folder).test, config.space.data, Path(config.folder), task=subject.task
-    )
-    compared = (
-        ("base network", subject.model, space.full_mask()),
-        (rival, task.prepared.evaluator.builder.plain(rival_mask), rival_mask),
-        (plan.name, searched, plan.mask),
-        (f"{plan.name}, distilled {task.config.epochs} epochs", distilled, plan.mask),
-    )
-    networks = []
-    for name, network, mask in compared:
-        began = time.perf_counter()
-        result = score(network, subject.data.search, task=subject.task)
-        evaluation = Evaluation(score=result, seconds=time.perf_counter() - began)
-        networks.append(
-            NamedNetwork(
-                name=name,
-                mask=mask,
-                cost=space.cost(mask),
-                evaluation=evaluation,
-                test=report.measure(name, network).score,
-            )
-        )
-    return tuple(networks), report.opened
+    name = f"{compared.name}, distilled {task.config.epochs} epochs"
+    return replace(compared, name=name, network=network), distillation
 
 
 def _card(
     task: _Task,
     networks: tuple[NamedNetwork, ...],
     latency: Mapping[str, Any],
+    confirmed: ConfirmedDrop | None,
     distillation: Distillation,
     opened: int,
 ) -> dict[str, Any]:
@@ -281,6 +269,7 @@ def _card(
         "networks": [network_json(network, header.base_cost) for network in networks],
         "latency": latency,
         "certificate": _certified(task),
+        "confirmed": None if confirmed is None else asdict(confirmed),
         "notes": [
             "search accuracy is optimistic: the search and the best epoch were selected"
             " on that split",

@@ -12,6 +12,7 @@ from evosearch.machine import torch_threads
 from evosearch.run.freshtiming import time_fresh
 from evosearch.run.preparation import Prepared
 from evosearch.space.mask import Mask
+from evosearch.study.accuracy_certificate import ConfirmedDrop
 from evosearch.study.timing import Conditions, Timing
 from evosearch.tasks.scoring import image_scores
 
@@ -47,6 +48,12 @@ class RunMeasurer:
         with torch_threads(self._prepared.config.search.threads):
             network = self._prepared.evaluator.builder.final(mask)
             return self._base_metrics, self._metrics(network)
+
+    def drop_of(self, network: nn.Module) -> ConfirmedDrop | None:
+        """Returns by how much a network is worse than the base network; None without images."""
+        if not self.confirmation_images:
+            return None
+        return ConfirmedDrop.of(self._base_metrics, self._metrics(network))
 
     @cached_property
     def _base_metrics(self) -> Metrics:

@@ -6,9 +6,14 @@ import torch
 
 import evosearch
 from evosearch.data.splits import load_search_data
+from evosearch.models.build import build_model
+from evosearch.run.references import GLOBAL, PLAIN
 from evosearch.run.reopening import reopen
+from evosearch.strategies.two_step import TwoStep
 from evosearch.study.accuracy_certificate import AccuracyCertificate
 from evosearch.study.certificate import load_certificates
+from evosearch.tasks.scoring import score
+from evosearch.training.distillation import distil
 from tests.test_cli import QUICK
 
 
@@ -41,6 +46,50 @@ def test_the_certificate_is_of_the_finished_networks_on_unseen_images(run: evose
         own = right(prepared.evaluator.builder.final(run.study.trials[attempt.trial].mask))
         assert attempt.drop.lost == (base & ~own).sum()
         assert attempt.drop.gained == (own & ~base).sum()
+
+
+def test_finetuning_shows_what_the_search_adds_and_what_is_lost(run: evosearch.Run) -> None:
+    alone = evosearch.finetune(run.folder, epochs=1)
+    names = [network.name for network in alone.networks]
+    plan, budget = alone.plan.name, f"cost of {alone.plan.name}"
+    assert names == [
+        "base network",
+        f"{PLAIN}, {budget}",
+        f"{GLOBAL}, {budget}",
+        plan,
+        f"{plan}, distilled 1 epochs",
+    ]
+    assert alone.networks[2].cost.macs <= alone.plan.cost.macs
+    beside = evosearch.finetune(run.folder, epochs=1, baselines=True)
+    names.insert(3, f"{GLOBAL}, {budget}, distilled 1 epochs")
+    assert [network.name for network in beside.networks] == names
+    assert beside.networks[-1].test == alone.networks[-1].test  # training one leaves the other be
+    assert beside.test_opened == alone.test_opened + 1
+
+    prepared = reopen(run.folder, run.study.header, lambda _: None)
+    subject, rival = prepared.subject, beside.networks[2]
+    channels = TwoStep(subject.discovery.space, prepared.knowledge.gram)
+    widths = np.array(list(rival.mask.widths.values()))
+    assert rival.mask == channels.mask(widths)
+    network = prepared.evaluator.builder.final(rival.mask)
+    assert rival.search == score(network, subject.data.search)
+    config = prepared.config.space.finetune.model_copy(update={"epochs": 1})
+    distil(subject.model, network, subject.data.train, subject.data.search, config, 0)
+    assert beside.networks[3].search == score(network, subject.data.search)
+
+    assert beside.confirmed is not None
+    split = subject.data.confirmation
+    tuned = beside.artifact.load(lambda: build_model(prepared.config.space.model))
+    with torch.inference_mode():
+        right = [
+            (n(split.images[:]).argmax(1) == split.labels).numpy() for n in (subject.model, tuned)
+        ]
+    assert beside.confirmed.lost == (right[0] & ~right[1]).sum()
+    assert beside.confirmed.gained == (right[1] & ~right[0]).sum()
+    assert (
+        f"- Fine-tuned, it {beside.confirmed} (95% confidence)."
+        in (beside.artifact.folder / "card.md").read_text()
+    )
 
 
 def test_going_on_without_a_new_trial_claims_nothing_new(run: evosearch.Run) -> None:

@@ -1,0 +1,91 @@
+"""The networks beside a fine-tuned one: the base network, and plans of the same budget."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+
+from evosearch.run.preparation import Prepared
+from evosearch.run.references import GLOBAL, PLAIN, plans_without_search
+from evosearch.space.budget import Budget
+from evosearch.space.mask import Mask
+from evosearch.strategies.fixed_plans import uniform_mask
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.trial import Evaluation
+from evosearch.tasks.scoring import score
+from evosearch.tasks.testing import TestReport
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A network of some channels, by the name that it is measured under.
+
+    Attributes:
+        name: what tables and the ledger of the test split call it.
+        mask: its channels.
+        network: as it is measured.
+    """
+
+    name: str
+    mask: Mask
+    network: nn.Module
+
+
+def base_of(prepared: Prepared) -> Compared:
+    """Returns the base network of a run."""
+    mask = prepared.subject.discovery.space.full_mask()
+    return Compared(name="base network", mask=mask, network=prepared.subject.model)
+
+
+def plain_within(prepared: Prepared, budget: Budget, at: str) -> Compared:
+    """Returns the lowest-L1 uniform plan, recalibrated alone: what pruning commonly means.
+
+    Args:
+        prepared: what a run works with.
+        budget: its upper end is met.
+        at: the budget for its name.
+    """
+    space = prepared.subject.discovery.space
+    mask = uniform_mask(space, budget, prepared.knowledge.scores["l1"])
+    network = prepared.evaluator.builder.plain(mask)
+    return Compared(name=f"{PLAIN}, {at}", mask=mask, network=network)
+
+
+def global_within(prepared: Prepared, budget: Budget, at: str) -> Compared:
+    """Returns the plan of one global threshold, built as the searched network is.
+
+    What the searched one has above it, before or after the same training, is what the search adds.
+
+    Args:
+        prepared: what a run works with.
+        budget: its upper end is met.
+        at: the budget for its name.
+    """
+    space, criterion = prepared.subject.discovery.space, prepared.config.search.criterion
+    mask = plans_without_search(space, budget, prepared.knowledge, criterion)[GLOBAL]
+    network = prepared.evaluator.builder.final(mask)
+    return Compared(name=f"{GLOBAL}, {at}", mask=mask, network=network)
+
+
+def measured(
+    prepared: Prepared, report: TestReport, compared: Sequence[Compared]
+) -> tuple[NamedNetwork, ...]:
+    """Returns networks with their scores on the search split, and on test, once for each name."""
+    subject, networks = prepared.subject, []
+    for item in compared:
+        began = time.perf_counter()
+        result = score(item.network, subject.data.search, task=subject.task)
+        evaluation = Evaluation(score=result, seconds=time.perf_counter() - began)
+        networks.append(
+            NamedNetwork(
+                name=item.name,
+                mask=item.mask,
+                cost=subject.discovery.space.cost(item.mask),
+                evaluation=evaluation,
+                test=report.measure(item.name, item.network).score,
+            )
+        )
+    return tuple(networks)
