@@ -101,7 +101,7 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
     assert card["networks"][-1]["ratios"]["macs"] <= 0.6
     assert card["latency"]["timing"]["ratio_high"] >= card["latency"]["timing"]["ratio_low"] > 0
     assert "- Latency of a batch: " in (artifact / "card.md").read_text()
-    assert json.loads((place / "run" / "test.json").read_text())["opened"] == 4
+    assert json.loads((place / "run" / "test.json").read_text())["opened"] == 5
 
     shown = json.loads(evosearch("pareto", "run", "--json", cwd=place).stdout)
     assert shown["distilled"][card["plan"]] == card["networks"][-1]
