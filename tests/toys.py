@@ -9,10 +9,12 @@ from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.knowledge import Knowledge, SensitivityCurve
 from evosearch.space.mask import ChannelGroup, Mask
 from evosearch.space.space import SearchSpace
+from evosearch.study.identity import Identity, Part
 from evosearch.study.scores import ImageScores
 from evosearch.study.trial import Evaluation, Trial
 
 SIZES = {"stem": 6, "stream": 8, "inner": 12}
+IDENTITY = Identity(parts={part: f"toy {part}" for part in Part})
 
 
 def toy_space() -> SearchSpace:

@@ -122,7 +122,7 @@ def train(space: PathLike, *, callbacks: Callbacks = SILENT) -> TrainedBase:
     from evosearch.machine import torch_threads
     from evosearch.run.config import SearchConfig
     from evosearch.run.spacefile import load_space_file
-    from evosearch.run.subject import base_network, cached_weights
+    from evosearch.run.subject import train_base_network
     from evosearch.tasks.config import load_task
     from evosearch.tasks.scoring import score
 
@@ -133,11 +133,9 @@ def train(space: PathLike, *, callbacks: Callbacks = SILENT) -> TrainedBase:
     data = load_search_data(file.data, path.parent)
     config = validated(SearchConfig, file.search, f"{path}: [search]")
     with torch_threads(config.threads):
-        model = base_network(file, path.parent, data, callbacks.on_epoch)
-    return TrainedBase(
-        score=score(model, data.search, task=load_task(file.task, path.parent)),
-        weights=cached_weights(file, path.parent),
-    )
+        model, weights = train_base_network(file, path.parent, data, callbacks.on_epoch)
+    task = load_task(file.task, path.parent)
+    return TrainedBase(score=score(model, data.search, task=task), weights=weights)
 
 
 @public

@@ -14,6 +14,7 @@ from evosearch.machine import device_name
 from evosearch.models.build import ModelConfig
 from evosearch.seeding import Stream, integer
 from evosearch.space.mask import Mask
+from evosearch.study.identity import Identity
 from evosearch.study.timing import Conditions, Timing
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery
@@ -32,6 +33,7 @@ class Meter:
         model: nn.Module,
         section: ModelConfig,
         discovery: Discovery,
+        identity: Identity,
         config: LatencyConfig,
         device: str,
         stopwatch: Stopwatch | None = None,
@@ -42,6 +44,7 @@ class Meter:
             model: the base network, in eval mode, on the device.
             section: of the space file; has the shape of an image.
             discovery: its groups and layers.
+            identity: of the base network, with its graph and versions at least.
             config: runtime, batch and threads.
             device: torch's name of it.
             stopwatch: the clock; None is torch's.
@@ -54,6 +57,7 @@ class Meter:
         if len(section.input_shapes) != 1:
             raise InputError("latency is measured of networks of one image tensor")
         self.model, self.discovery, self.config = model, discovery, config
+        self.identity = identity
         self.conditions = Conditions(
             device=device_name(device),
             runtime=config.runtime,

@@ -1,9 +1,7 @@
 """The latency profile: a model measured, fitted and checked on this device, and cached."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from evosearch.latency.model import LatencyModel, stepped
 from evosearch.latency.steps import find_steps
 from evosearch.seeding import Stream, generator
 from evosearch.space.space import SearchSpace, Widths
+from evosearch.study.identity import VERSIONS, Part
 from evosearch.study.timing import Timing
 from evosearch.surgery.discovery import Discovery
 
@@ -107,8 +106,7 @@ def _timed(meter: Meter, journal: Journal, space: SearchSpace, widths: Widths) -
 
 
 def _cached(meter: Meter) -> Path:
-    """Returns where a profile is kept: by conditions, space and model."""
-    space = meter.discovery.space
-    parts = [asdict(meter.conditions), space.digest, space.reference.get("model")]
-    digest = sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_folder() / "latency" / f"{digest}.json"
+    """Returns where a profile is kept: by conditions, space, and what the network computes."""
+    settings = {"conditions": asdict(meter.conditions), "space": meter.discovery.space.digest}
+    key = meter.identity.key(Part.GRAPH, *VERSIONS, settings=settings)
+    return cache_folder() / "latency" / f"{key}.json"

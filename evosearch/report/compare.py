@@ -22,8 +22,10 @@ from evosearch.report.columns import (
 from evosearch.report.front import members_json
 from evosearch.report.searches import FULL_EVALUATIONS, HYPERVOLUME, Searched, reference_point
 from evosearch.report.tables import Column, json_object, terminal_table
+from evosearch.run.recorded import recorded_identity
 from evosearch.space.resources import Resource
 from evosearch.study.front import ParetoFront
+from evosearch.study.identity import Identity, Part
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
@@ -42,32 +44,42 @@ class Comparison:
             part of its folder, where that tells it from the others.
         fronts: run -> front; all in the same size.
         reference: the (size, loss) that all hypervolumes are measured from.
+        differences: run -> what it is about otherwise than the first one, in a few words each.
     """
 
     studies: Mapping[str, Study]
     fronts: Mapping[str, ParetoFront]
     reference: tuple[float, float]
+    differences: Mapping[str, Sequence[str]]
 
     @classmethod
     def read(cls, folders: Sequence[Path], size: Resource | None = None) -> "Comparison":
         """Reads runs.
 
         Raises:
-            InputError: there are fewer than two, or they are not of one space and base network.
+            InputError: there are fewer than two, or they are not of one space, base network,
+                search split and task.
         """
         places = list(dict.fromkeys(folders))
         if len(places) < 2:
             raise InputError("compare needs at least two different runs")
         unique = len({place.name for place in places}) == len(places)
-        studies = {place.name if unique else str(place): Study.open(place) for place in places}
+        named = {place.name if unique else str(place): place for place in places}
+        studies = {name: Study.open(place) for name, place in named.items()}
+        identities = {
+            name: recorded_identity(named[name], study.header) for name, study in studies.items()
+        }
         first, *others = studies
         for name in others:
-            _require_comparable(first, studies[first], name, studies[name])
+            _require_comparable(first, name, studies, identities)
         axis = size or studies[first].header.resource
         fronts = {name: study.front(axis) for name, study in studies.items()}
         points = [reference_point(studies[name], front) for name, front in fronts.items()]
         reference = points[0][0], max(loss for _, loss in points)
-        return cls(studies=studies, fronts=fronts, reference=reference)
+        differences = {
+            name: identities[first].differences(identity) for name, identity in identities.items()
+        }
+        return cls(studies=studies, fronts=fronts, reference=reference, differences=differences)
 
     @property
     def base(self) -> Study:
@@ -119,6 +131,7 @@ class Comparison:
         return {
             **json_object(_RUN_COLUMNS, search),
             "trials": len(search.study.trials),
+            "differences": list(self.differences[search.name]),
             "front": members_json(columns, self._members(search)),
         }
 
@@ -129,7 +142,7 @@ class Comparison:
         members = [network for search in self.searches for network in self._members(search)]
         members.sort(key=lambda network: self.size.of(network.cost))
         networks = terminal_table((NAME, *self._member_columns()), members)
-        return Group(runs, networks, self._reference_line())
+        return Group(runs, networks, self._reference_line(), *self._difference_lines())
 
     def _members(self, search: Searched) -> list[NamedNetwork]:
         """Returns the front of a run, each network by the name of its run and trial."""
@@ -145,6 +158,14 @@ class Comparison:
 
     def _beaten(self, search: Searched) -> str:
         return str(sum(bool(by) for by in self.dominated(search.name).values()))
+
+    def _difference_lines(self) -> list[str]:
+        first = next(iter(self.studies))
+        return [
+            f"{name} is not of the same as {first}; from {first} to {name}: {'; '.join(found)}"
+            for name, found in self.differences.items()
+            if found
+        ]
 
     def _reference_line(self) -> str:
         return (
@@ -168,6 +189,8 @@ _RUN_COLUMNS = (
     FULL_EVALUATIONS,
     HYPERVOLUME,
 )
+_SCORES = (Part.SEARCH, Part.TASK)
+"""What a score is of, and what it means."""
 _FRONT_SIZE = Column[Searched](header="front", cell=lambda search: str(len(search.front.members)))
 
 
@@ -177,13 +200,22 @@ def _dominates(first: Trial, second: Trial, size: Resource) -> bool:
     return ours != theirs and all(a <= b for a, b in zip(ours, theirs, strict=True))
 
 
-def _require_comparable(first: str, one: Study, second: str, other: Study) -> None:
-    if one.header.space_digest != other.header.space_digest:
+def _require_comparable(
+    first: str, second: str, studies: Mapping[str, Study], identities: Mapping[str, Identity]
+) -> None:
+    """Refuses two runs whose losses and sizes say nothing of one another, by what differs."""
+    if studies[first].header.space_digest != studies[second].header.space_digest:
         raise InputError(f"{first} and {second} are of different search spaces: not comparable")
-    losses = [_base_loss(first, one), _base_loss(second, other)]
+    found = identities[first].only(_SCORES).differences(identities[second].only(_SCORES))
+    if found:
+        raise InputError(
+            f"{first} and {second} score other things: not comparable; from the first to the"
+            f" second: {'; '.join(found)}"
+        )
+    losses = [_base_loss(name, studies[name]) for name in (first, second)]
     if not math.isclose(*losses, rel_tol=SAME):
         raise InputError(
-            f"{first} and {second} are of different base networks or search splits (base losses"
+            f"{first} and {second} are of different base networks (base losses"
             f" {losses[0]:.4f} and {losses[1]:.4f}): not comparable"
         )
 

@@ -8,6 +8,7 @@
 `subject`       base network, data and proven space, as torch objects
 `evaluating`    the evaluator of a run
 `identity`      what a run is about, told apart by contents
+`recorded`      the same as a run's folder has it
 `references`    the base network and the plans that need no search
 `preparation`   what is measured before the first trial, and the folder written
 `reopening`     the same loaded again from the folder

@@ -41,6 +41,8 @@ class RunFolder:
     """What is searched."""
     proof = _Place("proof.json")
     """What the proof of each group measured."""
+    images = _Place("images.json")
+    """The images of every split, which make it plain what became of them; derived."""
     base = _Place("base.safetensors")
     """Weights of the base network."""
     knowledge = _Place("knowledge.npz")

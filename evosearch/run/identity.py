@@ -15,12 +15,31 @@ from evosearch.surgery.tracing.graph_digest import graph_digest
 from evosearch.tasks.config import task_digest
 
 
+def identify_model(model: nn.Module, example: tuple[Tensor, ...]) -> Identity:
+    """Returns the identity of a network alone: its graph, its weights, and the versions.
+
+    Args:
+        model: with the weights that are meant.
+        example: a batch of its inputs.
+
+    Raises:
+        InputError: the model cannot be exported.
+    """
+    parts = {
+        Part.GRAPH: graph_digest(model, example),
+        Part.WEIGHTS: weights_digest(model),
+        Part.EVOSEARCH: ARITHMETIC,
+        **{Part(name): version for name, version in library_versions().items()},
+    }
+    return Identity(parts=parts)
+
+
 def identify(
     file: SpaceFile,
     folder: Path,
     model: nn.Module,
     example: tuple[Tensor, ...],
-    data: SearchData,
+    data: SearchData | None,
 ) -> Identity:
     """Returns the identity of what a space file names, as it is now.
 
@@ -29,11 +48,19 @@ def identify(
         folder: where it lies.
         model: the network that it builds, with the weights that are meant.
         example: a batch of its inputs.
-        data: the splits that it names.
+        data: the splits that it names; without them the identity has no images, which are all
+            read where they are in no files.
 
     Raises:
         InputError: something that it names cannot be read, or the model cannot be exported.
     """
+    parts = {
+        **identify_model(model, example).parts,
+        Part.PREPARATION: preparation_digest(file.data),
+        Part.TASK: task_digest(file.task, folder),
+    }
+    if data is None:
+        return Identity(parts=parts)
     images = {
         Part.TRAIN: listed_images(data.train),
         Part.CALIBRATION: listed_images(data.calibration),
@@ -41,13 +68,5 @@ def identify(
         Part.CONFIRMATION: listed_images(data.confirmation),
         Part.TEST: listed_test_images(file.data, folder),
     }
-    parts = {
-        Part.GRAPH: graph_digest(model, example),
-        Part.WEIGHTS: weights_digest(model),
-        **{part: list_digest(found) for part, found in images.items()},
-        Part.PREPARATION: preparation_digest(file.data),
-        Part.TASK: task_digest(file.task, folder),
-        Part.EVOSEARCH: ARITHMETIC,
-        **{Part(name): version for name, version in library_versions().items()},
-    }
-    return Identity(parts=parts, images=images)
+    digests = {part: list_digest(found) for part, found in images.items()}
+    return Identity(parts=parts | digests, images=images)

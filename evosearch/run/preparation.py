@@ -1,5 +1,6 @@
 """The preparation of a run: its config, what is measured before the first trial, its folder."""
 
+import json
 import os
 import shutil
 import time
@@ -38,6 +39,7 @@ from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
 from evosearch.space.text import space_to_toml
 from evosearch.strategies import strategy_class
+from evosearch.study.identity import Identity
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.scores import ImageScores
@@ -100,6 +102,7 @@ def make_meter(search: SearchConfig, space_file: SpaceFile, subject: Subject) ->
         model=subject.model.to(search.device),
         section=space_file.model,
         discovery=subject.discovery,
+        identity=subject.identity,
         config=search.latency,
         device=search.device,
     )
@@ -183,7 +186,7 @@ def prepare(
         knowledge=knowledge,
         latency=latency,
     )
-    header = _header(config, space, budget, base_cost, references)
+    header = _header(prepared, space, budget, base_cost, references)
     _write_folder(folder, prepared, header, base_scores)
     return prepared
 
@@ -210,12 +213,13 @@ def _resolved(search: SearchConfig) -> SearchConfig:
 
 
 def _header(
-    config: RunConfig,
+    prepared: Prepared,
     space: SearchSpace,
     budget: Budget,
     base_cost: Cost,
     references: tuple[NamedNetwork, ...],
 ) -> Header:
+    config = prepared.config
     return Header(
         space_digest=space.digest,
         config_digest=run_config_digest(config),
@@ -225,6 +229,7 @@ def _header(
         base_cost=base_cost,
         strategy=config.search.strategy,
         seed=config.search.seed,
+        identity=Identity(parts=prepared.subject.identity.parts),
         references=references,
         config=settings_of(config),
     )
@@ -250,6 +255,7 @@ def _write_folder(
             prepared.latency.save(places.latency)
         ScoreStore(places.scores).put(header.base.mask, base_scores)
         save_weights(prepared.subject.model, places.base)
+        write_text(places.images, json.dumps(prepared.subject.identity.images_to_json()))
         write_json(places.environment, environment(prepared.config.search.threads))
         study = Study.create(partial, header)
         smallest = prepared.subject.discovery.space.smallest_cost

@@ -12,8 +12,9 @@ from evosearch.latency.runtimes import require_runtime
 from evosearch.machine import resolve_device, torch_threads
 from evosearch.models.build import build_model
 from evosearch.run.config import SearchConfig
+from evosearch.run.identity import identify_model
 from evosearch.run.spacefile import load_space_file
-from evosearch.run.subject import discover_space
+from evosearch.run.subject import discover_space, example_input
 from evosearch.space.space import SearchSpace
 
 
@@ -46,11 +47,13 @@ def profile_space(
     on_stage("base network and search space")
     model = build_model(file.model.model_copy(update={"weights": None}), path.parent, seed=0)
     discovery = discover_space(file, model)
+    identity = identify_model(model, example_input(file.model))
     with torch_threads(config.threads):
         meter = Meter(
             model=model.to(device).eval(),
             section=file.model,
             discovery=discovery,
+            identity=identity,
             config=config,
             device=device,
         )

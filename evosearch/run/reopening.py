@@ -1,5 +1,6 @@
-"""The parts of a run that was begun: held, and loaded again from its folder."""
+"""The parts of a run that was begun: held, loaded again from its folder, found to be the same."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -21,24 +22,48 @@ from evosearch.run.folder import RunFolder
 from evosearch.run.lock import RunLock
 from evosearch.run.log import RunLog
 from evosearch.run.preparation import Prepared, make_meter, timed
+from evosearch.run.recorded import recorded_identity
 from evosearch.run.subject import Subject, load_subject
 from evosearch.space.knowledge import Knowledge
+from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.study import Study
 
+TOLERANCE = 0.05
+"""By how much the base network's scores may differ from the record, in standard errors of these.
 
-def reopen(folder: Path, header: Header, on_stage: OnStage) -> Prepared:
-    """Loads again what the run in a folder works with.
+On the machine and the number of threads that a run began with, they are the same bit for bit.
+Another device rounds each image's loss otherwise, by a share of the losses' spread, and the mean
+by about the same share of its standard error: some 1e-6 in float32 and 1e-3 in bfloat16. All of
+bfloat16's rounding is less than this."""
+TURNED = 2
+"""Images whose answer may turn right or wrong by rounding, at least."""
+
+
+def reopen(
+    folder: Path, header: Header, on_stage: OnStage, *, identify_images: bool = True
+) -> Prepared:
+    """Loads again what the run in a folder works with, and checks that it is what it was.
+
+    Args:
+        folder: of the run.
+        header: of its study.
+        on_stage: told what is being done.
+        identify_images: whether the images are compared one by one. A process that helps another
+            one leaves it out: of the search split it has the base network's scores.
 
     Raises:
-        InputError: the config is not valid, or the space is not what the study is about.
+        InputError: the config is not valid, or something is not what the study is about.
+        EvaluationError: the base network cannot be scored.
     """
     config = read_run_config(folder)
     with torch_threads(config.search.threads):
         on_stage("base network and search space")
-        subject, latency = _reopen_subject(folder, header, config)
+        subject, latency = _reopen_subject(folder, header, config, identify_images)
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(config.search, subject, config.space.finetune)
+        on_stage("base network on the search split")
+        _require_same_score(folder, header.base, evaluator)
         path = RunFolder(folder).knowledge
         try:
             knowledge = Knowledge.load(path)
@@ -80,16 +105,24 @@ def reopen_meter(folder: Path, header: Header) -> Meter:
         InputError: as `reopen`, or the runtime is not there.
     """
     config = read_run_config(folder)
-    subject, _ = _reopen_subject(folder, header, config)
+    subject, _ = _reopen_subject(folder, header, config, identify_images=False)
     return make_meter(config.search, config.space, subject)
 
 
 def _reopen_subject(
-    folder: Path, header: Header, config: RunConfig
+    folder: Path, header: Header, config: RunConfig, identify_images: bool
 ) -> tuple[Subject, LatencyModel | None]:
     places = RunFolder(folder)
     require_unchanged(places.config, config, header)
-    subject = load_subject(config.space, Path(config.folder), weights=places.base)
+    subject = load_subject(
+        config.space, Path(config.folder), weights=places.base, identify_images=identify_images
+    )
+    begun, now = header.identity, subject.identity
+    if not identify_images:
+        begun = begun.only(now.parts)
+    elif begun != now:
+        begun = recorded_identity(folder, header)
+    begun.require_same(now, where=str(folder), advice="undo that, or start a new run")
     latency = None
     if header.base_cost.latency:
         latency = LatencyModel.load(places.latency)
@@ -100,6 +133,36 @@ def _reopen_subject(
             " (model code, group rules or evosearch changed); start a new run"
         )
     return subject, latency
+
+
+def _require_same_score(folder: Path, base: NamedNetwork, evaluator: MaskEvaluator) -> None:
+    """Scores the base network again, and compares that with the record.
+
+    It shows what no digest does: code that the task or an operator of the user's own calls, or a
+    device that computes something else.
+    """
+    was = base.search
+    now = evaluator.image_scores(base.mask, 0, evaluator.images).score
+    turned = max(TOLERANCE * was.accuracy_se, TURNED / was.images)
+    if (
+        now.images != was.images
+        or abs(now.loss - was.loss) > TOLERANCE * was.loss_se
+        or abs(now.accuracy - was.accuracy) > turned
+    ):
+        raise InputError(
+            f"{folder}: the base network no longer scores what it did (loss {was.loss:.6g} and"
+            f" accuracy {was.accuracy:.2%} on {was.images} images; is {now.loss:.6g} and"
+            f" {now.accuracy:.2%} on {now.images}): data, code that the model or task calls, or"
+            " the device changed; undo that, or start a new run"
+        )
+    if now != was:
+        logging.getLogger(__name__).warning(
+            "%s: the base network's loss was %.9g, is %.9g: this device rounds otherwise, so that"
+            " results can differ from those of one machine alone",
+            folder,
+            was.loss,
+            now.loss,
+        )
 
 
 @dataclass(frozen=True)
@@ -115,6 +178,7 @@ class RunEvaluator:
     def __call__(self) -> MaskEvaluator:
         """Loads the run as a resumed search would, with its number of threads."""
         folder = Path(self.folder)
-        prepared = reopen(folder, Study.open(folder).header, lambda _: None)
+        header = Study.open(folder).header
+        prepared = reopen(folder, header, lambda _: None, identify_images=False)
         torch.set_num_threads(prepared.config.search.threads)
         return prepared.evaluator

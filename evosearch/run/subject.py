@@ -1,9 +1,7 @@
 """The subject of a search: base network (loaded, or trained once and cached), data and space."""
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -11,17 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.callables import one_line
-from evosearch.data.splits import SearchData, load_search_data, search_list
+from evosearch.data.splits import SearchData, load_search_data
 from evosearch.errors import InputError
 from evosearch.files import cache_folder, writing
 from evosearch.models.build import ModelConfig, build_model
-from evosearch.models.weights import load_weights, save_weights
+from evosearch.models.weights import load_weights, save_weights, weights_digest
+from evosearch.run.identity import identify
 from evosearch.run.spacefile import SpaceFile
 from evosearch.space.space import SearchSpace
+from evosearch.study.identity import VERSIONS, Identity, Part
 from evosearch.surgery.discovery import Discovery, discover
 from evosearch.tasks.config import load_task
 from evosearch.tasks.task import Task
-from evosearch.training.base_training import train_base
+from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.trainer import OnEpoch
 
 BASE_SEED = 0
@@ -39,6 +39,7 @@ class Subject:
         task: what networks are judged by.
         example: a batch of two random inputs.
         discovery: the proven search space.
+        identity: of all that, with the trained weights.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Subject:
     task: Task
     example: tuple[Tensor, ...]
     discovery: Discovery
+    identity: Identity
 
 
 def load_subject(
@@ -53,6 +55,7 @@ def load_subject(
     folder: Path,
     *,
     weights: Path | None = None,
+    identify_images: bool = True,
     on_epoch: OnEpoch | None = None,
     on_space: Callable[[SearchSpace], None] = lambda _: None,
 ) -> Subject:
@@ -64,6 +67,7 @@ def load_subject(
         file: the space file's content.
         folder: where it lies.
         weights: takes the place of the weights that the space names.
+        identify_images: whether the identity has the images; only with `weights` may it not.
         on_epoch: progress of base training, where the network must be trained first.
         on_space: called with the proven space, before any training.
 
@@ -85,9 +89,19 @@ def load_subject(
             " the space anew, or delete the section"
         )
     on_space(discovery.space)
+    identity = identify(file, folder, model, example, data if identify_images else None)
     if weights is None and file.model.weights is None:
-        _train(model, file, folder, data, on_epoch)
-    return Subject(model=model, data=data, task=task, example=example, discovery=discovery)
+        _train(model, identity, file, data, task, on_epoch)
+        trained = {**identity.parts, Part.WEIGHTS: weights_digest(model)}
+        identity = replace(identity, parts=trained)
+    return Subject(
+        model=model,
+        data=data,
+        task=task,
+        example=example,
+        discovery=discovery,
+        identity=identity,
+    )
 
 
 def discover_space(file: SpaceFile, model: nn.Module) -> Discovery:
@@ -96,53 +110,65 @@ def discover_space(file: SpaceFile, model: nn.Module) -> Discovery:
     return discover(model, example, file.groups, BASE_SEED, reference=_reference(file))
 
 
-def base_network(
+def train_base_network(
     file: SpaceFile, folder: Path, data: SearchData, on_epoch: OnEpoch | None = None
-) -> nn.Module:
-    """Returns the trained base network, in eval mode.
+) -> tuple[nn.Module, Path]:
+    """Returns the base network of a space that names no weights, and the file that keeps them.
 
-    Weights that the space names are loaded; where it names none, the network is trained with the
-    `[train]` section and cached.
+    It is trained with the `[train]` section, unless the same training was done before.
+
+    Args:
+        file: the space file's content.
+        folder: where it lies.
+        data: the splits that it names.
+        on_epoch: progress of the training.
+
+    Returns:
+        The network in eval mode, and the file of its weights.
+
+    Raises:
+        InputError: something named in the space file is missing or does not fit.
     """
+    task = load_task(file.task, folder)
     model = build_model(file.model, folder, seed=BASE_SEED)
-    if file.model.weights is None:
-        _train(model, file, folder, data, on_epoch)
-    return model
+    identity = identify(file, folder, model, example_input(file.model), data)
+    return model, _train(model, identity, file, data, task, on_epoch)
 
 
 def _train(
-    model: nn.Module, file: SpaceFile, folder: Path, data: SearchData, on_epoch: OnEpoch | None
-) -> None:
-    """Gives a network that was just built the weights of its training: cached, or made here."""
-    path = cached_weights(file, folder)
+    model: nn.Module,
+    initial: Identity,
+    file: SpaceFile,
+    data: SearchData,
+    task: Task,
+    on_epoch: OnEpoch | None,
+) -> Path:
+    """Gives a network that was just built the weights of its training: cached, or made here.
+
+    Returns:
+        The file that keeps them.
+    """
+    path = cached_weights(initial, file.train)
     if path.exists():
         load_weights(model, path)
-        return
-    task = load_task(file.task, folder)
+        return path
     train_base(model, data.train, data.search, file.train, BASE_SEED, on_epoch, task=task)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_weights(model, path)
+    return path
 
 
-def cached_weights(file: SpaceFile, folder: Path = Path()) -> Path:
+def cached_weights(initial: Identity, config: TrainConfig) -> Path:
     """Returns where the weights of a base network that is trained here are kept.
 
     Args:
-        file: the space file's content.
-        folder: where it lies, and where it may lie that lists the images of the search split.
-
-    Raises:
-        InputError: that list is missing.
+        initial: identity of what is trained, with the initial weights.
+        config: how it is trained.
     """
-    sections = (file.model, file.data, file.task, file.train)
-    # A check of the data changes nothing in the network.
-    dumps = [part.model_dump(mode="json", exclude={"check_duplicates"}) for part in sections]
-    digest = hashlib.sha256(json.dumps(dumps, sort_keys=True).encode())
-    listing = search_list(file.data, folder)
-    if listing is not None:
-        digest.update(listing.read_bytes())
-    return cache_folder() / "base" / f"{digest.hexdigest()[:16]}.safetensors"
+    parts = (Part.GRAPH, Part.WEIGHTS, Part.TRAIN, Part.PREPARATION, Part.TASK, *VERSIONS)
+    key = initial.key(*parts, settings=config.model_dump(mode="json"))
+    return cache_folder() / "base" / f"{key}.safetensors"
 
 
 def example_input(config: ModelConfig) -> tuple[Tensor, ...]:

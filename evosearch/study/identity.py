@@ -1,7 +1,7 @@
 """The identity of what a run is about: digests of contents, never of names."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -91,6 +91,13 @@ class Identity:
         found = self.differences(now)
         if found:
             raise InputError(f"{where}: no longer the same: {'; '.join(found)}; {advice}")
+
+    def only(self, parts: Collection[Part]) -> "Identity":
+        """Returns the identity of some parts alone, of those that are known."""
+        return Identity(
+            parts={part: value for part, value in self.parts.items() if part in parts},
+            images={part: images for part, images in self.images.items() if part in parts},
+        )
 
     def key(self, *parts: Part, settings: Mapping[str, Any] | None = None) -> str:
         """Returns 16 hexadecimal digits for what follows from some parts, such as a cache's.

@@ -9,12 +9,13 @@ from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.space.resources import Resource
+from evosearch.study.identity import Identity
 from evosearch.study.latency_certificate import Check
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.scores import Score
 from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Header:
         base_cost: of the unpruned network.
         strategy: name of the strategy.
         seed: the run's.
+        identity: of model, data and task, by contents; without the images behind it.
         references: the base network first, then the baselines.
         config: what that file said, key by key, so that an edit can be named.
     """
@@ -42,6 +44,7 @@ class Header:
     base_cost: Cost
     strategy: str
     seed: int
+    identity: Identity
     references: tuple[NamedNetwork, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -63,6 +66,7 @@ class Header:
             "sizes": dict(self.sizes),
             "least_widths": dict(self.least_widths),
             "budget": self.budget.to_json(),
+            "identity": self.identity.to_json(),
             "references": [network_to_json(reference) for reference in self.references],
         }
 
@@ -73,8 +77,12 @@ class Header:
         Raises:
             InputError: another version wrote it.
         """
-        if data.get("format") != FORMAT:
-            raise InputError(f"study format {data.get('format')!r}, this version reads {FORMAT}")
+        found = data.get("format")
+        if found != FORMAT:
+            raise InputError(
+                f"study format {found!r}, this version reads {FORMAT}; start a new run, or open"
+                " this one with the version of evosearch that its environment.json names"
+            )
         content = {key: value for key, value in data.items() if key != "format"}
         references = tuple(network_from_json(n, data["sizes"]) for n in data["references"])
         return cls(
@@ -82,6 +90,7 @@ class Header:
                 **content,
                 "budget": Budget.from_json(data["budget"]),
                 "base_cost": Cost(**data["base_cost"]),
+                "identity": Identity.from_json(data["identity"]),
                 "references": references,
             }
         )

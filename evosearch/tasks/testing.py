@@ -8,10 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from evosearch.data.config import DataConfig
+from evosearch.data.contents import listed_test_images
 from evosearch.data.splits import load_test_split
 from evosearch.errors import InputError
 from evosearch.files import write_text, writing
 from evosearch.models.weights import weights_digest
+from evosearch.study.imagelist import list_digest
 from evosearch.study.scores import Score
 from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.tasks.scoring import image_scores
@@ -33,11 +35,15 @@ class TestResult:
 
 
 class _Ledger(BaseModel):
-    """The file: which data it is about, how often the split was opened, and what came of it."""
+    """The file: which data it is about, how often the split was opened, and what came of it.
+
+    `images` is the digest of the split's images and labels.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     data: DataConfig
+    images: str
     opened: int = Field(default=0, ge=0)
     results: dict[str, TestResult] = Field(default_factory=dict)
 
@@ -67,10 +73,11 @@ class TestReport:
             task: what networks are judged by.
 
         Raises:
-            InputError: the file is no ledger, or one of other data.
+            InputError: the file is no ledger, or one of other data; or an image cannot be read.
         """
         self._path, self._folder, self._task = path, folder, task
-        self._ledger = _Ledger(data=data)
+        images = list_digest(listed_test_images(data, folder))
+        self._ledger = _Ledger(data=data, images=images)
         if not path.exists():
             return
         try:
@@ -80,6 +87,11 @@ class TestReport:
             raise InputError(f"{path}: not a ledger of test results ({reason})") from error
         if self._ledger.data != data:
             raise InputError(f"{path}: a ledger of other data; its [data] section differs")
+        if self._ledger.images != images:
+            raise InputError(
+                f"{path}: a ledger of other data; the images of the test split differ: undo that,"
+                " or start a new ledger"
+            )
 
     @property
     def opened(self) -> int:

@@ -17,6 +17,7 @@ from evosearch.study.records import Header, Segment
 from evosearch.study.scores import Score
 from evosearch.study.timing import Timing
 from evosearch.study.trial import Evaluation, Trial, TrialState
+from tests.toys import IDENTITY
 
 BASE = Cost(macs=1000, params=100, activations=10)
 SMALLEST = Cost(macs=20, params=5, activations=1)
@@ -39,6 +40,7 @@ HEADER = Header(
     base_cost=BASE,
     strategy="rates",
     seed=0,
+    identity=IDENTITY,
     references=(NamedNetwork(name="base", mask=Mask({}), cost=BASE, evaluation=evaluation(0.92)),),
 )
 

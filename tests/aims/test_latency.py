@@ -21,6 +21,7 @@ from evosearch.study.study import Study
 from evosearch.study.timing import Conditions, Timing
 from evosearch.study.trial import Evaluation, Trial, TrialState
 from tests.latency.fakes import FakeStopwatch, fake_meter
+from tests.toys import IDENTITY
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +70,7 @@ def study_of(folder: Path, meter: Meter, model: LatencyModel, share: float) -> S
         base_cost=base,
         strategy="rates",
         seed=0,
+        identity=IDENTITY,
         references=(NamedNetwork(name="base", mask=full, cost=base, evaluation=evaluation(0.1)),),
     )
     study = Study.create(folder, header)

@@ -59,8 +59,8 @@ def test_a_damaged_record_inside_a_study_is_named_by_its_line(tmp_path: Path) ->
 def test_a_study_of_another_version_is_one_clear_line(tmp_path: Path) -> None:
     go(tmp_path / "run", "random", 2)
     path = tmp_path / "run" / STUDY_FILE
-    path.write_bytes(path.read_bytes().replace(b'"format":2', b'"format":9'))
-    with pytest.raises(InputError, match=r"study\.log: .*format 9, this version reads 2"):
+    path.write_bytes(path.read_bytes().replace(b'"format":3', b'"format":2'))
+    with pytest.raises(InputError, match=r"study\.log: .*format 2, .* reads 3; start a new run"):
         Study.open(tmp_path / "run")
 
 

@@ -11,6 +11,7 @@ from evosearch.latency.model import LatencyConfig
 from evosearch.latency.runtimes import RUNTIMES, Runtime
 from evosearch.models.build import ModelConfig
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
+from tests.toys import IDENTITY
 
 OVERHEAD, PER_MAC, PER_OUTPUT = 50e-6, 1e-9, 4e-9
 PIXELS = 36
@@ -83,6 +84,7 @@ def fake_meter(
         model=model,
         section=ModelConfig(build="tests.latency.fakes:Net", input=[1, 6, 6]),
         discovery=found,
+        identity=IDENTITY,
         config=LatencyConfig(runtime="fake"),
         device="cpu",
         stopwatch=stopwatch,

@@ -15,6 +15,7 @@ from evosearch.models.zoo import digits_resnet
 from evosearch.surgery.discovery import GroupRules, discover
 from tests.readmes import ROOT, code_blocks, edited, inline_code
 from tests.surgery.networks import randomized
+from tests.toys import IDENTITY
 
 
 def test_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +43,7 @@ def test_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
         model=model,
         section=ModelConfig(build="evosearch.models.zoo:digits_resnet", input=(1, 8, 8)),
         discovery=discovery,
+        identity=IDENTITY,
         config=LatencyConfig(runtime="channels_last", batch=2),
         device="cpu",
     )

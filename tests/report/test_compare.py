@@ -1,5 +1,6 @@
 """Comparing runs: a common reference point, who dominates whom, and what is not comparable."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import moocore
@@ -12,9 +13,10 @@ from evosearch.report.compare import Comparison
 from evosearch.report.plot import plot_comparison
 from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
+from evosearch.study.identity import Part
 from evosearch.study.study import Study
 from tests.report.toyrun import toy_run
-from tests.toys import toy_space
+from tests.toys import IDENTITY, toy_space
 
 
 @pytest.fixture
@@ -67,6 +69,19 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert list(Comparison.read(folders).studies) == [str(folder) for folder in folders]
 
 
+def test_what_runs_are_of_is_told_where_it_differs(runs: list[Path], tmp_path: Path) -> None:
+    assert [run["differences"] for run in Comparison.read(runs).to_json()["runs"]] == [[], []]
+    newer = replace(IDENTITY, parts={**IDENTITY.parts, Part.TORCH: "3.0"})
+    toy_run(tmp_path / "newer", 4, identity=newer)
+    comparison = Comparison.read([*runs, tmp_path / "newer"])
+    found = "torch (was toy torch, is 3.0)"
+    assert comparison.to_json()["runs"][2]["differences"] == [found]
+    with (console := Console(width=140)).capture() as capture:
+        console.print(comparison.render())
+    line = f"newer is not of the same as one; from one to newer: {found}"
+    assert capture.get().splitlines()[-1] == line
+
+
 def test_what_cannot_be_compared_is_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least two different runs"):
         Comparison.read([runs[0], runs[0]])
@@ -75,6 +90,10 @@ def test_what_cannot_be_compared_is_refused(runs: list[Path], tmp_path: Path) ->
     toy_run(tmp_path / "space", 4, space=other)
     with pytest.raises(InputError, match="one and space are of different search spaces"):
         Comparison.read([runs[0], tmp_path / "space"])
+    other_images = replace(IDENTITY, parts={**IDENTITY.parts, Part.SEARCH: "others"})
+    toy_run(tmp_path / "images", 4, identity=other_images)
+    with pytest.raises(InputError, match=r"one and images score other things.* the search split$"):
+        Comparison.read([*runs, tmp_path / "images"])
     toy_run(tmp_path / "base", 4, base_loss=1.25)
     with pytest.raises(InputError, match=r"different base networks .* and 1\.2500\)"):
         Comparison.read([*runs, tmp_path / "base"])

@@ -12,13 +12,14 @@ from evosearch.space.costform import LatencyTerm, Monomial
 from evosearch.space.mask import Mask
 from evosearch.space.space import FrozenGroup, SearchSpace
 from evosearch.space.text import space_to_toml
+from evosearch.study.identity import Identity
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.scores import Score
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
-from tests.toys import ToyEvaluator, toy_space
+from tests.toys import IDENTITY, ToyEvaluator, toy_space
 
 ODD = "</script><b>&\"'"
 """What must never be read as HTML."""
@@ -38,6 +39,7 @@ def toy_run(
     least_accuracy: float | None = None,
     scored: bool = True,
     base_loss: float | None = None,
+    identity: Identity = IDENTITY,
 ) -> Study:
     """Writes a run: every eighth trial fails, every eighth was stopped, every eighth repeats."""
     space = space or with_frozen(toy_space())
@@ -61,6 +63,7 @@ def toy_run(
             base_cost=space.base_cost,
             strategy=strategy,
             seed=seed,
+            identity=identity,
             references=(
                 NamedNetwork(name="base", mask=full, cost=space.base_cost, evaluation=base),
             ),

@@ -21,7 +21,7 @@ from evosearch.study.scores import ImageScores
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import STUDY_FILE, Study
 from evosearch.study.trial import Proposal, Trial, TrialState
-from tests.toys import ToyEvaluator, comparable, toy_knowledge, toy_space
+from tests.toys import IDENTITY, ToyEvaluator, comparable, toy_knowledge, toy_space
 
 SPACE = toy_space()
 BUDGET = BudgetRequest.of(flops="30%..70%").resolve(SPACE.base_cost)
@@ -37,6 +37,7 @@ def header(strategy: str, seed: int = 0) -> Header:
         base_cost=SPACE.base_cost,
         strategy=strategy,
         seed=seed,
+        identity=IDENTITY,
         references=(),
     )
 

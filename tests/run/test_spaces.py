@@ -10,7 +10,7 @@ from evosearch.errors import InputError
 from evosearch.models.build import build_model
 from evosearch.models.weights import save_weights
 from evosearch.run.spacefile import load_space_file
-from evosearch.run.subject import base_network, cached_weights, example_input, load_subject
+from evosearch.run.subject import example_input, load_subject
 from evosearch.tasks.scoring import score
 from tests.data.helpers import write_folder
 
@@ -39,25 +39,11 @@ def test_the_cifar_spaces_find_data_and_weights_of_a_user(name, tmp_path, monkey
     file = file.model_copy(update={"data": few})
     data = load_search_data(file.data, SPACES)
     with pytest.raises(InputError, match="; put the weights there, or leave the key out"):
-        base_network(file, SPACES, data)
+        load_subject(file, SPACES)
     trained = build_model(file.model.model_copy(update={"weights": None}), SPACES, seed=3)
     save_weights(trained, tmp_path / f"{name}.safetensors")
-    assert score(base_network(file, SPACES, data), data.search) == score(trained, data.search)
-
-
-def test_trained_weights_are_those_of_the_task_and_the_list(tmp_path):
-    file = load_space_file(SPACES / "digits_resnet.toml")
-    before = cached_weights(file, tmp_path)
-    other = file.model_copy(update={"task": file.task.model_copy(update={"loss": "own.py:loss"})})
-    assert cached_weights(other, tmp_path) != before
-    listed = file.model_copy(update={"data": file.data.model_copy(update={"search": "list"})})
-    with pytest.raises(InputError, match=r"search = 'list': nothing at"):
-        cached_weights(listed, tmp_path)
-    paths = []
-    for content in ("a", "b", "a"):
-        (tmp_path / "list").write_text(content)
-        paths.append(cached_weights(listed, tmp_path))
-    assert paths[0] == paths[2] != paths[1]
+    subject = load_subject(file, SPACES)
+    assert score(subject.model, data.search) == score(trained, data.search)
 
 
 def test_a_space_with_a_task_of_its_own(tmp_path):

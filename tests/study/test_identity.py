@@ -145,6 +145,16 @@ def test_json_round_trip():
     assert Identity.from_json(json.loads(text)) == one
 
 
+def test_some_parts_alone_differ_in_these_alone():
+    one = identity({"train": CATS, "search": DOGS}, weights="w")
+    other = identity({"train": DOGS, "search": CATS}, weights="v")
+    some = one.only([Part.GRAPH, Part.SEARCH, Part.PILLOW])
+    assert set(some.parts) == {Part.GRAPH, Part.SEARCH}  # those that are known
+    assert set(some.images) == {Part.SEARCH}
+    (found,) = some.differences(other.only(some.parts))
+    assert found.startswith("the images of the search split (")
+
+
 def test_an_identity_of_another_version_is_refused():
     with pytest.raises(InputError, match="with 'moon', which this version does not know"):
         Identity.from_json({"graph": "g", "moon": "full"})

@@ -15,7 +15,7 @@ from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.study import STUDY_FILE, STUDY_NAME, Study
 from evosearch.study.trial import Trial, TrialState
-from tests.toys import ToyEvaluator, comparable, toy_space
+from tests.toys import IDENTITY, ToyEvaluator, comparable, toy_space
 
 SPACE = toy_space()
 
@@ -32,6 +32,7 @@ def make_header(**budget: str) -> Header:
         base_cost=SPACE.base_cost,
         strategy="rates",
         seed=3,
+        identity=IDENTITY,
         references=(
             NamedNetwork(name="base", mask=full, cost=SPACE.base_cost, evaluation=evaluation),
         ),

@@ -2,11 +2,14 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from evosearch.data import sources
+from evosearch.data.config import DataConfig
 from evosearch.errors import EvaluationError, InputError
 from evosearch.tasks import testing
+from tests.data.helpers import write_folder
 
 
 @pytest.fixture
@@ -79,6 +82,20 @@ def test_the_ledger_of_other_data_is_refused(tmp_path, digits_config, model):
     testing.TestReport(path, digits_config).measure("base", model)
     with pytest.raises(InputError, match="other data"):
         testing.TestReport(path, digits_config.model_copy(update={"seed": 1}))
+
+
+def test_the_ledger_of_other_test_images_is_refused(tmp_path):
+    """The text of the section is the same; what it stands for is not."""
+    root = write_folder(write_folder(tmp_path / "pets", "train", 6), "test", 2)
+    data = DataConfig(name="imagefolder", root=str(root), calibration=2, search=2)
+    path = tmp_path / "test.json"
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
+    testing.TestReport(path, data).measure("base", linear)
+    Image.new("RGB", (8, 8)).save(root / "train/cat/0000.png")
+    assert testing.TestReport(path, data).opened == 1
+    Image.new("RGB", (8, 8)).save(root / "test/cat/0000.png")
+    with pytest.raises(InputError, match="other data; the images of the test split differ"):
+        testing.TestReport(path, data)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"opened": 1})])

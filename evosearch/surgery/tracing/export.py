@@ -125,7 +125,7 @@ class Export:
             raise failure(model, "cannot be copied", error) from error
         try:
             with evaluating(model):
-                self.program = _export(model, example)
+                self.program = export_program(model, example)
         except Exception as error:
             raise failure(model, "cannot be traced by torch.export", error) from error
         self._graphs = [_graph(EVALUATION, self.program, model, example)]
@@ -133,7 +133,7 @@ class Export:
         if not read.issuperset(self.program.graph_signature.inputs_to_parameters):
             # Where training does not run on this example, there is nothing to keep in step.
             with suppress(Exception), training_structure(model):
-                program = _export(model, example)
+                program = export_program(model, example)
                 self._graphs.append(_graph(TRAINING, program, model, example))
         self.training = len(self._graphs) > 1
 
@@ -169,7 +169,13 @@ class Export:
         return result
 
 
-def _export(model: nn.Module, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
+def export_program(model: nn.Module, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    """Returns the exported graph of a model as it is, with gradients; nothing is printed.
+
+    Args:
+        model: its code is run, so that modules may keep tensors of the call.
+        example: its arguments, batched.
+    """
     # What torch says on the way is for its developers; an error carries the reason.
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

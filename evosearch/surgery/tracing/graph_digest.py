@@ -15,7 +15,7 @@ from torch.utils._pytree import TreeSpec, tree_leaves, tree_map_only
 
 from evosearch.machine import torch_seeded
 from evosearch.models.copying import copied
-from evosearch.surgery.tracing.export import _export, failure
+from evosearch.surgery.tracing.export import export_program, failure
 
 _WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -56,7 +56,7 @@ def _exported(model: nn.Module, example: tuple[Any, ...], *, training: bool) -> 
     own = copied(model).cpu().train(training)
     arguments = tuple(tree_map_only(Tensor, Tensor.cpu, example))
     with torch_seeded(0), _python_seeded(0):
-        return _export(own, arguments)
+        return export_program(own, arguments)
 
 
 @contextmanager
