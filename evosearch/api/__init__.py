@@ -1,7 +1,8 @@
 """evosearch from Python: a function for each command, with the same parameters.
 
 ============  ==========================================================================
-`runs`        search, resume and fine-tune; read a run and pick a network of it
+`searching`   search, resume and fine-tune
+`runs`        read a run and pick a network of it
 `spaces`      inspect a search space, profile it, train its base network, write a new one
 `fronts`      show the front of a run, compare those of several, write a page
 `artifacts`   open a fine-tuned network, and export it
@@ -14,7 +15,8 @@ docstrings. Imported without torch: a function that needs it imports it when it 
 
 from evosearch.api.artifacts import export_artifact, load_artifact
 from evosearch.api.fronts import compare, pareto, write_report
-from evosearch.api.runs import Run, finetune, load_run, resume, search
+from evosearch.api.runs import Run, load_run
+from evosearch.api.searching import finetune, resume, search
 from evosearch.api.spaces import inspect, list_criteria, new_space, profile, train
 from evosearch.run.callbacks import Callbacks
 

@@ -1,0 +1,221 @@
+"""Searches from Python: started, resumed, and a network of one fine-tuned."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evosearch.api.parameters import Amount, Count, PathLike, Seconds, Seed, public
+from evosearch.errors import InputError
+from evosearch.run.callbacks import SILENT, Callbacks
+from evosearch.space.budget import BudgetRequest
+
+if TYPE_CHECKING:
+    from evosearch.run.finetuning import Finetuned
+    from evosearch.run.session import Session
+
+
+from evosearch.api.runs import Run
+
+
+@public
+def search(
+    space: PathLike,
+    *,
+    accuracy_drop: float | None = None,
+    strategy: str | None = None,
+    criterion: str | None = None,
+    trials: Count = None,
+    seconds: Seconds = None,
+    seed: Seed = None,
+    device: str | None = None,
+    runtime: str | None = None,
+    batch: Count = None,
+    baselines: bool | None = None,
+    workers: Count = None,
+    cluster: str | None = None,
+    out: PathLike | None = None,
+    callbacks: Callbacks = SILENT,
+    **budgets: Amount,
+) -> Run:
+    """Searches for the best channels to keep within a budget.
+
+    What is not given is as the space file says, or else its default.
+
+    Args:
+        space: space file (TOML).
+        accuracy_drop: points of search accuracy that may be lost, for the fewest FLOPs.
+        strategy: who proposes masks: rates, genetic, layerwise, ...
+        criterion: importance of channels; evosearch criteria lists them.
+        trials: evaluated masks in all.
+        seconds: wall time of this session.
+        seed: of everything that is drawn.
+        device: what networks run on: auto, cpu or cuda.
+        runtime: for latency: eager, compile, exported or onnxruntime.
+        batch: for latency: images in one run.
+        baselines: search random, uniform and global plans beside.
+        workers: processes that measure; the outcome is the same.
+        cluster: dask scheduler (tcp://host:8786) whose workers measure.
+        out: folder of the run, which must not exist; by default a new one in runs.
+        callbacks: told how it goes, and asked whether to go on.
+        **budgets: what the network may take of each resource: "50%" of the base network,
+            "30%..70%" for a range, or an amount; those that are given together hold together.
+
+    Raises:
+        InputError: something that was given is at fault.
+    """
+    if cluster is not None:
+        from evosearch.engine.parallel import require_cluster
+
+        require_cluster(cluster)  # before anything else is begun
+    session = _begun(
+        Path(space),
+        BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets),
+        settings={
+            "strategy": strategy,
+            "criterion": criterion,
+            "trials": trials,
+            "seed": seed,
+            "device": device,
+            "baselines": baselines,
+        },
+        latency={"runtime": runtime, "batch": batch},
+        out=None if out is None else Path(out),
+        callbacks=callbacks,
+    )
+    return _searched(session, None, seconds, workers, cluster, callbacks)
+
+
+@public
+def resume(
+    run: PathLike,
+    *,
+    accuracy_drop: float | None = None,
+    trials: Count = None,
+    seconds: Seconds = None,
+    workers: Count = None,
+    cluster: str | None = None,
+    callbacks: Callbacks = SILENT,
+    **budgets: Amount,
+) -> Run:
+    """Goes on with a search that was stopped or killed, or with another budget.
+
+    Args:
+        run: folder of a run.
+        accuracy_drop: another budget from the next trial on: points of search accuracy that may
+            be lost, for the fewest FLOPs.
+        trials: evaluated masks in all, earlier ones included.
+        seconds: wall time of this session.
+        workers: processes that measure; the outcome is the same.
+        cluster: dask scheduler (tcp://host:8786) whose workers measure.
+        callbacks: told how it goes, and asked whether to go on.
+        **budgets: another budget from the next trial on; see `search`.
+
+    Raises:
+        InputError: the folder holds no run, or the budget is at fault.
+    """
+    from evosearch.run.session import Session
+
+    request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
+    asked = None if request.is_empty else request
+    session = Session.resume(Path(run), request=asked, callbacks=callbacks)
+    return _searched(session, trials, seconds, workers, cluster, callbacks)
+
+
+@public
+def finetune(
+    run: PathLike,
+    *,
+    pick: str | int | None = None,
+    at: str | None = None,
+    epochs: Count = None,
+    baselines: bool = False,
+    callbacks: Callbacks = SILENT,
+) -> "Finetuned":
+    """Distils one network of a run, measures it on test once, and saves it.
+
+    What a kill cuts short goes on from its last epoch when it is called again.
+
+    Args:
+        run: folder of a run.
+        pick: which one: knee, best, smallest or a trial's number.
+        at: the best within any FLOPs or params: flops=37%.
+        epochs: of distillation.
+        baselines: distil the global plan without a search alike, beside it.
+        callbacks: told what is being done, and how the distillation goes.
+
+    Raises:
+        InputError: no such run or trial, or nothing fits the budget.
+    """
+    from evosearch.run.finetuning import finetune as finetune_plan
+
+    named = None if pick is None else str(pick)
+    return finetune_plan(
+        Path(run), pick=named, at=at, epochs=epochs, baselines=baselines, callbacks=callbacks
+    )
+
+
+def _begun(
+    space: Path,
+    request: BudgetRequest,
+    *,
+    settings: Mapping[str, Any],
+    latency: Mapping[str, Any],
+    out: Path | None,
+    callbacks: Callbacks,
+) -> "Session":
+    """Prepares a run that has no trials yet, and holds it.
+
+    Args:
+        space: the space file.
+        request: the budget.
+        settings: take the place of the space's `[search]`, where they are not None.
+        latency: likewise, of its `[search.latency]`.
+        out: folder of the run; None is a new one in `runs`.
+        callbacks: told what is being done.
+    """
+    if request.is_empty:
+        raise InputError(
+            "a search needs a budget: --flops 50%, --params 0.2M, --latency 60% or"
+            " --accuracy-drop 1.0"
+        )
+    from evosearch.config import validated
+    from evosearch.run.config import SearchConfig
+    from evosearch.run.session import Session
+    from evosearch.run.spacefile import load_space_file
+
+    file = load_space_file(space)
+    given = {**file.search, **_given(settings)}
+    if _given(latency):
+        given["latency"] = {**file.search.get("latency", {}), **_given(latency)}
+    return Session.create(
+        out or _next_folder(Path("runs"), space.stem),
+        space_file=file,
+        space_folder=space.parent,
+        search=validated(SearchConfig, given, f"{space}: [search]"),
+        request=request,
+        callbacks=callbacks,
+    )
+
+
+def _searched(
+    session: "Session",
+    trials: int | None,
+    seconds: float | None,
+    workers: int | None,
+    cluster: str | None,
+    callbacks: Callbacks,
+) -> Run:
+    from evosearch.engine.loop import Limits
+
+    limits = Limits(trials=trials or session.prepared.config.search.trials, seconds=seconds)
+    ended = session.run(limits, workers=workers, cluster=cluster, callbacks=callbacks)
+    return Run(folder=session.folder, study=session.study, ended=ended)
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _next_folder(parent: Path, stem: str) -> Path:
+    numbers = (f"{stem}-{number}" for number in range(1, 10_000))
+    return next(parent / name for name in numbers if not (parent / name).exists())
