@@ -21,6 +21,7 @@ from evosearch.study.scores import Score
 from evosearch.study.study import Study
 from evosearch.study.timing import Timing
 from evosearch.study.trial import Evaluation, Trial, TrialState
+from tests.toys import IDENTITY
 
 BASE = Cost(macs=1000, params=100, activations=10)
 BASE_ACCURACY = 0.98
@@ -59,6 +60,7 @@ def study_of(
         budget=budget,
         base_cost=BASE,
         strategy="rates",
+        identity=IDENTITY,
         seed=0,
         references=(NamedNetwork(name="base", mask=full, cost=BASE, evaluation=evaluation(0.1)),),
     )
