@@ -26,7 +26,7 @@ SEARCHES = {name: ("--strategy", name, "--flops", "30%..70%") for name in STRATE
     "accuracy": ("--accuracy-drop", "1.0"),
     "two budgets": ("--flops", "40%", "--params", "50%"),
 }
-UNEQUAL = {"seconds", "config", "config_digest"}
+UNEQUAL = {"seconds", "config", "config_digest", "format", "identity"}
 """Keys whose values two runs of one checkout differ in, or that no result depends on."""
 SPACE = """
 [model]

@@ -194,32 +194,20 @@ def load_test_split(config: DataConfig, folder: Path = Path()) -> TestSplit:
     return test
 
 
-def search_list(config: DataConfig, folder: Path) -> Path | None:
-    """Returns the file that lists the images of the search split, where the section names one.
-
-    Raises:
-        InputError: it is missing.
-    """
-    if isinstance(config.search, int):
-        return None
-    advice = "give a number of images, or a file that lists them, one a line"
-    return find(config.search, folder, "[data] search", advice)
-
-
 def _split(kind: type[AnySplit], part: Pool) -> AnySplit:
     return kind(images=kept(part.images), labels=part.labels, indices=part.indices)
 
 
 def _search_positions(config: DataConfig, folder: Path, pool: Pool, labels: Indices) -> Indices:
-    listing = search_list(config, folder)
-    if listing is not None:
+    if isinstance(config.search, str):
+        advice = "give a number of images, or a file that lists them, one a line"
+        listing = find(config.search, folder, "[data] search", advice)
         files = pool.images.files
         search = listed(listing, () if files is None else files.names)
         _require_rest(config, len(search), labels)
         return search
-    count = int(config.search)
-    _require_rest(config, count, labels)
-    return draw(labels, np.arange(len(labels)), count, config.seed, "search")
+    _require_rest(config, config.search, labels)
+    return draw(labels, np.arange(len(labels)), config.search, config.seed, "search")
 
 
 def _listed(pool: Pool) -> Listed:

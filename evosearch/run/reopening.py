@@ -33,9 +33,10 @@ TOLERANCE = 0.05
 """By how much the base network's scores may differ from the record, in standard errors of these.
 
 On the machine and the number of threads that a run began with, they are the same bit for bit.
-Another device rounds each image's loss otherwise, by a share of the losses' spread, and the mean
-by about the same share of its standard error: some 1e-6 in float32 and 1e-3 in bfloat16. All of
-bfloat16's rounding is less than this."""
+Another device rounds each image's loss otherwise, by some share of the losses' spread; images err
+apart, so that the mean is off by about the same share of its standard error, however many there
+are. This is a dozen roundoffs of bfloat16 (2**-8), and far above any of float32. What it lets
+through is small beside the error that the scores have anyway."""
 TURNED = 2
 """Images whose answer may turn right or wrong by rounding, at least."""
 
