@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -27,8 +28,9 @@ def plot_front(
     """Writes the front as a PNG file.
 
     Dominated trials in grey, the front joined, the knee ringed, base network, references and
-    baselines marked; bars are 95 % intervals of accuracy on the search split. The axis of
-    accuracy begins where the front does; what lies below is counted in the picture.
+    baselines marked; bars are 95 % intervals of accuracy on the search split, of all but dominated
+    trials and baselines. The axis of accuracy begins where the front does; what lies below is
+    counted in the picture.
 
     Args:
         study: of the run.
@@ -46,12 +48,14 @@ def plot_front(
         others[label] = networks
         _draw(axes, networks, front.size, study, label=label, **style)
 
-    draw("dominated", _networks(front.dominated), color="0.75", fmt="o", markersize=3, zorder=1)
+    dominated, bare = _networks(front.dominated), {"elinewidth": 0, "capsize": 0}
+    draw("dominated", dominated, color="0.75", fmt="o", markersize=3, zorder=1, **bare)
     for (name, networks), colour in zip(_references(study).items(), _REFERENCES, strict=False):
         draw(name, networks, color=colour, fmt="s", markersize=5, zorder=2)
     for (name, rival), colour in zip((rivals or {}).items(), _RIVALS, strict=False):
         members = _networks(rival.front(front.size).members)
-        draw(f"{name}, as many trials", members, color=colour, fmt=".--", markersize=4, zorder=2)
+        label = f"{name}, as many trials"
+        draw(label, members, color=colour, fmt=".--", markersize=4, zorder=2, **bare)
     members = _networks(front.members)
     _draw(
         axes,
@@ -76,7 +80,8 @@ def plot_front(
             markeredgecolor="tab:red",
             label="knee",
         )
-        begin_at(axes, [*members, study.header.base], others)
+        below = begin_at(axes, [*members, study.header.base], others)
+        figure.supxlabel("\n".join(wrap(below, 130)), fontsize=7)
     _draw(axes, [study.header.base], front.size, study, **_BASE, zorder=3)
     axes.set_title(
         f"{study.header.strategy}, seed {study.header.seed}: {len(study.trials)} trials,"
@@ -108,8 +113,8 @@ def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path)
 
 def begin_at(
     axes: Axes, shown: Sequence[NamedNetwork], others: Mapping[str, Sequence[NamedNetwork]]
-) -> None:
-    """Has the axis of accuracy reach over some networks, and says what lies below it.
+) -> str:
+    """Has the axis of accuracy reach over some networks, and returns what lies below it.
 
     Args:
         axes: of the picture.
@@ -129,9 +134,7 @@ def begin_at(
         for label, found in below.items()
         if found
     ]
-    if notes:
-        note = f"below the axis: {'; '.join(notes)}"
-        axes.text(0.01, 0.01, note, transform=axes.transAxes, fontsize=7, va="bottom", wrap=True)
+    return f"below the axis: {'; '.join(notes)}" if notes else ""
 
 
 def _references(study: Study) -> dict[str, list[NamedNetwork]]:
@@ -190,7 +193,5 @@ def _draw(
             [_share(network, size, study) for network in networks],
             [100 * network.search.accuracy for network in networks],
             yerr=accuracy_bars([network.search for network in networks]),
-            capsize=2,
-            elinewidth=0.8,
-            **style,  # type: ignore[arg-type]
+            **{"capsize": 2, "elinewidth": 0.8, **style},  # type: ignore[arg-type]
         )
