@@ -120,7 +120,9 @@ def test_an_accuracy_drop_finds_a_small_network_that_keeps_it(
     sizes = [
         segment.aim.bounds["macs"].high for segment in study.segments if segment.aim.bounds["macs"]
     ]
-    assert sizes[0] == round(SPACE.base_cost.macs / 2)
+    assert sizes[0] == round(
+        0.75 * SPACE.base_cost.macs
+    )  # a quarter off, with all of the drop left
     assert study.budget.least_accuracy == pytest.approx(0.70)
 
 
