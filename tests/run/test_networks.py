@@ -38,6 +38,7 @@ def test_a_compensated_candidate_of_a_real_network(name: str) -> None:
     )
     with torch.no_grad():
         expected, outputs = model(images), builder.candidate(mask)(images)
+        assert expected.std(0).mean() > 1e-3 * expected.abs().max() > 0
         assert outputs.shape == expected.shape
         assert outputs.isfinite().all()
         whole_again = builder.candidate(space.full_mask())(images)

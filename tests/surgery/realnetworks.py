@@ -80,11 +80,15 @@ class Pooled(nn.Module):
 def classifier(name: str) -> nn.Module:
     """Builds a network of the table, or a classifier of it where it gives maps.
 
-    Its BatchNorms have the statistics of noise: without any, signals fade in deep networks.
+    Its BatchNorms have the statistics of noise: without any, signals fade in deep networks. A
+    head that begins at zero begins elsewhere: without that, all outputs are the same.
     """
     model, side = NETWORKS[name][0](), NETWORKS[name][1]
     noise = torch.randn(16, 3, side, side, generator=torch.Generator().manual_seed(0))
     recalibrate(model, [noise])
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
     with torch.no_grad():
         gives_maps = isinstance(model.eval()(noise[:1]), Mapping)
     return Pooled(model) if gives_maps else model
