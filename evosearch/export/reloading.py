@@ -77,8 +77,10 @@ def _model_of(folder: Path) -> ModelConfig:
 
 
 def _outputs(network: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
+    # In float64, as float32 rounds otherwise where a network lies otherwise in memory.
+    network, exact = network.double(), [value.double() for value in inputs]
     with torch.inference_mode(), torch_seeded(0):
-        leaves = pytree.tree_leaves(network(*inputs))
+        leaves = pytree.tree_leaves(network(*exact))
     return [leaf.clone().contiguous() for leaf in leaves if isinstance(leaf, Tensor)]
 
 
