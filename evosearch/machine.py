@@ -1,7 +1,6 @@
 """The machine that a run works on: device, threads, and what its results depend on."""
 
 import json
-import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -70,28 +69,21 @@ def environment(threads: int) -> dict[str, Any]:
     }
 
 
-def warn_of_changes(path: Path, threads: int) -> list[str]:
-    """Warns where a run goes on under other conditions than it began with.
+def changes_since(path: Path, threads: int) -> list[str]:
+    """Returns what results depend on and is otherwise than a run began with.
 
     Args:
-        path: of the file that says what it began with; without one there is no warning.
+        path: of the file that says what it began with; without one there is no change.
         threads: of this session.
 
     Returns:
-        What differs, one text each, such as "torch was 2.9.0, is 2.10.0".
+        One text each, such as "torch was 2.9.0, is 2.10.0".
     """
     try:
         begun = json.loads(path.read_text(encoding="utf-8"))
-        changes = _differences(begun, environment(threads))
+        return _differences(begun, environment(threads))
     except (OSError, ValueError, AttributeError, TypeError):
         return []
-    if changes:
-        logging.getLogger("evosearch.machine").warning(
-            "%s: results can differ from those of one machine alone: %s",
-            path.parent,
-            "; ".join(changes),
-        )
-    return changes
 
 
 def _differences(begun: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from evosearch.errors import InputError
 from evosearch.files import writing
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
-from evosearch.machine import torch_threads, warn_of_changes
+from evosearch.machine import changes_since, torch_threads
 from evosearch.run.config import RunConfig, read_run_config, require_unchanged
 from evosearch.run.evaluating import criteria_of, make_evaluator
 from evosearch.run.folder import RunFolder
@@ -28,6 +28,8 @@ from evosearch.space.knowledge import Knowledge
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.study import Study
+
+_logger = logging.getLogger(__name__)
 
 TOLERANCE = 0.05
 """By how much the base network's scores may differ from the record, in standard errors of these.
@@ -65,6 +67,8 @@ def reopen(
         evaluator = make_evaluator(config.search, subject, config.space.finetune)
         on_stage("base network on the search split")
         _require_same_score(folder, header.base, evaluator)
+        if identify_images:  # else the process that is helped has said so
+            _warn_of_changes(folder, config.search.threads)
         path = RunFolder(folder).knowledge
         try:
             knowledge = Knowledge.load(path)
@@ -92,7 +96,6 @@ def held(folder: Path) -> Iterator[RunLog]:
     lock = RunLock(folder)
     try:
         log = RunLog(folder)
-        warn_of_changes(RunFolder(folder).environment, threads)
         with closing(log), torch_threads(threads):
             yield log
     finally:
@@ -157,12 +160,22 @@ def _require_same_score(folder: Path, base: NamedNetwork, evaluator: MaskEvaluat
             " the device changed; undo that, or start a new run"
         )
     if now != was:
-        logging.getLogger(__name__).warning(
+        _logger.warning(
             "%s: the base network's loss was %.9g, is %.9g: this device rounds otherwise, so that"
             " results can differ from those of one machine alone",
             folder,
             was.loss,
             now.loss,
+        )
+
+
+def _warn_of_changes(folder: Path, threads: int) -> None:
+    changes = changes_since(RunFolder(folder).environment, threads)
+    if changes:
+        _logger.warning(
+            "%s: results can differ from those of one machine alone: %s",
+            folder,
+            "; ".join(changes),
         )
 
 

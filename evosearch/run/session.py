@@ -14,7 +14,7 @@ from evosearch.engine.measurements import Measurements
 from evosearch.engine.parallel import OneByOne, Workers
 from evosearch.engine.probes import OnStage
 from evosearch.errors import EvosearchError
-from evosearch.machine import torch_threads, warn_of_changes
+from evosearch.machine import changes_since, torch_threads
 from evosearch.run.baselines import BASELINES, search_baselines
 from evosearch.run.budgeting import change_budget, resolved_budget
 from evosearch.run.callbacks import SILENT, Callbacks
@@ -124,7 +124,7 @@ class Session:
             if request is not None:  # last: what is refused changes nothing
                 change_budget(folder, study, budget, prepared)
             threads = prepared.config.search.threads
-            changes = warn_of_changes(RunFolder(folder).environment, threads)
+            changes = changes_since(RunFolder(folder).environment, threads)
             session = cls(folder, prepared, study, lock)
             session._log.event("resume", trials=len(study.trials))
             if changes:

@@ -144,6 +144,13 @@ def test_another_torch_is_refused_by_name(run, monkeypatch):
     refused(run, r"torch \(was 2\.\S+, is 1\.2\.3\)")
 
 
+def test_another_torch_is_one_line_though_the_environment_differs_too(run, monkeypatch, caplog):
+    fake_torch(monkeypatch)
+    with pytest.raises(InputError, match="no longer the same: torch"):
+        evosearch.finetune(run, pick="best")
+    assert "results can differ" not in caplog.text
+
+
 def test_other_base_weights_in_the_run_are_refused_by_name(space, run):
     replace_weights(space, RunFolder(run).base)
     refused(run, "the weights of the base network")
