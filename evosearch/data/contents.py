@@ -10,7 +10,8 @@ from torch import Tensor
 from evosearch.data.config import DataConfig
 from evosearch.data.filedigests import file_digests
 from evosearch.data.imagecache import image_hashes
-from evosearch.data.sources import Pool, load_pools
+from evosearch.data.pools import Pool
+from evosearch.data.sources import load_pools
 from evosearch.data.splits import (
     CalibrationSplit,
     ConfirmationSplit,
@@ -52,8 +53,7 @@ def listed_test_images(config: DataConfig, folder: Path) -> dict[str, tuple[str,
     Raises:
         InputError: an image cannot be read.
     """
-    _, pool = load_pools(config, folder)
-    return listed_images(pool)
+    return listed_images(load_pools(config, folder)["test"]())
 
 
 def preparation_digest(config: DataConfig) -> str:
