@@ -20,6 +20,7 @@ from evosearch.space.space import SearchSpace
 from evosearch.study.identity import VERSIONS, Identity, Part
 from evosearch.surgery.discovery import Discovery, discover
 from evosearch.tasks.config import load_task
+from evosearch.tasks.fitting import require_fit
 from evosearch.tasks.task import Task
 from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.trainer import OnEpoch
@@ -89,6 +90,7 @@ def load_subject(
             " the space anew, or delete the section"
         )
     on_space(discovery.space)
+    require_fit(model, data, task)
     identity = identify(file, folder, model, example, data if identify_images else None)
     if weights is None and file.model.weights is None:
         _train(model, identity, file, data, task, on_epoch)
@@ -131,6 +133,7 @@ def train_base_network(
     """
     task = load_task(file.task, folder)
     model = build_model(file.model, folder, seed=BASE_SEED)
+    require_fit(model, data, task)
     identity = identify(file, folder, model, example_input(file.model), data)
     return model, _train(model, identity, file, data, task, on_epoch)
 
