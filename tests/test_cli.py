@@ -317,6 +317,7 @@ BAD_DATA = {
         "train: the data has label 18, the",
     ),
     "a test label": ("part(60), (images(9), labels(9) - 1)", "test: expected labels that are int"),
+    "other test images": ("part(60), (images(9)[:, :, 1:], labels(9))", "[data] test: images of"),
     "no channels": (
         "(images(60)[:, 0], labels(60)), part(9)",
         "train: expected images (images, c",

@@ -5,7 +5,7 @@ A function that takes a `SearchSplit` cannot be handed a `TestSplit`: mypy refus
 for `testing.py` alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +19,7 @@ from evosearch.data.augmentation import Augmentation
 from evosearch.data.config import BATCHED, DataConfig
 from evosearch.data.duplicates import Listed, require_distinct
 from evosearch.data.imagecache import image_hashes, kept
-from evosearch.data.images import Images, Positions
+from evosearch.data.images import Images, Indices, Positions
 from evosearch.data.pools import Pool
 from evosearch.data.sources import load_pools
 from evosearch.data.splitting import SPLITS, TAKEN, divided
@@ -150,17 +150,12 @@ def load_search_data(config: DataConfig, folder: Path = Path()) -> SearchData:
     brought = {name: pools[name]() for name in pools if name in TAKEN}
     positions = divided(pool, brought, config, folder)
     for name, other in brought.items():
-        _require_alike(pool, name, other)
-    if config.check_duplicates or (brought and config.check_duplicates is None):
-        hashes, names = _listed(pool)
-        held: dict[str, Listed] = {
-            name: (hashes[chosen], [names[position] for position in chosen])
-            for name, chosen in positions.items()
-        }
-        held |= {name: _listed(other) for name, other in brought.items()}
-        if brought:  # so that it is found before hours of search
-            held["test"] = _listed(pools["test"]())
-        require_distinct({name: held[name] for name in (*SPLITS, "test") if name in held})
+        require_alike(pool, other, name)
+    if config.check_duplicates:
+        _require_distinct(pool, positions, brought)
+    elif brought and config.check_duplicates is None:
+        # The test images too: what is found with them at last is found too late.
+        _require_distinct(pool, positions, {**brought, "test": pools["test"]()})
     pool = replace(pool, images=kept(pool.images))
     parts = {name: pool.take(chosen) for name, chosen in positions.items()} | brought
     augmentation = _augmentation(config, pool.images.pixels.shape[0])
@@ -194,15 +189,32 @@ def _split(kind: type[AnySplit], part: Pool) -> AnySplit:
     return kind(images=kept(part.images), labels=part.labels, indices=part.indices)
 
 
-def _require_alike(train: Pool, name: str, other: Pool) -> None:
-    """Checks that a split has images and labels as the training images have."""
-    shapes = [tuple(pool.images.pixels.shape) for pool in (train, other)]
+def require_alike(train: Pool | TrainSplit, other: Pool, name: str) -> None:
+    """Checks that a split has images and labels of the kind that the training images have.
+
+    Raises:
+        InputError: it has others; says which.
+    """
+    shapes = [tuple(part.images.pixels.shape) for part in (train, other)]
     if shapes[0] != shapes[1]:
         raise InputError(f"[data] {name}: images of shape {shapes[1]}, in train {shapes[0]}")
-    labels = [(pool.labels.dtype, tuple(pool.labels.shape[1:])) for pool in (train, other)]
+    labels = [(part.labels.dtype, tuple(part.labels.shape[1:])) for part in (train, other)]
     if labels[0] != labels[1]:
         kinds = [f"{dtype} of shape {shape}" for dtype, shape in labels]
         raise InputError(f"[data] {name}: labels of type {kinds[1]}, in train {kinds[0]}")
+
+
+def _require_distinct(
+    pool: Pool, positions: Mapping[str, Indices], others: Mapping[str, Pool]
+) -> None:
+    """Checks that no image is in two splits: of one pool, by position, and of other pools."""
+    hashes, names = _listed(pool)
+    held: dict[str, Listed] = {
+        name: (hashes[chosen], [names[position] for position in chosen])
+        for name, chosen in positions.items()
+    }
+    held |= {name: _listed(other) for name, other in others.items()}
+    require_distinct({name: held[name] for name in (*SPLITS, "test") if name in held})
 
 
 def _listed(pool: Pool) -> Listed:
