@@ -15,5 +15,7 @@
 `pace`            when how much of a network is gone, while it trains
 `pacing`          paces by name, those that go by the clock among them
 `recorded_paces`  paces that a training's record decides
+`penalties`       penalties: losses added by name, which make channels easy to drop
+`wiring`          what makes each channel of a network in training, and what reads it
 ================  ==================================================================
 """
