@@ -113,6 +113,22 @@ class Mask(Mapping[str, Bits]):
     def __repr__(self) -> str:
         return f"Mask({', '.join(f'{name}={width}' for name, width in self.widths.items())})"
 
+    def then(self, inner: "Mask") -> "Mask":
+        """Returns the mask that keeps, of the channels kept here, those that `inner` keeps.
+
+        Args:
+            inner: of the network that this mask leaves.
+
+        Raises:
+            InputError: `inner` is of a network with other groups or widths.
+        """
+        if self.widths != {name: bits.size for name, bits in inner.items()}:
+            raise InputError(f"{inner!r} is not of the network that {self!r} leaves")
+        both = {name: bits.copy() for name, bits in self.items()}
+        for name, bits in both.items():
+            bits[bits] = inner[name]
+        return Mask(both)
+
     @property
     def widths(self) -> dict[str, int]:
         """Number of channels kept in each group."""

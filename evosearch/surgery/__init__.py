@@ -6,7 +6,8 @@
 `readings`        the loosest readings of a model's operators that its proof bears
 `proof`           comparison of compacted and masked networks, group by group and together
 `randomizing`     the random parameters under which that comparison hides nothing
-`compaction`      the compact network of a mask, and the masked network that it must equal
+`compaction`      the compact network of a mask, cut from a copy or in place
+`narrowing`       the search space of a network that was cut, without tracing it
 `counting`        costs as exact forms in the widths
 ================  ==========================================================================
 """

@@ -1,8 +1,10 @@
-"""The compact network of a mask, and the masked network that it must equal."""
+"""The compact network of a mask, cut from a copy or in place; the masked one that it equals."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
@@ -34,6 +36,26 @@ def dropped_positions(groups: Iterable[ChannelGroup], mask: Mask) -> dict[str, C
     }
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class Replacement:
+    """A tensor of a network that a cut put a smaller one in place of.
+
+    Attributes:
+        old: the whole one, as it was.
+        new: the one that the network has.
+        cut: what went.
+    """
+
+    old: Tensor
+    new: Tensor
+    cut: Cut
+
+    def follow(self, tensor: Tensor) -> Tensor:
+        """Returns what stays of a tensor that has an element for each of the old one's."""
+        return _kept(tensor, self.cut)
+
+
 def compact(
     model: nn.Module, groups: Iterable[ChannelGroup], mask: Mask, *, share: bool = False
 ) -> nn.Module:
@@ -49,49 +71,83 @@ def compact(
         share: lets the result hold the model's own tensors where nothing goes from them. By
             default it shares none.
     """
-    drops = dropped_positions(groups, mask)
-    named: list[tuple[str, Tensor]] = [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]
     # Copying the structure around the tensors, and then each tensor's kept part once, costs a
     # fraction of copying everything and slicing it afterwards.
-    tensors = {id(tensor): tensor for _, tensor in named}
-    result = copied(model, keeping=tensors.values())
-    cuts: dict[int, Cut] = {}
-    for name, tensor in named:
-        # A tensor of several names is cut under one of them.
-        cuts.setdefault(id(tensor), {})
-        if name in drops:
-            cuts[id(tensor)] = drops.pop(name)
-    kept = {
-        key: tensors[key] if share and not cut else _keep(tensors[key], cut)
-        for key, cut in cuts.items()
-    }
-    for attribute, cut in drops.items():
-        owner_name, _, leaf = attribute.rpartition(".")
-        owner = result.get_submodule(owner_name)
-        setattr(owner, leaf, getattr(owner, leaf) - len(cut[0]))
-    for name, tensor in named:
-        owner_name, _, leaf = name.rpartition(".")
-        owner = result.get_submodule(owner_name)
-        setattr(owner, leaf, kept[id(tensor)])
-        if cuts[id(tensor)]:
-            fit_attributes(owner)
+    result = copied(model, keeping=[tensor for _, tensor in _named_tensors(model)])
+    _replace(result, dropped_positions(groups, mask), all_tensors=not share)
     return result
 
 
-def _keep(tensor: Tensor, cut: Cut) -> Tensor:
-    values = tensor.detach()
-    for dim, positions in cut.items():
-        stays = torch.ones(values.shape[dim], dtype=torch.bool)
-        stays[torch.from_numpy(positions)] = False
-        values = values.index_select(dim, stays.nonzero().flatten().to(values.device))
+def cut(model: nn.Module, groups: Iterable[ChannelGroup], mask: Mask) -> tuple[Replacement, ...]:
+    """Takes the channels that a mask drops out of a network, in place.
+
+    Modules stay the same objects, with their hooks; tensors from which something goes are
+    replaced, gradients are not kept.
+
+    Args:
+        model: changed.
+        groups: its channel groups.
+        mask: the channels that stay.
+
+    Returns:
+        The tensors that were replaced, each once.
+    """
+    return _replace(model, dropped_positions(groups, mask), all_tensors=False)
+
+
+def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Returns parameters and buffers; a tensor of several names comes under each."""
+    return [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+
+
+def _replace(
+    model: nn.Module, drops: Mapping[str, Cut], *, all_tensors: bool
+) -> tuple[Replacement, ...]:
+    """Gives a model new tensors without what is dropped, in place; all new ones, if so asked."""
+    named = _named_tensors(model)
+    for attribute in drops.keys() - {name for name, _ in named}:
+        owner, leaf = _place(model, attribute)
+        setattr(owner, leaf, getattr(owner, leaf) - len(drops[attribute][0]))
+    cuts: dict[int, Cut] = {}
+    for name, tensor in named:
+        # A tensor of several names is cut under one of them.
+        if name in drops or (all_tensors and id(tensor) not in cuts):
+            cuts[id(tensor)] = drops.get(name, {})
+    made: dict[int, Replacement] = {}
+    for name, tensor in named:
+        if id(tensor) not in cuts:
+            continue
+        if id(tensor) not in made:
+            gone = cuts[id(tensor)]
+            new = _kept(tensor.detach(), gone)
+            if isinstance(tensor, nn.Parameter):
+                new = nn.Parameter(new, requires_grad=tensor.requires_grad)
+            made[id(tensor)] = Replacement(old=tensor, new=new, cut=gone)
+        owner, leaf = _place(model, name)
+        setattr(owner, leaf, made[id(tensor)].new)
+        if cuts[id(tensor)]:
+            fit_attributes(owner)
+    return tuple(made.values())
+
+
+def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Returns the module that has what is named, and its name there."""
+    owner, _, leaf = name.rpartition(".")
+    return model.get_submodule(owner), leaf
+
+
+def _kept(tensor: Tensor, cut: Cut) -> Tensor:
+    """Returns a copy of a tensor without some positions."""
     if not cut:
-        values = values.clone()
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(values, requires_grad=tensor.requires_grad)
-    return values
+        return tensor.clone()
+    for dim, positions in cut.items():
+        stays = torch.ones(tensor.shape[dim], dtype=torch.bool)
+        stays[torch.from_numpy(positions)] = False
+        tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
+    return tensor
 
 
 def fit_attributes(module: nn.Module) -> None:

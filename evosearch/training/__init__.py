@@ -2,15 +2,21 @@
 
 `README.md` has the steps to add an objective, an optimizer or a schedule.
 
-===============  ==================================================================
-`trainer`        the epoch loop of everything that trains, and its learning rates
-`optimizers`     SGD, or Muon for the kernels of convolutions
-`base_training`  the training of a base network from scratch, and `[train]`
-`distillation`   the training of a compact network by its teacher, and `[finetune]`
-`objective`      the distillation loss: softened logits, and labels
-`attention`      attention transfer: the loss between attention maps
-`heads`          auxiliary heads, which run in training only
-`bestepoch`      the best epoch, by the loss on the search split
-`checkpoint`     the state of a training in one file
-===============  ==================================================================
+================  ==================================================================
+`trainer`         the epoch loop of everything that trains, and its learning rates
+`parts`           the protocol of what takes part: losses, cuts, the best epoch
+`optimizers`      SGD, or Muon for the kernels of convolutions
+`base_training`   the training of a base network from scratch, and `[train]`
+`distillation`    the training of a compact network by its teacher, and `[finetune]`
+`objective`       the distillation loss: softened logits, and labels
+`attention`       attention transfer: the loss between attention maps
+`heads`           auxiliary heads, which run in training only
+`bestepoch`       the best epoch, by the loss on the search split
+`checkpoint`      the state of a training in one file
+`pace`            when how much of a network is gone, while it trains
+`pacing`          paces by name, those that go by the clock among them
+`recorded_paces`  paces that a training's record decides
+`penalties`       penalties: losses added by name, which make channels easy to drop
+`wiring`          what makes each channel of a network in training, and what reads it
+================  ==================================================================
 """

@@ -12,12 +12,16 @@ from evosearch.data.splits import SearchSplit
 from evosearch.study.scores import Score
 from evosearch.tasks.scoring import score
 from evosearch.tasks.task import Task
+from evosearch.training.parts import Part
 from evosearch.training.trainer import EpochRecord, OnEpoch
 
 
 @final
-class BestEpoch:
-    """Scores a network epoch by epoch and remembers the weights of its best."""
+class BestEpoch(Part):
+    """Scores a network epoch by epoch and remembers the weights of its best.
+
+    A network that is cut has no best epoch yet: what was best had other shapes.
+    """
 
     def __init__(
         self,
@@ -64,16 +68,21 @@ class BestEpoch:
             "history": [asdict(record) for record in self.history],
         }
 
-    def resume(self, state: Mapping[str, Any]) -> None:
+    def after_cut(self) -> None:
+        """Forgets what was best."""
+        self._loss, self._state = math.inf, {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Goes back to what `state` gave."""
         self._loss, self.epoch, self._state = state["loss"], state["epoch"], state["weights"]
         self.history = [
             EpochRecord(**{**record, "search": Score(**record["search"])})
             for record in state["history"]
         ]
-        self._began -= self.history[-1].seconds
+        if self.history:
+            self._began -= self.history[-1].seconds
 
-    def restore(self) -> None:
+    def keep_best(self) -> None:
         """Gives the network the weights of its best epoch."""
         self._model.load_state_dict(self._state)
         self._model.eval()

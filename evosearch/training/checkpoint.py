@@ -9,6 +9,8 @@ import torch
 
 from evosearch.files import replacing, writing
 
+_FORMAT = 2
+
 
 @final
 class Checkpoint:
@@ -22,7 +24,8 @@ class Checkpoint:
         """Returns the state of this training; None where the file has none that is whole."""
         try:
             saved = torch.load(self._path, map_location="cpu", weights_only=True)
-            return saved["state"] if saved["about"] == self._about else None
+            known = saved["format"] == _FORMAT and saved["about"] == self._about
+            return saved["state"] if known else None
         # A damaged archive raises nearly anything; the training begins anew.
         except Exception:
             return None
@@ -34,6 +37,6 @@ class Checkpoint:
             StorageError: it cannot be written; the one before is whole.
         """
         content = io.BytesIO()
-        torch.save({"about": self._about, "state": dict(state)}, content)
+        torch.save({"format": _FORMAT, "about": self._about, "state": dict(state)}, content)
         with writing(self._path), replacing(self._path) as temporary:
             temporary.write_bytes(content.getbuffer())

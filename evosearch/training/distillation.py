@@ -30,6 +30,7 @@ from evosearch.training.checkpoint import Checkpoint
 from evosearch.training.heads import holders_of_heads
 from evosearch.training.objective import distillation_loss
 from evosearch.training.optimizers import Optimizer, resolve_optimizer
+from evosearch.training.parts import Part
 from evosearch.training.trainer import EpochRecord, OnEpoch, Training
 
 
@@ -134,19 +135,18 @@ def distil(
         about = _about(teacher, student, train, search, config, seed)
         checkpoint = Checkpoint(progress, about)
     best = BestEpoch(student, search, config.epochs, on_epoch, task)
-    with _training(teacher, student, train, config, seed, task, layers) as training:
+    with _training(teacher, student, train, config, seed, task, layers, [best]) as training:
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
             best.record(None)
         else:
-            training.restore(saved["training"])
-            best.resume(saved["best"])
+            training.restore(saved)
         for train_loss in training.epochs():
             training.measure_norms()
             best.record(train_loss)
             if checkpoint is not None:
-                checkpoint.save({"training": training.state(), "best": best.state()})
-    best.restore()
+                checkpoint.save(training.state())
+    best.keep_best()
     return Distillation(
         history=tuple(best.history), best_epoch=best.epoch, attention_layers=layers
     )
@@ -211,6 +211,7 @@ def _training(
     seed: int,
     task: Task,
     layers: Sequence[str],
+    parts: Sequence[Part] = (),
 ) -> Iterator[Training]:
     """Gives the training of a student on its teacher's outputs, and on attention at `layers`."""
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
@@ -250,6 +251,7 @@ def _training(
             evaluating=holders,
             precision=config.precision,
             optimizer=config.optimizer,
+            parts=parts,
         )
 
 

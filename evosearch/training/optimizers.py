@@ -1,12 +1,13 @@
 """Optimizers: SGD for all weights, or Muon for the kernels of convolutions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from evosearch.models.precision import resolve_precision
+from evosearch.surgery.compaction import Replacement
 
 Optimizer = Literal["auto", "muon", "sgd"]
 
@@ -56,6 +57,55 @@ class KernelMuon(torch.optim.Muon):
         for kernel, matrix in zip(self._kernels, matrices, strict=True):
             kernel.copy_(matrix.view_as(kernel))
             matrix.grad = None
+
+    def follow(self, replaced: Mapping[Tensor, Replacement]) -> None:
+        """Goes on with the kernels that were put in place of its own, and their momentum.
+
+        The direction of a step is then that of the whole kernel with its dropped rows and columns
+        and their momentum at zero, but for rounding to bfloat16. Its length is Muon's for the
+        smaller matrix, which differs where that has more rows than columns.
+
+        Args:
+            replaced: by the old tensor.
+        """
+        matrices = self.param_groups[0]["params"]
+        kernels = list(self._kernels)
+        for place, kernel in enumerate(self._kernels):
+            if kernel not in replaced:
+                continue
+            cut, state = replaced[kernel], self.state.pop(matrices[place], {})
+            kernels[place] = cut.new
+            matrices[place] = nn.Parameter(cut.new.detach().flatten(1).clone())
+            if state:
+                momentum = cut.follow(state["momentum_buffer"].view_as(kernel)).flatten(1)
+                self.state[matrices[place]] = {**state, "momentum_buffer": momentum}
+        self._kernels = tuple(kernels)
+
+
+def follow(optimizer: torch.optim.Optimizer, replacements: Iterable[Replacement]) -> None:
+    """Has an optimizer go on with the parameters of a network that was cut, in place.
+
+    What it remembers of a parameter in that one's shape is cut alike. Its groups of parameters
+    stay the same objects, so that schedules go on.
+    """
+    replaced = {replacement.old: replacement for replacement in replacements}
+    if isinstance(optimizer, KernelMuon):
+        optimizer.follow(replaced)
+        return
+    for group in optimizer.param_groups:
+        for place, parameter in enumerate(group["params"]):
+            if parameter not in replaced:
+                continue
+            cut = replaced[parameter]
+            group["params"][place] = cut.new
+            state = optimizer.state.pop(parameter, {})
+            if state:
+                optimizer.state[cut.new] = {
+                    key: cut.follow(value)
+                    if isinstance(value, Tensor) and value.shape == parameter.shape
+                    else value
+                    for key, value in state.items()
+                }
 
 
 def _sgd(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:

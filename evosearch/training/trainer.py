@@ -14,8 +14,13 @@ from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
 from evosearch.models.precision import Precision, computing_in, images_last
 from evosearch.refit.norms import recalibrate
+from evosearch.space.mask import Mask
 from evosearch.study.scores import Score
-from evosearch.training.optimizers import OPTIMIZERS, Optimizer
+from evosearch.surgery.compaction import cut
+from evosearch.surgery.discovery import Discovery
+from evosearch.surgery.narrowing import narrow
+from evosearch.training.optimizers import OPTIMIZERS, Optimizer, follow
+from evosearch.training.parts import Part
 
 NORM_IMAGES = 4096
 """Train images that BatchNorm statistics are measured on after an epoch, at most."""
@@ -75,6 +80,10 @@ class Training:
 
     Learning rates follow half a cosine to zero, step by step (Loshchilov and Hutter 2017, eq. 5,
     without restarts).
+
+    Attributes:
+        mask: the channels that are left of the network that it began with; None where its groups
+            are not known.
     """
 
     def __init__(
@@ -88,6 +97,8 @@ class Training:
         evaluating: Sequence[nn.Module] = (),
         precision: Precision = "float32",
         optimizer: Optimizer = "sgd",
+        discovery: Discovery | None = None,
+        parts: Sequence[Part] = (),
     ) -> None:
         """Takes what is trained and how.
 
@@ -102,17 +113,20 @@ class Training:
             evaluating: modules of the model that stay in evaluation mode; not those inside them.
             precision: what the forward passes compute in.
             optimizer: what makes the steps (see `OPTIMIZERS`), not "auto".
+            discovery: the channel groups of the model, where it is to be cut.
+            parts: what else takes part, in the order in which it is called.
         """
         require_split(train, TrainSplit)
         self._precision = precision
         self._model, self._train, self._schedule = model, train, schedule
         self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
+        self._discovery, self._parts = discovery, tuple(parts)
+        self.mask = None if discovery is None else discovery.space.full_mask()
         self._done = 0
         self._steps = math.ceil(len(train) / schedule.batch_size)
+        self._total = schedule.epochs * self._steps
         self._optimizers = OPTIMIZERS[optimizer](model, schedule.lr, schedule.weight_decay)
-        self._cosines = [
-            CosineAnnealingLR(part, schedule.epochs * self._steps) for part in self._optimizers
-        ]
+        self._cosines = [CosineAnnealingLR(part, self._total) for part in self._optimizers]
 
     def epochs(self) -> Iterator[float]:
         """Trains, yielding the mean objective after every epoch that is left.
@@ -132,10 +146,15 @@ class Training:
         total = 0.0
         order = torch.randperm(len(self._train), generator=self._rng)
         # Batches of nearly equal size: a last batch of one image would break BatchNorm.
-        for positions in order.tensor_split(self._steps):
+        for step, positions in enumerate(order.tensor_split(self._steps)):
+            for part in self._parts:
+                part.before_step(((epoch - 1) * self._steps + step) / self._total)
             images, labels = self._train.batch(positions, self._rng)
             with computing_in(self._precision, place):
                 loss = self._batch_loss(images_last(images.to(place)), labels.to(place))
+                for part in self._parts:
+                    if (term := part.term()) is not None:
+                        loss = loss + term
             value = loss.item()
             if not math.isfinite(value):
                 raise EvaluationError(
@@ -147,8 +166,37 @@ class Training:
             for optimizer, cosine in zip(self._optimizers, self._cosines, strict=True):
                 optimizer.step()
                 cosine.step()
+            for part in self._parts:
+                part.after_step(len(positions))
             total += value * len(positions)
         return total / len(self._train)
+
+    def cut(self, mask: Mask) -> None:
+        """Takes channels out of the model, in place, and out of what the optimizers remember.
+
+        Modules and their hooks, learning rates and schedules stay. With SGD, training goes on as
+        if what reads the dropped channels were held at zero; for Muon see `KernelMuon.follow`.
+
+        Args:
+            mask: the channels that stay, of those that the model has now.
+
+        Raises:
+            ValueError: the training was begun without channel groups.
+        """
+        if self._discovery is None or self.mask is None:
+            raise ValueError("a training without channel groups cannot be cut")
+        composed = self.mask.then(mask)
+        replaced = cut(self._model, self._discovery.space.groups, mask)
+        for optimizer in self._optimizers:
+            follow(optimizer, replaced)
+        self._discovery, self.mask = narrow(self._discovery, mask), composed
+        for part in self._parts:
+            part.after_cut()
+
+    @property
+    def discovery(self) -> Discovery | None:
+        """The channel groups of the model as narrow as it is; None where they are not known."""
+        return self._discovery
 
     def measure_norms(self) -> None:
         """Measures BatchNorm statistics anew, on train images as the epochs see them.
@@ -168,6 +216,8 @@ class Training:
         place = device_of(self._model)
         return {
             "done": self._done,
+            "mask": None if self.mask is None else self.mask.to_json(),
+            "parts": [part.state() for part in self._parts],
             "model": self._model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "cosines": [cosine.state_dict() for cosine in self._cosines],
@@ -177,8 +227,14 @@ class Training:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes back to what `state` gave, in this process or an earlier one."""
+        """Goes back to what `state` gave, in this process or an earlier one.
+
+        The model must be as it was when the training began; it is cut to the saved mask first.
+        """
         self._done = state["done"]
+        if self.mask is not None:
+            sizes = {name: bits.size for name, bits in self.mask.items()}
+            self.cut(Mask.from_json(state["mask"], sizes))
         self._model.load_state_dict(state["model"])
         for optimizer, own in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(own)
@@ -188,3 +244,5 @@ class Training:
         torch.set_rng_state(state["dropout"])
         if state["cuda"] is not None:
             torch.cuda.set_rng_state(state["cuda"], device_of(self._model))
+        for part, own in zip(self._parts, state["parts"], strict=True):
+            part.restore(own)

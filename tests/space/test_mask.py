@@ -103,3 +103,37 @@ def test_index_of_a_flattened_member() -> None:
     member = Member(tensor="fc.weight", dim=1, positions=(0, 1, 2, 3, 8, 9))
     index = ChannelGroup("g", 3, (member,)).index(member)
     assert index.tolist() == [[0, 1], [2, 3], [8, 9]]
+
+
+def test_then_writes_the_inner_mask_into_the_places_that_stay() -> None:
+    outer = Mask({"a": np.array([1, 0, 1, 1], dtype=bool), "b": np.array([1, 1], dtype=bool)})
+    inner = Mask({"a": np.array([0, 1, 1], dtype=bool), "b": np.array([1, 0], dtype=bool)})
+    both = outer.then(inner)
+    assert both["a"].tolist() == [False, False, True, True]
+    assert both["b"].tolist() == [True, False]
+
+
+@given(masks, st.data())
+def test_cuts_compose(first: Mask, data: st.DataObject) -> None:
+    """Indexing twice is indexing by the composed mask; what keeps all changes nothing."""
+
+    def within(mask: Mask) -> Mask:
+        return Mask({n: data.draw(hnp.arrays(np.bool_, int(b.sum()))) for n, b in mask.items()})
+
+    second = within(first)
+    third = within(second)
+    for name, bits in first.items():
+        channels = np.arange(bits.size)
+        np.testing.assert_array_equal(
+            channels[bits][second[name]], channels[first.then(second)[name]]
+        )
+    assert first.then(second).then(third) == first.then(second.then(third))
+    assert first.then(Mask({n: np.ones(w, dtype=bool) for n, w in first.widths.items()})) == first
+
+
+@pytest.mark.parametrize("inner", [{"g": [1, 0]}, {"h": [1]}, {"g": [1], "h": [1]}])
+def test_a_mask_of_another_network_does_not_follow(inner: dict[str, list[int]]) -> None:
+    outer = Mask({"g": np.array([1, 0], dtype=bool)})
+    other = Mask({name: np.array(bits, dtype=bool) for name, bits in inner.items()})
+    with pytest.raises(InputError, match=r"not of the network that Mask\(g=1\) leaves"):
+        outer.then(other)

@@ -83,7 +83,7 @@ def test_a_training_schedule(few):
         trainer,
         ("import CosineAnnealingLR\n", "import LambdaLR\n"),
         ("@final\nclass Training:", f"{SCHEDULE}\n\n@final\nclass Training:"),
-        ("            CosineAnnealingLR(part,", "            warmed_up(part,"),
+        ("CosineAnnealingLR(part,", "warmed_up(part,"),
     )
     model, rates = nn.Linear(64, 1), []
 
