@@ -4,7 +4,8 @@ A new one is a class in a file, and a line in `STRATEGIES`; `README.md` has the 
 
 ===============  ==========================================================================
 `base`           the protocol of a strategy, and the `Problem` that one is built from
-`rates`          the strategy: Optuna searches weights of groups, an allocation decodes them
+`rates`          the strategy: weights of groups are searched, an allocation decodes them
+`spdy`           its other sampler: random draws, then a shrinking local search
 `genetic`        the strategy: a genetic algorithm over whole masks, NSGA-II
 `layerwise`      the strategy: rates from sensitivity, channels from a genetic algorithm
 `baselines`      the strategies that do not search: random, uniform, global, and so on
