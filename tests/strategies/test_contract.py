@@ -38,6 +38,8 @@ Loss = Callable[[Mask, int], float | None]
 
 FIXED = {"uniform", "global", "triangular", "relative"}
 """Strategies that propose one plan per budget, and draw nothing."""
+BY_ERRORS = {"policy"}
+"""Searching strategies that need two-step errors of channels, and no sensitivities."""
 NAMES = (*sorted(STRATEGIES), EXAMPLE, *(name for name in SETTINGS if "+" in name))
 LEARNING = set(NAMES) - FIXED - {"random"}
 """Strategies whose asks depend on outcomes."""
@@ -114,7 +116,7 @@ def test_proposals_are_legal_and_within_the_budget(name: str, budget: str) -> No
 
 
 def test_budgets_of_a_range_take_turns(name: str) -> None:
-    if name not in ("rates", "rates+spdy", "layerwise"):
+    if name not in ("rates", "rates+spdy", "layerwise", "policy"):
         pytest.skip("does not serve some budgets in turn")
     told = rounds_of(build(name, BUDGETS["range"]), 5, ragged)
     positions = [trial.genome["budget"] for trials in told for trial in trials]
@@ -256,10 +258,13 @@ def test_missing_knowledge_is_named(name: str, part: str) -> None:
     kind = kind_of(name)
     if name not in LEARNING - {EXAMPLE}:
         pytest.skip("reads scores only; see test_baselines")
+    if part == "sensitivity" and name in BY_ERRORS:
+        assert not kind.needs_sensitivity
+        pytest.skip("reads no sensitivities")
     parts = vars(KNOWLEDGE) | {
         part: {k: v for k, v in getattr(KNOWLEDGE, part).items() if "g2" not in (k, k[0])}
     }
-    assert kind.needs_sensitivity
+    assert kind.needs_sensitivity == (name not in BY_ERRORS)
     with pytest.raises(InputError, match="'g2'"):
         built(kind, SPACE, BUDGETS["one"], Knowledge(**parts))
 
