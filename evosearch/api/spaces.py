@@ -50,8 +50,7 @@ def inspect(space: PathLike, *, callbacks: Callbacks = SILENT) -> "Inspection":
     file = load_space_file(path)
     callbacks.on_stage("tracing and proving")
     model = build_model(file.model.model_copy(update={"weights": None}), path.parent, seed=0)
-    traced = None if file.traced is None else file.traced.get("digest")
-    return Inspection(discovery=discover_space(file, model), traced=traced, path=path)
+    return Inspection(discovery=discover_space(file, model), traced=file.traced, path=path)
 
 
 @public

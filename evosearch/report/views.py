@@ -15,6 +15,7 @@ from evosearch.study.study import Study
 
 if TYPE_CHECKING:
     from evosearch.latency.model import LatencyModel
+    from evosearch.run.spacefile import Traced
     from evosearch.run.timedfront import TimedFront
     from evosearch.surgery.discovery import Discovery
 
@@ -95,13 +96,12 @@ class Inspection:
 
     Attributes:
         discovery: the space, what was proven of each group, and what is frozen.
-        traced: digest of the space that the file says it had when it was written; None where
-            it says none.
+        traced: what the file says of the space that it was written with, if anything.
         path: of the space file.
     """
 
     discovery: "Discovery"
-    traced: str | None
+    traced: "Traced | None"
     path: Path
 
     def to_json(self) -> dict[str, Any]:
@@ -118,10 +118,12 @@ class Inspection:
         Raises:
             InputError: it has another one now.
         """
-        if self.traced not in (None, self.discovery.space.digest):
-            raise InputError(
-                f"{self.path}: [traced] no longer holds: the model has the groups above now"
-            )
+        if self.traced is None:
+            return
+        try:
+            self.traced.require(self.discovery.space)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
 
 
 @final
