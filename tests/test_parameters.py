@@ -1,6 +1,7 @@
 """Commands and functions: one of each, with the same parameters, written once."""
 
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -48,6 +49,11 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 
 COMMANDS = dict(commands())
+
+
+def modules() -> set[str]:
+    """Returns the modules of the package, which become attributes as they are imported."""
+    return {module.name for module in pkgutil.iter_modules(evosearch.__path__)}
 
 
 def test_every_command_has_a_function_and_every_function_a_command() -> None:
@@ -106,7 +112,10 @@ def test_help_is_what_the_docstring_says() -> None:
 
 def test_names_are_listed_and_hide_no_module() -> None:
     assert evosearch.__all__ == api.__all__
-    assert set(evosearch.__all__) <= set(dir(evosearch))
+    assert {name for name in dir(evosearch) if name[0] != "_"} - modules() == {*evosearch.__all__}
+    everything: dict[str, Any] = {}
+    exec("from evosearch import *", everything)
+    assert set(evosearch.__all__) <= set(everything)
     assert [name for name in evosearch.__all__ if find_spec(f"evosearch.{name}")] == []
 
 

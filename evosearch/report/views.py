@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from evosearch.errors import InputError
 from evosearch.report.inspection import discovery_json, discovery_tables
 from evosearch.report.networks import plan_json, plan_table
+from evosearch.report.notebook import as_html, as_text
 from evosearch.space.space import SearchSpace
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 
 class View(Protocol):
-    """Something to look at."""
+    """Something to look at: a prompt shows it as text, a notebook in HTML."""
+
+    def __repr__(self) -> str:
+        return as_text(self.render())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.render())
 
     def to_json(self) -> dict[str, Any]:
         """Returns it for programs."""
@@ -33,8 +40,8 @@ class View(Protocol):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class PlanView:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PlanView(View):
     """One plan of a run; see `View`.
 
     Attributes:
@@ -58,8 +65,8 @@ class PlanView:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class TimedFrontView:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TimedFrontView(View):
     """A front by its measured latency; see `View`.
 
     Attributes:
@@ -90,8 +97,8 @@ class TimedFrontView:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class Inspection:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Inspection(View):
     """A search space with its proof; see `View`.
 
     Attributes:
@@ -127,8 +134,8 @@ class Inspection:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class ProfileView:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ProfileView(View):
     """A latency profile; see `View`.
 
     Attributes:

@@ -179,6 +179,12 @@ RESOURCES: dict[str, Resource] = {
 """Name -> resource."""
 
 
+def amounts(cost: Cost) -> str:
+    """Returns what a network takes, in a few words: "172K FLOPs, 9.14K params"."""
+    taken = [(r, r.of(cost)) for r in RESOURCES.values()]
+    return ", ".join(f"{r.shown(amount)}{r.unit}" for r, amount in taken if r.exact or amount)
+
+
 def resource_of(option: str) -> Resource | None:
     """Returns the resource that users call by a name; None where there is none."""
     return next((r for r in RESOURCES.values() if r.option == option), None)
