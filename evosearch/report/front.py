@@ -66,11 +66,11 @@ class Front(ParetoFront):
         return as_html(self.table())
 
     def table(self) -> Table:
-        """Returns the base network and its references, and then the members, smallest first."""
+        """Returns the base network, and then the members, smallest first."""
         knee = self.knee.number if self.members else None
         columns = (trial_column(knee), *measured_columns(self.study))
         members = [NamedNetwork.of_trial(trial) for trial in self.members]
-        return terminal_table(columns, self.study.header.references, members)
+        return terminal_table(columns, self.study.header.references[:1], members)
 
 
 def front_columns(search: Searched, notes: FrontNotes) -> tuple[NetworkColumn, ...]:

@@ -174,7 +174,7 @@ class BudgetRequest:
     @classmethod
     def of(cls, *, accuracy_drop: float | None = None, **amounts: str | None) -> Self:
         """Returns the request of amounts that are given by option; None is none."""
-        given = {option: text for option, text in amounts.items() if text is not None}
+        given = {option: str(text) for option, text in amounts.items() if text is not None}
         return cls(amounts=given, accuracy_drop=accuracy_drop)
 
     @property

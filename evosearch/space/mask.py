@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evosearch.errors import InputError
 
 Bits = NDArray[np.bool_]
-_LISTED = 3
+_LISTED = 6
 """Groups whose widths a mask prints one by one, at most."""
 
 

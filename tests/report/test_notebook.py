@@ -119,8 +119,14 @@ def trial(**outcome: object) -> Trial:
             Budget.of(macs=Budget.exactly(macs=500).bounds["macs"], least_accuracy=0.98),
             "Budget(1K FLOPs, search accuracy of 98.00%)",
         ),
-        (Mask({n: np.ones(4, dtype=bool) for n in "abc"}), "Mask(a=4, b=4, c=4)"),
-        (Mask({n: np.ones(4, dtype=bool) for n in "abcd"}), "Mask(16 of 16 channels in 4 groups)"),
+        (
+            Mask({n: np.arange(4) < 3 for n in "abcdef"}),
+            "Mask(a=3, b=3, c=3, d=3, e=3, f=3)",
+        ),
+        (
+            Mask({n: np.arange(4) < 3 for n in "abcdefg"}),
+            "Mask(21 of 28 channels in 7 groups)",
+        ),
         (
             ChannelGroup("g", 8, (Member(tensor="w", dim=1, positions=tuple(range(8))),), 2, 4),
             "ChannelGroup(g: size 8, members 1, min_keep 2, multiple_of 4)",
