@@ -84,11 +84,8 @@ def load_subject(
         load_weights(model, weights)
     example = example_input(file.model)
     discovery = discover_space(file, model)
-    if file.traced is not None and file.traced.get("digest") != discovery.space.digest:
-        raise InputError(
-            "[traced] no longer describes this model; `evosearch inspect` shows what does: write"
-            " the space anew, or delete the section"
-        )
+    if file.traced is not None:
+        file.traced.require(discovery.space)
     on_space(discovery.space)
     require_fit(model, data, task)
     identity = identify(file, folder, model, example, data if identify_images else None)
