@@ -34,6 +34,7 @@ def search(
     workers: Count = None,
     cluster: str | None = None,
     out: PathLike | None = None,
+    anyway: bool = False,
     callbacks: Callbacks = SILENT,
     **budgets: Amount,
 ) -> Run:
@@ -56,6 +57,7 @@ def search(
         workers: processes that measure (default this one); the outcome is the same.
         cluster: dask scheduler (tcp://host:8786) whose workers measure.
         out: folder of the run, which must not exist (default a new one in runs).
+        anyway: go on with a base network that guesses, or is far under its stated accuracy.
         callbacks: told how it goes, and asked whether to go on.
         **budgets: what the network may take of each resource: "50%" of the base network,
             "30%..70%" for a range, or an amount; those that are given together hold together.
@@ -80,6 +82,7 @@ def search(
         },
         latency={"runtime": runtime, "batch": batch},
         out=None if out is None else Path(out),
+        anyway=anyway,
         callbacks=callbacks,
     )
     return _searched(session, None, seconds, workers, cluster, callbacks)
@@ -162,6 +165,7 @@ def _begun(
     settings: Mapping[str, Any],
     latency: Mapping[str, Any],
     out: Path | None,
+    anyway: bool,
     callbacks: Callbacks,
 ) -> "Session":
     """Prepares a run that has no trials yet, and holds it.
@@ -172,6 +176,7 @@ def _begun(
         settings: take the place of the space's `[search]`, where they are not None.
         latency: likewise, of its `[search.latency]`.
         out: folder of the run; None is a new one in `runs`.
+        anyway: whether to go on with a base network that is not what it should be.
         callbacks: told what is being done.
     """
     if request.is_empty:
@@ -194,6 +199,7 @@ def _begun(
         space_folder=space.parent,
         search=validated(SearchConfig, given, f"{space}: [search]"),
         request=request,
+        anyway=anyway,
         callbacks=callbacks,
     )
 
