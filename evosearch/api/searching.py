@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from evosearch.api.parameters import Amount, Count, PathLike, Seconds, Seed, public
 from evosearch.errors import InputError
 from evosearch.run.callbacks import SILENT, Callbacks
+from evosearch.run.folder import RunFolder
 from evosearch.space.budget import BudgetRequest
 
 if TYPE_CHECKING:
@@ -225,4 +226,4 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _next_folder(parent: Path, stem: str) -> Path:
     numbers = (f"{stem}-{number}" for number in range(1, 10_000))
-    return next(parent / name for name in numbers if not (parent / name).exists())
+    return next(parent / name for name in numbers if RunFolder(parent / name).is_free)
