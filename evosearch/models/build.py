@@ -34,7 +34,7 @@ class ModelConfig(BaseModel):
     input: tuple[PositiveInt, ...] | tuple[tuple[PositiveInt, ...], ...] = Field(min_length=1)
     weights: str | None = None
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    accuracy: float | None = Field(default=None, ge=0, le=100)
+    accuracy: float | None = Field(default=None, gt=1, le=100)
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tomli_w
 import torch
+from pydantic import ValidationError
 
 import evosearch
 from evosearch.data.config import DataConfig
@@ -217,6 +218,11 @@ def test_stated_accuracy_is_missed_by_more_than_error_and_five_points() -> None:
     assert look(80, 100, labels=labels, stated=91.6).complaint is None
     assert "far under the 91.8 %" in str(look(80, 100, labels=labels, stated=91.8).complaint)
     assert look(80, 100, labels=labels).complaint is None
+
+
+def test_a_share_is_no_percentage() -> None:
+    with pytest.raises(ValidationError, match="greater than 1"):
+        look(80, 100, labels=[0, 1] * 50, stated=0.918)
 
 
 def test_nothing_is_known_of_a_metric_of_ones_own_or_of_noise() -> None:
