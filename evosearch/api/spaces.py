@@ -41,13 +41,14 @@ def inspect(space: PathLike, *, callbacks: Callbacks = SILENT) -> "Inspection":
     Raises:
         InputError: the space file or its model is at fault.
     """
-    from evosearch.models.build import build_model
+    from evosearch.models.build import build_model, find_weights
     from evosearch.report.views import Inspection
     from evosearch.run.spacefile import load_space_file
     from evosearch.run.subject import discover_space
 
     path = Path(space)
     file = load_space_file(path)
+    find_weights(file.model, path.parent)  # the proof needs none, but who inspects wants to search
     callbacks.on_stage("tracing and proving")
     model = build_model(file.model.model_copy(update={"weights": None}), path.parent, seed=0)
     return Inspection(discovery=discover_space(file, model), traced=file.traced, path=path)
@@ -121,6 +122,7 @@ def train(space: PathLike, *, callbacks: Callbacks = SILENT) -> TrainedBase:
     from evosearch.config import validated
     from evosearch.data.splits import load_search_data
     from evosearch.machine import torch_threads
+    from evosearch.run.baselook import BaseLook
     from evosearch.run.config import SearchConfig
     from evosearch.run.spacefile import load_space_file
     from evosearch.run.subject import train_base_network
@@ -136,7 +138,11 @@ def train(space: PathLike, *, callbacks: Callbacks = SILENT) -> TrainedBase:
     with torch_threads(config.threads):
         model, weights = train_base_network(file, path.parent, data, callbacks.on_epoch)
     task = load_task(file.task, path.parent)
-    return TrainedBase(score=score(model, data.search, task=task), weights=weights)
+    found = score(model, data.search, task=task)
+    complaint = BaseLook.of(found, file, task, data.search.labels).complaint
+    if complaint is not None:
+        callbacks.on_note(complaint)
+    return TrainedBase(score=found, weights=weights)
 
 
 @public
