@@ -7,7 +7,8 @@
 `searching`   search, resume
 `inspecting`  pareto, report, compare
 `deploying`   finetune, export
-`spaces`      inspect, profile, space new, train, criteria
+`training`    train
+`spaces`      inspect, profile, space new, criteria, recipes
 ============  ==========================================================================
 
 Imported without torch: modules that need it are imported by the commands that use them.
@@ -21,7 +22,8 @@ import typer
 import evosearch.cli.deploying
 import evosearch.cli.inspecting
 import evosearch.cli.searching
-import evosearch.cli.spaces  # noqa: F401  (importing them adds their commands)
+import evosearch.cli.spaces
+import evosearch.cli.training  # noqa: F401  (importing them adds their commands)
 from evosearch.cli.app import app
 from evosearch.errors import EvosearchError, InputError
 

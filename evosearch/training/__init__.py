@@ -17,6 +17,8 @@
 `pacing`          paces by name, those that go by the clock among them
 `recorded_paces`  paces that a training's record decides
 `penalties`       penalties: losses added by name, which make channels easy to drop
+`penalized`       the part of a training that adds them to its objective
+`recipes`         recipes for training under a budget, each a row of settings; `[prune]`
 `wiring`          what makes each channel of a network in training, and what reads it
 ================  ==================================================================
 """
