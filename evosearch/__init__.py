@@ -12,54 +12,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evosearch.api import (
-        Callbacks,
-        Run,
-        compare,
-        export_artifact,
-        finetune,
-        inspect,
-        list_criteria,
-        list_recipes,
-        load_artifact,
-        load_run,
-        new_space,
-        pareto,
-        profile,
-        resume,
-        search,
-        train,
-        write_report,
-    )
+    from evosearch.api import *  # noqa: F403
 
 __version__ = "0.1.0"
-__all__ = [
-    "Callbacks",
-    "Run",
-    "compare",
-    "export_artifact",
-    "finetune",
-    "inspect",
-    "list_criteria",
-    "list_recipes",
-    "load_artifact",
-    "load_run",
-    "new_space",
-    "pareto",
-    "profile",
-    "resume",
-    "search",
-    "train",
-    "write_report",
-]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the functions above when one is asked for: `import evosearch` itself is light."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("evosearch.api"), name)
+    """Returns what `evosearch.api` lists, once it is asked for: `import evosearch` is light."""
+    if name == "__all__" or not name.startswith("_"):
+        api = import_module("evosearch.api")
+        if name == "__all__" or name in api.__all__:
+            return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__getattr__("__all__"), *(name for name in globals() if name[:2] == "__")])

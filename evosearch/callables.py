@@ -1,10 +1,11 @@
 """Callables that a user names in a file: found, imported, told apart by their code."""
 
 import ast
+import builtins
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import packages_distributions, version
 from importlib.util import module_from_spec, spec_from_file_location
@@ -25,8 +26,8 @@ _LIBRARIES = ("site-packages", "dist-packages")
 def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., Any]:
     """Returns the callable that a space file names.
 
-    A `file.py` is imported as it is now: where it was edited since it was last named, it is a
-    module of its own.
+    A `file.py` is imported as it is now, with the files beside it that it imports: where one of
+    them was edited since it was last named, it is a module of its own.
 
     Args:
         reference: "module:callable", "file.py:callable" or "torchvision:name".
@@ -42,10 +43,10 @@ def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., 
 def code_digest(reference: str, folder: Path, where: str) -> str:
     """Returns 32 hexadecimal digits for the code of a callable that a space file names.
 
-    They change with its name and with any code of the file that it is in, though not with
-    comments, docstrings and layout, nor with where the file lies; for a callable of an installed
-    package, with its full name and the package's version. What the file imports is not looked
-    into.
+    They change with its name and with any code of the file that it is in, and of the files beside
+    that one that it imports, though not with comments, docstrings and layout, nor with where the
+    files lie; for a callable of an installed package, with its full name and the package's
+    version. What else the file imports is not looked into.
 
     Args:
         reference: as `resolve_callable`.
@@ -59,7 +60,10 @@ def code_digest(reference: str, folder: Path, where: str) -> str:
     source, _, name = reference.partition(":")
     file = getattr(module, "__file__", None) or ""  # what is built into Python has none
     if source.endswith(".py") or not _is_installed(module.__name__, file):
-        code = _code(Path(file).read_bytes())
+        sources = _sources(Path(file), _content)
+        parts = [_code(sources.pop(Path(file)))]
+        parts += [f"{path.name}\n{_code(sources[path])}" for path in sorted(sources)]
+        code = "\n".join(parts)
     else:
         packages = packages_distributions().get(module.__name__.partition(".")[0], [])
         code = f"{module.__name__} {sorted(version(package) for package in packages)}"
@@ -116,15 +120,65 @@ class _CurrentCode(SourceFileLoader):
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    source = path.read_bytes()
-    digest = hashlib.sha256(str(path.resolve()).encode() + b"\n" + source).hexdigest()[:12]
+    return _loaded(path, _sources(path, _content))
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _sources(path: Path, read: Callable[[Path], bytes | None]) -> dict[Path, bytes]:
+    """Returns the content of a file, and of each file beside it that it comes to import.
+
+    Args:
+        path: of the file.
+        read: gives the content of a file, or none where there is no such file.
+    """
+    found: dict[Path, bytes] = {}
+    waiting = [path]
+    while waiting:
+        at = waiting.pop()
+        content = None if at in found else read(at)
+        if content is not None:
+            found[at] = content
+            waiting += [at.with_name(f"{name}.py") for name in _imports(at, content)]
+    return found
+
+
+def _imports(path: Path, content: bytes) -> set[str]:
+    """Returns the modules that code imports, anywhere in it, but for those of Python itself."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(content, str(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+    return names - sys.stdlib_module_names
+
+
+def _loaded(path: Path, sources: Mapping[Path, bytes]) -> ModuleType:
+    """Returns a file as a module, which imports the files beside it as they were read.
+
+    Its name comes from what it and they hold: no edit is missed, and those who import the same
+    file get the same module.
+
+    Args:
+        path: of the file.
+        sources: content of it, and of all that it comes to import from beside it.
+    """
+    own = _sources(path, sources.get)
+    contents = (f"{at.resolve()}\n".encode() + own[at] for at in (path, *sorted(own)))
+    digest = hashlib.sha256(b"\n".join(contents)).hexdigest()[:12]
     name = f"_evosearch_{path.stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    loader = _CurrentCode(name, path, source)
+    loader = _CurrentCode(name, path, own[path])
     spec = spec_from_file_location(name, path, loader=loader)
     assert spec is not None  # as there is a loader
     module = module_from_spec(spec)
+    if len(own) > 1:
+        # What code imports by is `__import__` of the builtins that it is run with; see `exec`.
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": _importing(own)}
     sys.modules[name] = module
     try:
         loader.exec_module(module)
@@ -132,6 +186,24 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _importing(sources: Mapping[Path, bytes]) -> Callable[..., ModuleType]:
+    """Returns what takes the place of `__import__` in files that import each other."""
+    files = {path.stem: path for path in sources}
+
+    def find(
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] = (),
+        level: int = 0,
+    ) -> ModuleType:
+        if level == 0 and name in files:
+            return _loaded(files[name], sources)
+        return builtins.__import__(name, globals, locals, fromlist, level)
+
+    return find
 
 
 def _is_installed(module: str, file: str) -> bool:

@@ -1,6 +1,7 @@
 """Reading configuration: TOML into pydantic models, with errors of one clear line."""
 
 import tomllib
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,9 +23,9 @@ class Sectioned(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     @classmethod
+    @abstractmethod
     def sections(cls) -> Mapping[str, type[BaseModel]]:
         """Returns the models of the sections, by name."""
-        raise NotImplementedError
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -7,10 +7,7 @@ the script goes on where it was stopped. Prints a Markdown page.
     .venv/bin/python scripts/bench_accuracy_drop.py [--seeds 20] [--trials 100] [--runs FOLDER]
 """
 
-import argparse
-import json
 import platform
-import shutil
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -32,18 +29,14 @@ from evosearch.space.mask import Mask
 from evosearch.study.accuracy_certificate import AccuracyCertificate
 from evosearch.study.scores import Difference
 from evosearch.tasks.scoring import image_scores
+from seededruns import options, over_seeds
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "digits_resnet.toml"
 DROPS = (0.5, 1.0)
-RESULT = "result.json"
 
 
 def searched(drop: float, seed: int, trials: int, folder: Path) -> dict[str, Any]:
-    """Returns what one search claims, and what became of it on test; read where it is known."""
-    if (folder / RESULT).is_file():
-        known: dict[str, Any] = json.loads((folder / RESULT).read_text())
-        return known
-    shutil.rmtree(folder, ignore_errors=True)
+    """Returns what one search claims, and what became of it on test."""
     file = load_space_file(SPACE)
     file = file.model_copy(update={"data": file.data.model_copy(update={"seed": seed})})
     run = Session.create(
@@ -76,7 +69,6 @@ def searched(drop: float, seed: int, trials: int, folder: Path) -> dict[str, Any
         "text": str(certificate),
     }
     run.close()
-    (folder / RESULT).write_text(json.dumps(result))
     return result
 
 
@@ -165,20 +157,8 @@ def _row(asked: float, row: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--runs", type=Path, default=Path("runs/bench_accuracy_drop"))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    results = {
-        drop: [
-            searched(drop, seed, options.trials, options.runs / f"{drop}-{seed}")
-            for seed in range(options.seeds)
-        ]
-        for drop in DROPS
-    }
-    print(page(results, options.trials), end="")
+    given = options(__doc__, seeds=20, trials=100, runs=Path("runs/bench_accuracy_drop"))
+    print(page(over_seeds(DROPS, given, searched), given.trials), end="")
 
 
 if __name__ == "__main__":

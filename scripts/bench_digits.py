@@ -8,11 +8,8 @@ stopped. Prints a Markdown page.
     .venv/bin/python scripts/bench_digits.py [--seeds 5] [--trials 60] [--runs FOLDER]
 """
 
-import argparse
 import copy
-import json
 import platform
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -35,20 +32,16 @@ from evosearch.strategies.fixed_plans import uniform_mask
 from evosearch.study.scores import NORMAL
 from evosearch.tasks.scoring import image_scores
 from evosearch.training.distillation import distil
+from seededruns import options, over_seeds
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "digits_resnet.toml"
 BUDGETS = ("50%", "25%")
 BASE, SEARCHED = "base", "searched"
 STAGES = {"built": "before fine-tuning", "distilled": "after the same distillation"}
-RESULT = "result.json"
 
 
-def measured(seed: int, budget: str, trials: int, folder: Path) -> dict[str, Any]:
-    """Returns which test images each network of a seed gets right; read where it is known."""
-    if (folder / RESULT).is_file():
-        known: dict[str, Any] = json.loads((folder / RESULT).read_text())
-        return known
-    shutil.rmtree(folder, ignore_errors=True)
+def measured(budget: str, seed: int, trials: int, folder: Path) -> dict[str, Any]:
+    """Returns which test images each network of a seed gets right."""
     file = load_space_file(SPACE)
     session = Session.create(
         folder,
@@ -83,9 +76,7 @@ def measured(seed: int, budget: str, trials: int, folder: Path) -> dict[str, Any
         found["distilled"][name] = right(tuned)
     session.close()
     ratio = best.cost.relative_to(space.base_cost)["macs"]
-    result = {"seed": seed, "flops": ratio, "right": found}
-    (folder / RESULT).write_text(json.dumps(result))
-    return result
+    return {"seed": seed, "flops": ratio, "right": found}
 
 
 def page(results: Mapping[str, Sequence[Mapping[str, Any]]], trials: int) -> str:
@@ -151,20 +142,8 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--runs", type=Path, default=Path("runs/bench_digits"))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    results = {
-        budget: [
-            measured(seed, budget, options.trials, options.runs / f"{budget.strip('%')}-{seed}")
-            for seed in range(options.seeds)
-        ]
-        for budget in BUDGETS
-    }
-    print(page(results, options.trials), end="")
+    given = options(__doc__, seeds=5, trials=60, runs=Path("runs/bench_digits"))
+    print(page(over_seeds(BUDGETS, given, measured), given.trials), end="")
 
 
 if __name__ == "__main__":

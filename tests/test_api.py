@@ -111,6 +111,11 @@ def test_a_search_is_started_resumed_and_distilled(
     assert len(evosearch.pareto(run.folder, x="params").to_json()["front"]) >= 1
     done = evosearch.finetune(longer.folder, pick="smallest")
     artifact = evosearch.load_artifact(done.artifact.folder)
+    assert repr(artifact) == f"Artifact({done.artifact.folder}: {artifact.card['plan']})"
+    assert repr(done).startswith(f"Finetuned(NamedNetwork({done.networks[-1].name}: ")
+    best = done.distillation.best_epoch
+    assert f", Distillation(best epoch {best} of " in repr(done)
+    assert repr(done).endswith(f"), {artifact})")
     assert artifact.card["plan"] == f"trial {longer.front.smallest().number}"
     copy = evosearch.export_artifact(done.artifact.folder, to="copy")
     assert evosearch.load_artifact(copy.path).plan == artifact.plan
@@ -119,6 +124,9 @@ def test_a_search_is_started_resumed_and_distilled(
     assert {path.name for path in run.folder.iterdir()} <= places | {"study.log.lock"}
 
     found = evosearch.inspect("quick.toml")
+    assert "Channel groups, each proven on this model" in repr(found)
+    assert found._repr_html_().count("<table>") == 2
+    assert repr(found.discovery).startswith(f"Discovery({found.discovery.space}, ")
     assert found.discovery.space.digest == run.study.header.space_digest
     trained = evosearch.train("quick.toml")
     assert trained.score.images == 300

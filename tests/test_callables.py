@@ -5,6 +5,7 @@ import sys
 from importlib import metadata
 
 import pytest
+import torch
 
 from evosearch import callables
 from evosearch.callables import code_digest, resolve_callable
@@ -81,6 +82,107 @@ def test_functions_know_their_file(own):
     )
 
 
+# Files beside it
+
+IMPORTING = """
+import common
+from common import scale as factor
+
+def loss(output, target):
+    return factor(output) - target
+
+def later():
+    import lazy
+    return lazy.VALUE, common.VALUE
+"""
+COMMON = """
+import random
+VALUE = {value}
+
+def scale(output):
+    return output * VALUE
+"""
+
+
+@pytest.fixture
+def beside(own):
+    """Writes files beside `own.py`, which imports one at once, and one when it is called."""
+
+    def write(value=2, lazy=3, name="own.py"):
+        own(IMPORTING, name=name)
+        own(COMMON, name=name.replace("own.py", "common.py"), value=value)
+        own(f"import common\nVALUE = {lazy}, common.VALUE", name=name.replace("own.py", "lazy.py"))
+        return own("raise ImportError", name=name.replace("own.py", "random.py"))
+
+    return write
+
+
+def test_a_file_imports_those_beside_it(beside):
+    folder = beside()
+    assert resolve_callable("own.py:loss", folder, "here")(5, 1) == 9
+    assert resolve_callable("own.py:later", folder, "here")() == ((3, 2), 2)
+    assert not {"common", "lazy"} & set(sys.modules)
+    assert str(folder) not in sys.path
+    names = ["common.py", "lazy.py", "own.py", "random.py"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_files_beside_it_are_as_they_were_read(beside):
+    folder = beside()
+    before = resolve_callable("own.py:later", folder, "here")
+    beside(value=5, lazy=7)
+    assert before() == ((3, 2), 2)
+    assert resolve_callable("own.py:later", folder, "here")() == ((7, 5), 5)
+    assert resolve_callable("own.py:loss", folder, "here")(5, 1) == 24
+    beside()
+    assert resolve_callable("own.py:later", folder, "here") is before
+
+
+def test_each_folder_has_files_of_its_own(beside, tmp_path):
+    beside()
+    beside(value=7, name="elsewhere/own.py")
+    assert resolve_callable("own.py:loss", tmp_path, "here")(1, 0) == 2
+    assert resolve_callable("own.py:loss", tmp_path / "elsewhere", "here")(1, 0) == 7
+
+
+def test_two_files_that_import_a_third_share_it(own):
+    own("class Boxes:\n    pass", name="common.py")
+    own("from common import Boxes\ndef make():\n    return Boxes()", name="net.py")
+    folder = own("import common\ndef known(x):\n    return isinstance(x, common.Boxes)")
+    made = resolve_callable("net.py:make", folder, "here")()
+    assert resolve_callable("own.py:known", folder, "here")(made)
+
+
+def test_files_that_import_each_other(own):
+    own("import own\ndef twice():\n    return 2 * own.VALUE", name="common.py")
+    folder = own("import common\nVALUE = 4\ndef loss():\n    return common.twice()")
+    assert resolve_callable("own.py:loss", folder, "here")() == 8
+
+
+def test_a_file_beside_it_that_cannot_be_imported(own):
+    folder = own("import common\ndef loss(): ...")
+    with pytest.raises(InputError, match=r"'own\.py': ModuleNotFoundError: No .* 'common'"):
+        resolve_callable("own.py:loss", folder, "here")
+    own("def (", name="common.py")
+    with pytest.raises(InputError, match=r"'own\.py': SyntaxError: .*common\.py, line 1"):
+        resolve_callable("own.py:loss", folder, "here")
+
+
+@pytest.mark.slow
+def test_networks_of_a_file_that_imports_another_are_traced(own):
+    """Builtins of its own are no hindrance to what reads a function's bytecode."""
+    own("def twice(x):\n    return 2 * x", name="common.py")
+    folder = own(
+        "import torch\nimport common\nclass Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n        return common.twice(x) + len(x.shape)\n"
+    )
+    net = resolve_callable("own.py:Net", folder, "here")()
+    images = torch.ones(1, 2)
+    traced = torch.export.export(net, (images,), strict=True).module()
+    compiled = torch.compile(net, backend="eager")
+    assert [f(images).tolist() for f in (net, traced, compiled)] == [[[4.0, 4.0]]] * 3
+
+
 # Code
 
 
@@ -90,6 +192,14 @@ def test_code_counts_and_how_it_is_written_does_not(own):
     assert digest(own(CODE.replace("- target", "+ target"))) != before
     assert digest(own(value=2)) != before  # it may be what the loss calls
     assert digest(own(), "own.py:other") != before
+
+
+def test_code_of_the_files_beside_it_counts(beside):
+    before = digest(beside())
+    assert digest(beside(value=5)) != before
+    assert digest(beside(lazy=5)) != before
+    assert digest(beside()) == before
+    assert digest(beside(name="elsewhere/own.py")) == before
 
 
 def test_where_a_file_lies_does_not_count(own, tmp_path):

@@ -304,6 +304,57 @@ def test_bad_arguments_of_search_are_one_clear_line(
     assert sorted(place.rglob("*")) == before
 
 
+BAD_DATA = {
+    "a generator": ("(i for i in range(3))", "my_data.py:load': returned a generator; expected ("),
+    "no test": ("{'train': part(60)}", "returned no 'test'"),
+    "lengths": (
+        "(images(60), labels(59)), part(9)",
+        "train: 60 images, but labels of shape (59,)",
+    ),
+    "a label below": ("(images(60), labels(60) - 1), part(9)", "integers from 0, got -1"),
+    "a label above": (
+        "(images(60), labels(60) * 2), part(9)",
+        "train: the data has label 18, the",
+    ),
+    "a test label": ("part(60), (images(9), labels(9) - 1)", "test: expected labels that are int"),
+    "other test images": ("part(60), (images(9)[:, :, 1:], labels(9))", "[data] test: images of"),
+    "no channels": (
+        "(images(60)[:, 0], labels(60)), part(9)",
+        "train: expected images (images, c",
+    ),
+    "channels last": (
+        "(images(60).transpose(0, 2, 3, 1), labels(60)), part(9)",
+        "[data] train: the network of [model] fails on images of shape (8, 8, 1)",
+    ),
+    "no images": (
+        "{'train': part(60), 'search': part(0), 'test': part(9)}",
+        "search: expected two",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_is_one_clear_line_before_any_training(
+    case: str, tmp_path: Path, run: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned, expected = BAD_DATA[case]
+    monkeypatch.setattr("evosearch.run.subject.train_base", None)
+    (tmp_path / "my_data.py").write_text(
+        "import numpy as np\n"
+        "def images(n):\n    return np.arange(n * 64.0).reshape(n, 1, 8, 8)\n"
+        "def labels(n):\n    return np.arange(n) % 10\n"
+        "def part(n):\n    return images(n), labels(n)\n"
+        f"def load():\n    return {returned}\n"
+    )
+    sizes = "calibration = 10\n" + ("" if "search" in returned else "search = 20\n")
+    head, _, rest = QUICK.partition("[data]")
+    text = (
+        f'{head}[data]\nname = "my_data.py:load"\n{sizes}\n[train]{rest.partition("[train]")[2]}'
+    )
+    (tmp_path / "space.toml").write_text(text)
+    assert_refused(run("search", "space.toml", "--flops", "50%", cwd=tmp_path), expected)
+
+
 @pytest.mark.parametrize(
     ("build", "arguments", "expected"),
     [

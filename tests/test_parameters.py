@@ -1,6 +1,7 @@
 """Commands and functions: one of each, with the same parameters, written once."""
 
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -16,7 +17,10 @@ from evosearch import api
 from evosearch.cli import app
 from evosearch.cli.parameters import parameter_help
 from evosearch.errors import InputError
+from evosearch.latency.model import LatencyConfig
+from evosearch.run.config import SearchConfig
 from evosearch.space.resources import RESOURCES
+from evosearch.training.distillation import FinetuneConfig
 from tests.test_cli import InProcess, run  # noqa: F401  (a fixture)
 
 FUNCTIONS = {
@@ -34,6 +38,8 @@ FUNCTIONS = {
     "criteria": evosearch.list_criteria,
     "recipes": evosearch.list_recipes,
 }
+AMOUNTS = {"accuracy_drop", *(resource.option for resource in RESOURCES.values())}
+"""Parameters of budgets."""
 PRINTING = {"as_json", "follow", "help"}
 """Parameters of commands that say how to print what a function returns."""
 
@@ -49,6 +55,11 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 
 COMMANDS = dict(commands())
+
+
+def modules() -> set[str]:
+    """Returns the modules of the package, which become attributes as they are imported."""
+    return {module.name for module in pkgutil.iter_modules(evosearch.__path__)}
 
 
 def test_every_command_has_a_function_and_every_function_a_command() -> None:
@@ -74,6 +85,44 @@ def test_a_command_takes_what_its_function_takes(name: str) -> None:
         if not shown.required:
             assert shown.default == parameter.default
         assert re.fullmatch(r"[A-Z0-9].+\.", shown.help)
+
+
+DEFAULTS: dict[str, dict[str, object]] = {
+    "search": {
+        **{
+            name: getattr(SearchConfig(), name)
+            for name in ("strategy", "criterion", "trials", "seed", "device")
+        },
+        "runtime": LatencyConfig().runtime,
+        "batch": LatencyConfig().batch,
+    },
+    "profile": {**LatencyConfig().model_dump(), "device": SearchConfig().device},
+    "finetune": {"epochs": FinetuneConfig().epochs},
+}
+"""Command -> what its parameters are where neither it nor the space file says so."""
+
+
+def test_help_names_the_defaults() -> None:
+    for name, values in DEFAULTS.items():
+        helps = {parameter.name: parameter.help for parameter in COMMANDS[name].params}
+        for parameter, value in values.items():
+            shown = re.escape(str(value))
+            pattern = rf"\(default {shown}\b|\b{shown} \(default\)"
+            assert re.search(pattern, helps[parameter]), (name, parameter, helps[parameter])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_has_a_default_or_is_off_without_one(name: str) -> None:
+    off = {*AMOUNTS, "cluster", "plot", "at", "to", "space"}
+    for parameter in COMMANDS[name].params:
+        if parameter.required or parameter.is_flag or parameter.name in off:
+            continue
+        assert parameter.default is not None or "default" in parameter.help, parameter.name
+
+
+def test_help_lists_commands_in_the_order_of_the_work() -> None:
+    listed = [name for name in COMMANDS if name in ("inspect", "search", "pareto", "finetune")]
+    assert listed == ["inspect", "search", "pareto", "finetune"]
 
 
 def test_every_resource_is_a_keyword_and_an_option() -> None:
@@ -107,7 +156,10 @@ def test_help_is_what_the_docstring_says() -> None:
 
 def test_names_are_listed_and_hide_no_module() -> None:
     assert evosearch.__all__ == api.__all__
-    assert set(evosearch.__all__) <= set(dir(evosearch))
+    assert {name for name in dir(evosearch) if name[0] != "_"} - modules() == {*evosearch.__all__}
+    everything: dict[str, Any] = {}
+    exec("from evosearch import *", everything)
+    assert set(evosearch.__all__) <= set(everything)
     assert [name for name in evosearch.__all__ if find_spec(f"evosearch.{name}")] == []
 
 

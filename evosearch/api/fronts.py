@@ -29,7 +29,8 @@ def pareto(
 
     Args:
         run: folder of a run.
-        x: size axis: flops, params, or latency, which is measured.
+        x: size axis: flops, params, or latency, which is measured (default what the budget
+            limits).
         plot: write a picture (PNG).
         at: the best plan for any FLOPs or params: flops=37%.
         evaluate: measure that plan.
@@ -77,7 +78,7 @@ def compare(
 
     Args:
         runs: folders of runs.
-        x: size axis: flops or params.
+        x: size axis: flops or params (default what the budget limits).
         plot: write a picture (PNG).
 
     Raises:
@@ -100,7 +101,7 @@ def write_report(run: PathLike, *, html: PathLike, x: str | None = None) -> None
     Args:
         run: folder of a run.
         html: page to write; needs the extra 'report'.
-        x: size axis: flops or params.
+        x: size axis: flops or params (default what the budget limits).
 
     Raises:
         InputError: the folder holds no run, plotly is not installed, or the page cannot be

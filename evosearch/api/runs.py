@@ -4,25 +4,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from rich.console import Group
+
 from evosearch.api.parameters import PathLike
 from evosearch.errors import InputError
+from evosearch.report.front import Front
+from evosearch.report.notebook import as_html
+from evosearch.report.progress import study_summary
 from evosearch.report.trials import trial_rows
 from evosearch.run.baselines import baseline_studies
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.planning import pick_plan
-from evosearch.study.front import ParetoFront
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from evosearch.run.course import Trained
     from evosearch.run.session import Ended
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Run:
-    """A run on disk, finished or not, as it was when it was read.
+    """A run on disk, finished or not, as it was when it was read; a notebook shows its front.
 
     Attributes:
         folder: where it lies.
@@ -35,10 +41,18 @@ class Run:
     study: Study
     ended: "Ended | Trained | None" = None
 
+    def __repr__(self) -> str:
+        about = f"{self.study.header.strategy}, seed {self.study.header.seed}"
+        counts = f"{len(self.study.trials)} trials, {study_summary(self.study)}"
+        return f"Run({self.folder}: {about}, {counts})"
+
+    def _repr_html_(self) -> str:
+        return as_html(Group(repr(self), self.front.table()))
+
     @property
-    def front(self) -> ParetoFront:
+    def front(self) -> Front:
         """The Pareto front of loss against size: `members`, `knee`, `best`, `smallest`."""
-        return self.study.front()
+        return Front.of(self.study)
 
     @property
     def baselines(self) -> dict[str, Study]:
@@ -76,6 +90,12 @@ class Run:
         from evosearch.run.finetuning import measure_at
 
         return measure_at(self.folder, at, callbacks=callbacks)
+
+    def plot(self) -> "Figure":
+        """Returns a picture of the front and the baselines, which a notebook shows."""
+        from evosearch.report.plot import front_figure
+
+        return front_figure(self.study, self.front, self.baselines)
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns a flat dict for every trial, as `pandas.DataFrame` takes them.

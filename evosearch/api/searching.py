@@ -44,18 +44,18 @@ def search(
     Args:
         space: space file (TOML).
         accuracy_drop: points of search accuracy that may be lost, for the fewest FLOPs.
-        strategy: who proposes masks: rates, genetic, layerwise, ...
-        criterion: importance of channels; evosearch criteria lists them.
-        trials: evaluated masks in all.
-        seconds: wall time of this session.
-        seed: of everything that is drawn.
-        device: what networks run on: auto, cpu or cuda.
-        runtime: for latency: eager, compile, exported or onnxruntime.
-        batch: for latency: images in one run.
+        strategy: who proposes masks: rates (default), genetic, layerwise, ...
+        criterion: importance of channels (default two_step); evosearch criteria lists them.
+        trials: evaluated masks in all (default 100).
+        seconds: wall time of this session (default no limit).
+        seed: of everything that is drawn (default 0).
+        device: what networks run on: auto (default), cpu or cuda.
+        runtime: for latency: eager (default), compile, exported or onnxruntime.
+        batch: for latency: images in one run (default 1).
         baselines: search random, uniform and global plans beside.
-        workers: processes that measure; the outcome is the same.
+        workers: processes that measure (default this one); the outcome is the same.
         cluster: dask scheduler (tcp://host:8786) whose workers measure.
-        out: folder of the run, which must not exist; by default a new one in runs.
+        out: folder of the run, which must not exist (default a new one in runs).
         callbacks: told how it goes, and asked whether to go on.
         **budgets: what the network may take of each resource: "50%" of the base network,
             "30%..70%" for a range, or an amount; those that are given together hold together.
@@ -105,9 +105,9 @@ def resume(
         run: folder of a run.
         accuracy_drop: another budget from the next trial on: points of search accuracy that may
             be lost, for the fewest FLOPs.
-        trials: evaluated masks in all, earlier ones included.
-        seconds: wall time of this session.
-        workers: processes that measure; the outcome is the same.
+        trials: evaluated masks in all, earlier ones included (default as at first).
+        seconds: wall time of this session (default no limit).
+        workers: processes that measure (default this one); the outcome is the same.
         cluster: dask scheduler (tcp://host:8786) whose workers measure.
         callbacks: told how it goes, and asked whether to go on.
         **budgets: another budget from the next trial on; see `search`.
@@ -148,9 +148,10 @@ def finetune(
 
     Args:
         run: folder of a run.
-        pick: which one: knee, best, smallest or a trial's number.
+        pick: which one: knee, best, smallest or a trial's number (default the one that is
+            certified, the smallest where the budget is an accuracy, or else the knee).
         at: the best within any FLOPs or params: flops=37%.
-        epochs: of distillation.
+        epochs: of distillation (default 20, or as the space file of the run said).
         baselines: distil the global plan without a search alike, beside it.
         callbacks: told what is being done, and how the distillation goes.
 

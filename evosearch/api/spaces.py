@@ -34,8 +34,7 @@ def inspect(space: PathLike, *, callbacks: Callbacks = SILENT) -> "Inspection":
     file = load_space_file(path)
     callbacks.on_stage("tracing and proving")
     model = build_model(file.model.model_copy(update={"weights": None}), path.parent, seed=0)
-    traced = None if file.traced is None else file.traced.get("digest")
-    return Inspection(discovery=discover_space(file, model), traced=traced, path=path)
+    return Inspection(discovery=discover_space(file, model), traced=file.traced, path=path)
 
 
 @public
@@ -50,12 +49,14 @@ def profile(
 ) -> "ProfileView":
     """Measures what latency depends on here, and how well it can be predicted; cached.
 
+    What is not given is as the space file says, or else its default.
+
     Args:
         space: space file (TOML).
-        runtime: what runs them: eager, compile, exported or onnxruntime.
-        batch: images in one run.
-        threads: of the CPU.
-        device: what networks run on: auto, cpu or cuda.
+        runtime: what runs them: eager (default), compile, exported or onnxruntime.
+        batch: images in one run (default 1).
+        threads: of the CPU (default 1).
+        device: what networks run on: auto (default), cpu or cuda.
         callbacks: told what is being done.
 
     Raises:

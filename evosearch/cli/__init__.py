@@ -19,13 +19,17 @@ from typing import cast
 
 import typer
 
-import evosearch.cli.deploying
-import evosearch.cli.inspecting
-import evosearch.cli.searching
-import evosearch.cli.spaces
-import evosearch.cli.training  # noqa: F401  (importing them adds their commands)
 from evosearch.cli.app import app
 from evosearch.errors import EvosearchError, InputError
+
+# Importing them adds their commands, in the order that --help lists them.
+# isort: off
+import evosearch.cli.spaces
+import evosearch.cli.training
+import evosearch.cli.searching
+import evosearch.cli.inspecting
+import evosearch.cli.deploying  # noqa: F401
+# isort: on
 
 # Typer names no public base of its usage errors.
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])

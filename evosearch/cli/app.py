@@ -1,12 +1,12 @@
 """The app that commands are added to, where they print, and the options of printing."""
 
 import json
-import os
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+from evosearch.report.notebook import text_width
 
 if TYPE_CHECKING:
     from evosearch.report.views import View
@@ -17,9 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# A file or a pipe has no width; tables need about so much.
-_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-output = Console(markup=False, highlight=False, width=_WIDTH)
+output = Console(markup=False, highlight=False, width=text_width())
 messages = Console(stderr=True, markup=False, highlight=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -13,7 +13,10 @@ from evosearch.study.study import Study
 
 @command(app, api.search)
 def search(**given: Any) -> None:
-    """Search for the best channels to keep within a budget."""
+    """Search for the best channels to keep within a budget.
+
+    What is not given is as the space file says, or else its default.
+    """
     with SearchProgress(messages) as progress:
         run = api.search(**given, callbacks=progress.callbacks)
     _conclude(run, progress.pace)

@@ -9,7 +9,7 @@ from evosearch.cli.app import JsonOption, app, messages, output, show
 from evosearch.cli.parameters import command
 from evosearch.report.progress import shown
 
-spaces = typer.Typer(help="Space files.", no_args_is_help=True)
+spaces = typer.Typer(help="Space files: `space new` writes one.", no_args_is_help=True)
 app.add_typer(spaces, name="space")
 
 
@@ -24,7 +24,10 @@ def inspect(*, as_json: JsonOption = False, **given: Any) -> None:
 
 @command(app, api.profile)
 def profile(*, as_json: JsonOption = False, **given: Any) -> None:
-    """Measure what latency depends on here, and how well it can be predicted; cached."""
+    """Measure what latency depends on here, and how well it can be predicted; cached.
+
+    What is not given is as the space file says, or else its default.
+    """
     try:
         with shown(messages) as callbacks:
             found = api.profile(**given, callbacks=callbacks)

@@ -5,11 +5,14 @@
 ==============  ======================================================================
 `config`        the `[data]` section of a space file
 `sources`       data sources by name, and a user's own callables
+`provided`      what such a callable returns, by split
+`pools`         images and labels that splits are taken out of
+`datasets`      datasets, read item by item, and the dataset of a DataLoader
 `images`        images as bytes or files, normalised as they are read
 `imagecache`    a cache of decoded images, made once for all runs
 `transforms`    image transforms by name, of torchvision
 `augmentation`  random changes to training images
-`splitting`     the draw of a split: classes in proportion, or a list in a file
+`splitting`     the draw of splits: classes in proportion, or a list in a file
 `splits`        train, calibration, search, confirmation and test splits, a type each
 `filedigests`   content digests of files, remembered until they are touched
 `contents`      digests of the images and labels of a split

@@ -58,8 +58,9 @@ class DataConfig(BaseModel):
         name: "digits" (scikit-learn's), "cifar10", "cifar100", "svhn" (torchvision's files),
             "imagefolder" (`train/CLASS/*.jpg` with `test/CLASS/*.jpg` or `val/CLASS/*.jpg`),
             "fake" (noise), or a callable as "module:callable" or "file.py:callable" that returns
-            `(train, test)`: each a pair of arrays `(images, labels)`, or a dataset with a length
-            and `(image, label)` at each position.
+            `(train, test)`, or a dict of these and of any of "calibration", "search" and
+            "confirmation": each a pair of arrays `(images, labels)`, a dataset with a length and
+            `(image, label)` at each position, or a DataLoader of all of one.
         root: folder of the data, handed to a callable as `root`; relative to the space file, or
             else to $EVOSEARCH_DATA. Without it, the data lie in one of these themselves.
         mean: of each channel, subtracted; pixels are in [0, 1] before. Empty: none.
@@ -70,7 +71,8 @@ class DataConfig(BaseModel):
             "mirror"`; "flip" mirrors it left to right half of the time; before these,
             `RANDOM_TRANSFORMS` by name with arguments. Best is what the weights were trained
             with.
-        calibration: images for statistics, taken out of the training images.
+        calibration: images for statistics, taken out of the training images; left out where a
+            callable brings them, as are the next two.
         search: images that the search scores on, taken out of the training images; or a file
             that lists them, one a line, such as `train/cat/0001.jpg`; it is relative to the
             space file, or else to $EVOSEARCH_DATA.
@@ -81,7 +83,8 @@ class DataConfig(BaseModel):
         seed: draws the splits. It belongs to the space and not to a run, because the base
             network has seen the train split.
         check_duplicates: whether splits that share an image by its content are refused; by its
-            position or file they always are.
+            position or file they always are. Left out: where a callable brings splits of its own,
+            of which positions say nothing.
         kwargs: further arguments of the callable, or of torchvision's `FakeData`.
     """
 
@@ -93,11 +96,11 @@ class DataConfig(BaseModel):
     std: tuple[float, ...] = ()
     transforms: tuple[TransformConfig, ...] = ()
     augment: tuple[TransformConfig, ...] = ()
-    calibration: int = Field(ge=2)
-    search: int | str
+    calibration: int | None = Field(default=None, ge=2)
+    search: int | str | None = None
     confirmation: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
-    check_duplicates: bool = False
+    check_duplicates: bool | None = None
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("augment", mode="before")
@@ -138,4 +141,7 @@ class DataConfig(BaseModel):
             raise ValueError("mean and std need one value per channel each, std above 0")
         if isinstance(self.search, int) and self.search < 2:
             raise ValueError("search must be 2 or more, or a file that lists the images")
+        missing = [key for key in ("calibration", "search") if getattr(self, key) is None]
+        if missing and ":" not in self.name:
+            raise ValueError(f"{missing[0]} is missing: training images that are set aside for it")
         return self

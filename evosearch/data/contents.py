@@ -10,13 +10,15 @@ from torch import Tensor
 from evosearch.data.config import DataConfig
 from evosearch.data.filedigests import file_digests
 from evosearch.data.imagecache import image_hashes
-from evosearch.data.sources import Pool, load_pools
+from evosearch.data.pools import Pool
+from evosearch.data.sources import load_pools
 from evosearch.data.splits import (
     CalibrationSplit,
     ConfirmationSplit,
     SearchSplit,
     TrainSplit,
     image_names,
+    require_alike,
 )
 
 
@@ -40,7 +42,9 @@ def listed_images(
     return dict(zip(image_names(images, split.indices), known, strict=True))
 
 
-def listed_test_images(config: DataConfig, folder: Path) -> dict[str, tuple[str, str]]:
+def listed_test_images(
+    config: DataConfig, folder: Path, *, like: TrainSplit | None = None
+) -> dict[str, tuple[str, str]]:
     """Returns the images of the test split, as `listed_images`; nothing else comes to see them.
 
     The data's source is opened for it once more, as for the final report.
@@ -48,11 +52,14 @@ def listed_test_images(config: DataConfig, folder: Path) -> dict[str, tuple[str,
     Args:
         config: the `[data]` section.
         folder: where the space file lies.
+        like: training images, whose kind those of the test split have to be of.
 
     Raises:
-        InputError: an image cannot be read.
+        InputError: an image cannot be read, or is of another kind.
     """
-    _, pool = load_pools(config, folder)
+    pool = load_pools(config, folder)["test"]()
+    if like is not None:
+        require_alike(like, pool, "test")
     return listed_images(pool)
 
 

@@ -111,7 +111,7 @@ class LazyPixels:
         """
         self._load, self._count, self._transform = load, count, transform
         self.recipe, self.files = recipe, files
-        first = self._one(0)
+        first = self._pixels(self._loaded(0), 0)
         self.shape: tuple[int, ...] = tuple(first.shape)
         self.dtype = first.dtype
         self.image_bytes = first.nbytes
@@ -123,7 +123,7 @@ class LazyPixels:
         """See `Pixels.read`.
 
         Raises:
-            InputError: an image cannot be loaded, or is of another shape than the first.
+            InputError: an image cannot be loaded, or is of another shape or type than the first.
         """
         workers = torch.get_num_threads() if self.files is not None else 1
         if workers == 1:
@@ -131,18 +131,45 @@ class LazyPixels:
         else:
             with ThreadPoolExecutor(workers) as pool:
                 images = list(pool.map(self._one, map(int, positions)))
-        for position, image in zip(positions, images, strict=True):
-            if image.shape != self.shape:
-                raise InputError(
-                    f"{self._name(int(position))}: an image of shape {tuple(image.shape)}, while"
-                    f" the first has {self.shape}; give [[data.transforms]] such as Resize and"
-                    " CenterCrop that make them alike"
-                )
         return torch.stack(images)
 
+    def decoded(self, image: Any, position: int) -> Tensor:
+        """Returns an image that was loaded, transformed, as `read` does.
+
+        Args:
+            image: of Pillow, or `(channels, height, width)`.
+            position: where it is from, for messages.
+
+        Raises:
+            InputError: it is no image, or is of another shape or type than the first.
+        """
+        pixels = self._pixels(image, position)
+        if pixels.shape != self.shape:
+            raise InputError(
+                f"{self._name(position)}: an image of shape {tuple(pixels.shape)}, while the"
+                f" first has {self.shape}; give [[data.transforms]] such as Resize and"
+                " CenterCrop that make them alike"
+            )
+        if pixels.dtype != self.dtype:
+            raise InputError(
+                f"{self._name(position)}: an image of type {pixels.dtype}, while the first has"
+                f" {self.dtype}; bytes are divided by 255, other numbers are not"
+            )
+        return pixels
+
     def _one(self, position: int) -> Tensor:
+        return self.decoded(self._loaded(position), position)
+
+    def _loaded(self, position: int) -> Any:
         try:
-            image = self._load(position)
+            return self._load(position)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{self._name(position)}: {one_line(error)}") from error
+
+    def _pixels(self, image: Any, position: int) -> Tensor:
+        try:
             return _as_pixels(image if self._transform is None else self._transform(image))
         except Exception as error:
             raise InputError(f"{self._name(position)}: {one_line(error)}") from error
@@ -157,12 +184,18 @@ def _as_pixels(image: Any) -> Tensor:
     from torchvision.transforms.v2.functional import pil_to_tensor
 
     pixels: Tensor = pil_to_tensor(image) if isinstance(image, Image) else torch.as_tensor(image)
-    if pixels.ndim != 3:
+    if pixels.ndim != 3 or pixels.is_complex():
         raise InputError(
-            "expected a Pillow image or (channels, height, width), got an array of shape"
+            f"expected a Pillow image or (channels, height, width), got {pixels.dtype} of shape"
             f" {tuple(pixels.shape)}"
         )
-    return pixels if pixels.dtype == torch.uint8 else pixels.to(torch.float32)
+    pixels = pixels.detach().cpu()
+    if pixels.dtype == torch.uint8:
+        return pixels
+    pixels = pixels.to(torch.float32)
+    if not bool(pixels.isfinite().all()):
+        raise InputError("an image with values that are not finite")
+    return pixels
 
 
 @final

@@ -5,7 +5,7 @@ A function that takes a `SearchSplit` cannot be handed a `TestSplit`: mypy refus
 for `testing.py` alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -20,11 +20,11 @@ from evosearch.data.config import BATCHED, DataConfig
 from evosearch.data.duplicates import Listed, require_distinct
 from evosearch.data.imagecache import image_hashes, kept
 from evosearch.data.images import Images, Indices, Positions
-from evosearch.data.sources import Pool, load_pools
-from evosearch.data.splitting import draw, listed
+from evosearch.data.pools import Pool
+from evosearch.data.sources import load_pools
+from evosearch.data.splitting import SPLITS, TAKEN, divided
 from evosearch.data.transforms import build_transform
 from evosearch.errors import InputError
-from evosearch.files import find
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,35 +135,29 @@ class SearchData:
 def load_search_data(config: DataConfig, folder: Path = Path()) -> SearchData:
     """Loads all splits but the test split.
 
-    Search is drawn first, then calibration, then confirmation: how many images confirm changes
-    only which ones are left to train on.
+    What the source does not bring is taken out of its training images; see `divided`.
 
     Args:
         config: the `[data]` section.
         folder: where the space file lies.
 
     Raises:
-        InputError: the data cannot be loaded, or has too few images for the splits.
+        InputError: the data cannot be loaded, have too few images for the splits, or have an
+            image in two of them.
     """
-    pool, _ = load_pools(config, folder)
-    listed_images = _listed(pool) if config.check_duplicates else None
+    pools = load_pools(config, folder)
+    pool = pools["train"]()
+    brought = {name: pools[name]() for name in pools if name in TAKEN}
+    positions = divided(pool, brought, config, folder)
+    for name, other in brought.items():
+        require_alike(pool, other, name)
+    if config.check_duplicates:
+        _require_distinct(pool, positions, brought)
+    elif brought and config.check_duplicates is None:
+        # The test images too: what is found with them at last is found too late.
+        _require_distinct(pool, positions, {**brought, "test": pools["test"]()})
     pool = replace(pool, images=kept(pool.images))
-    labels = _classes(pool)
-    search = _search_positions(config, folder, pool, labels)
-    rest = np.setdiff1d(np.arange(len(labels)), search)
-    calibration = draw(labels, rest, config.calibration, config.seed, "calibration")
-    rest = np.setdiff1d(rest, calibration)
-    confirmation = draw(labels, rest, config.confirmation, config.seed, "confirmation")
-    chosen = {
-        "train": np.setdiff1d(rest, confirmation),
-        "calibration": calibration,
-        "search": search,
-        "confirmation": confirmation,
-    }
-    if listed_images is not None:
-        hashes, names = listed_images
-        require_distinct({k: (hashes[v], [names[i] for i in v]) for k, v in chosen.items()})
-    parts = {name: pool.take(positions) for name, positions in chosen.items()}
+    parts = {name: pool.take(chosen) for name, chosen in positions.items()} | brought
     augmentation = _augmentation(config, pool.images.pixels.shape[0])
     return SearchData(
         train=replace(_split(TrainSplit, parts["train"]), augmentation=augmentation),
@@ -177,37 +171,50 @@ def load_test_split(config: DataConfig, folder: Path = Path()) -> TestSplit:
     """Loads the test split. For `testing.py` alone.
 
     Raises:
-        InputError: the data cannot be loaded.
+        InputError: the data cannot be loaded, or `[data] check_duplicates` finds an image of it
+            in another split.
     """
-    pool, held_out = load_pools(config, folder)
+    pools = load_pools(config, folder)
+    held_out = pools["test"]()
     if config.check_duplicates:
-        require_distinct(
-            {
-                "train, calibration, search or confirmation": _listed(pool),
-                "test": _listed(held_out),
-            }
-        )
-    test = TestSplit(
-        images=kept(held_out.images), labels=held_out.labels, indices=held_out.indices
-    )
-    _require_disjoint(pool, test)
-    return test
+        drawn = [name for name in SPLITS if name not in pools or name == "train"]
+        *others, last = drawn
+        held = {f"{', '.join(others)} or {last}" if others else last: _listed(pools["train"]())}
+        held |= {name: _listed(pools[name]()) for name in pools if name in TAKEN}
+        require_distinct(held | {"test": _listed(held_out)})
+    return _split(TestSplit, held_out)
 
 
 def _split(kind: type[AnySplit], part: Pool) -> AnySplit:
     return kind(images=kept(part.images), labels=part.labels, indices=part.indices)
 
 
-def _search_positions(config: DataConfig, folder: Path, pool: Pool, labels: Indices) -> Indices:
-    if isinstance(config.search, str):
-        advice = "give a number of images, or a file that lists them, one a line"
-        listing = find(config.search, folder, "[data] search", advice)
-        files = pool.images.files
-        search = listed(listing, () if files is None else files.names)
-        _require_rest(config, len(search), labels)
-        return search
-    _require_rest(config, config.search, labels)
-    return draw(labels, np.arange(len(labels)), config.search, config.seed, "search")
+def require_alike(train: Pool | TrainSplit, other: Pool, name: str) -> None:
+    """Checks that a split has images and labels of the kind that the training images have.
+
+    Raises:
+        InputError: it has others; says which.
+    """
+    shapes = [tuple(part.images.pixels.shape) for part in (train, other)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"[data] {name}: images of shape {shapes[1]}, in train {shapes[0]}")
+    labels = [(part.labels.dtype, tuple(part.labels.shape[1:])) for part in (train, other)]
+    if labels[0] != labels[1]:
+        kinds = [f"{dtype} of shape {shape}" for dtype, shape in labels]
+        raise InputError(f"[data] {name}: labels of type {kinds[1]}, in train {kinds[0]}")
+
+
+def _require_distinct(
+    pool: Pool, positions: Mapping[str, Indices], others: Mapping[str, Pool]
+) -> None:
+    """Checks that no image is in two splits: of one pool, by position, and of other pools."""
+    hashes, names = _listed(pool)
+    held: dict[str, Listed] = {
+        name: (hashes[chosen], [names[position] for position in chosen])
+        for name, chosen in positions.items()
+    }
+    held |= {name: _listed(other) for name, other in others.items()}
+    require_distinct({name: held[name] for name in (*SPLITS, "test") if name in held})
 
 
 def _listed(pool: Pool) -> Listed:
@@ -219,24 +226,6 @@ def image_names(images: Images, indices: Tensor) -> Sequence[str]:
     """Returns the name of each image: its file, or its position in the source, `(images,)`."""
     files = images.files
     return [f"image {index}" for index in indices.tolist()] if files is None else files.names
-
-
-def _classes(pool: Pool) -> Indices:
-    """Returns what the draws balance: classes, or nothing where labels are no classes."""
-    labels = pool.labels
-    is_class = labels.ndim == 1 and not labels.is_floating_point()
-    return labels.numpy() if is_class else np.zeros(len(labels), dtype=np.int64)
-
-
-def _require_rest(config: DataConfig, search: int, labels: Indices) -> None:
-    left = len(labels) - config.calibration - search - config.confirmation
-    classes = len(np.unique(labels))
-    if left < classes:
-        raise InputError(
-            f"[data] calibration = {config.calibration}, search = {search} and confirmation ="
-            f" {config.confirmation} leave {left} of {len(labels)} training images for {classes}"
-            " classes; lower them"
-        )
 
 
 def _augmentation(config: DataConfig, channels: int) -> Augmentation:
@@ -251,7 +240,7 @@ def _augmentation(config: DataConfig, channels: int) -> Augmentation:
     )
 
 
-def _require_disjoint(*splits: Split | Pool) -> None:
+def _require_disjoint(*splits: Split) -> None:
     for left, right in combinations(splits, 2):
         shared = np.intersect1d(left.indices, right.indices).size
         if shared:

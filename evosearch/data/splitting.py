@@ -1,13 +1,58 @@
-"""The draw of a split: images with the classes in proportion, or those that a file lists."""
+"""The draw of splits: images with the classes in proportion, or those that a file lists."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from evosearch.data.config import DataConfig
 from evosearch.data.images import Indices
+from evosearch.data.pools import Pool
 from evosearch.errors import InputError
+from evosearch.files import find
 from evosearch.seeding import Stream, generator
+
+SPLITS = ("train", "calibration", "search", "confirmation")
+"""The splits that a search may see."""
+TAKEN = ("search", "calibration", "confirmation")
+"""Splits that are taken out of the training images, in this order, unless a callable brings them:
+how many images confirm changes only which ones are left to train on."""
+
+
+def divided(
+    pool: Pool, brought: Collection[str], config: DataConfig, folder: Path
+) -> dict[str, Indices]:
+    """Returns which of the training images go to which split, sorted.
+
+    Args:
+        pool: the training images.
+        brought: names of splits that are there already.
+        config: the `[data]` section.
+        folder: where the space file lies.
+
+    Returns:
+        Positions in the pool by split; "train" has what the others leave.
+
+    Raises:
+        InputError: a split is asked for twice or not at all, or there are too few images.
+    """
+    _require_said_once(brought, config)
+    labels = pool.labels.numpy() if pool.has_classes else np.zeros(len(pool.labels), np.int64)
+    chosen: dict[str, Indices] = {}
+    if isinstance(config.search, str):
+        advice = "give a number of images, or a file that lists them, one a line"
+        listing = find(config.search, folder, "[data] search", advice)
+        files = pool.images.files
+        chosen["search"] = listed(listing, () if files is None else files.names)
+    sizes = {name: getattr(config, name) for name in TAKEN if name not in brought}
+    sizes |= {name: len(positions) for name, positions in chosen.items()}
+    _require_rest(sizes, labels)
+    rest = np.arange(len(labels))
+    for name, size in sizes.items():
+        if name not in chosen:
+            chosen[name] = draw(labels, rest, size, config.seed, name)
+        rest = np.setdiff1d(rest, chosen[name])
+    return {"train": rest, **chosen}
 
 
 def draw(labels: Indices, among: Indices, count: int, seed: int, purpose: str) -> Indices:
@@ -70,3 +115,30 @@ def listed(path: Path, names: Sequence[str]) -> Indices:
     if len(chosen) < 2:
         raise InputError(f"{path}: lists {len(chosen)} images; a search needs two or more")
     return np.array(sorted(chosen), dtype=np.int64)
+
+
+def _require_said_once(brought: Collection[str], config: DataConfig) -> None:
+    for name in TAKEN:
+        said = getattr(config, name)
+        if name in brought and said:
+            raise InputError(
+                f"[data] {name} = {said!r}, but {config.name!r} brings a {name} split; leave one"
+                " of the two out"
+            )
+        if name not in brought and said is None:
+            raise InputError(
+                f"[data] {name} is missing, and {config.name!r} brings no {name} split; give the"
+                " number of training images that are set aside for it"
+            )
+
+
+def _require_rest(sizes: Mapping[str, int], labels: Indices) -> None:
+    left = len(labels) - sum(sizes.values())
+    classes = len(np.unique(labels))
+    if left < classes:
+        *others, last = (f"{name} = {sizes[name]}" for name in SPLITS if name in sizes)
+        asked = f"{', '.join(others)} and {last}" if others else last
+        raise InputError(
+            f"[data] {asked} leave {left} of {len(labels)} training images for {classes} classes;"
+            " lower them"
+        )

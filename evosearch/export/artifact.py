@@ -38,6 +38,9 @@ class Artifact:
     card: Mapping[str, Any]
     folder: Path
 
+    def __repr__(self) -> str:
+        return f"Artifact({self.folder}: {self.card.get('plan', 'no plan named')})"
+
     @classmethod
     def save(
         cls,

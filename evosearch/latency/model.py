@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from evosearch.errors import InputError
 from evosearch.files import write_json
 from evosearch.space.budget import Budget
+from evosearch.space.cost import format_time
 from evosearch.space.costform import LatencyTerm
 from evosearch.space.space import SearchSpace
 from evosearch.space.text import latency_from_json, latency_to_json
@@ -65,6 +66,12 @@ class LatencyModel:
     median_error: float
     worst_error: float
     noise: float
+
+    def __repr__(self) -> str:
+        return (
+            f"LatencyModel({format_time(self.base_picoseconds)} for the base network, off by"
+            f" {self.median_error:.1%} in the median; {self.conditions})"
+        )
 
     def timed(self, space: SearchSpace) -> SearchSpace:
         """Returns the space with its latency, and without removals that save no time.

@@ -12,6 +12,7 @@
 `trust`       how far the rungs of a study can be trusted
 `pareto`      all of these together: the view of a run
 `views`       what a command shows, as JSON and rendered
+`notebook`    the same at a Python prompt, as text, and in a notebook, in HTML
 `networks`    one plan, and finished networks, as tables and as JSON
 `trials`      the trials of a study as rows for data frames
 `compare`     several runs of one space and base network

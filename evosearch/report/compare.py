@@ -22,6 +22,7 @@ from evosearch.report.columns import (
 from evosearch.report.front import members_json
 from evosearch.report.searches import FULL_EVALUATIONS, HYPERVOLUME, Searched, reference_point
 from evosearch.report.tables import Column, json_object, terminal_table
+from evosearch.report.views import View
 from evosearch.run.recorded import recorded_identity
 from evosearch.space.resources import Resource
 from evosearch.study.front import ParetoFront
@@ -35,9 +36,9 @@ SAME = 1e-3
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The fronts of several runs.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Comparison(View):
+    """The fronts of several runs; see `View`.
 
     Attributes:
         studies: run -> study, in the order that they were given; a run is called by the last

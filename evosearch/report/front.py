@@ -16,10 +16,13 @@ from evosearch.report.columns import (
     tied_column,
     trial_column,
 )
+from evosearch.report.notebook import as_html, as_text
 from evosearch.report.searches import SEARCH_COLUMNS, Searched
 from evosearch.report.tables import json_object, terminal_table
+from evosearch.study.front import ParetoFront
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.scores import Difference
+from evosearch.study.study import Study
 from evosearch.study.trial import TrialState
 
 
@@ -37,6 +40,37 @@ class FrontNotes:
     tied: Mapping[int, Sequence[int]] = field(default_factory=dict)
     above_base: Mapping[int, Difference] = field(default_factory=dict)
     distilled: Mapping[str, NamedNetwork] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Front(ParetoFront):
+    """The front of a study, which a prompt and a notebook show as a table.
+
+    Attributes:
+        study: whose front it is.
+    """
+
+    study: Study
+
+    @classmethod
+    def of(cls, study: Study) -> "Front":
+        """Returns the front so far, in the size that the study minimises."""
+        own = study.front()
+        return cls(trials=own.trials, budget=own.budget, size=own.size, study=study)
+
+    def __repr__(self) -> str:
+        return as_text(self.table())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table())
+
+    def table(self) -> Table:
+        """Returns the base network, and then the members, smallest first."""
+        knee = self.knee.number if self.members else None
+        columns = (trial_column(knee), *measured_columns(self.study))
+        members = [NamedNetwork.of_trial(trial) for trial in self.members]
+        return terminal_table(columns, self.study.header.references[:1], members)
 
 
 def front_columns(search: Searched, notes: FrontNotes) -> tuple[NetworkColumn, ...]:

@@ -4,14 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from evosearch.latency.model import LatencyModel
 from evosearch.report.columns import LATENCY, LATENCY_RATIO, NAME, measured_columns
-from evosearch.report.plot import accuracy_bars, save_figure
+from evosearch.report.plot import Picture, accuracy_bars, save_figure
 from evosearch.report.tables import json_object, plain_table, terminal_table
 from evosearch.space.cost import format_time
 from evosearch.space.space import SearchSpace
@@ -75,8 +73,7 @@ def plot_timed_front(timed: "TimedFront", path: Path) -> None:
 
     Bars are 95 % intervals, of the accuracy and of the median ratio.
     """
-    mpl.use("Agg")
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    figure = Picture()
     axes = figure.add_subplot()
     groups = {"front": True, "beside the search": False}
     for label, searched in groups.items():

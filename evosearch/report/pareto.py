@@ -14,6 +14,7 @@ from evosearch.report.front import FrontNotes, front_json, front_table
 from evosearch.report.searches import Searched, searches_of, searches_table
 from evosearch.report.ties import above_base, tied_members
 from evosearch.report.trust import trust_advice, trust_json, trust_table
+from evosearch.report.views import View
 from evosearch.run.baselines import baseline_studies
 from evosearch.run.folder import RunFolder
 from evosearch.space.resources import Resource
@@ -26,9 +27,9 @@ from evosearch.study.trial import TrialState
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class ParetoView:
-    """A run as it was when it was read.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ParetoView(View):
+    """A run as it was when it was read; see `View`.
 
     Attributes:
         folder: of the run.

@@ -1,10 +1,11 @@
 """Pictures of fronts: accuracy against size, with error bars; imported without torch."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
+from typing import final
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,10 +23,38 @@ _REFERENCES = ("tab:orange", "tab:olive", "tab:cyan")
 _BASE = {"color": "black", "fmt": "*", "markersize": 11, "label": "base network"}
 
 
+@final
+class Picture(Figure):
+    """A figure that a notebook shows; matplotlib sees to that for figures of pyplot alone."""
+
+    def __init__(self) -> None:
+        """Makes an empty one."""
+        super().__init__(figsize=(8, 5), dpi=150, layout="constrained")
+
+    def _repr_png_(self) -> bytes:
+        file = BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 def plot_front(
     study: Study, front: ParetoFront, path: Path, rivals: Mapping[str, Study] | None = None
 ) -> None:
-    """Writes the front as a PNG file.
+    """Writes the front as a PNG file; see `front_figure`.
+
+    Args:
+        study: of the run.
+        front: what to draw.
+        path: of the picture, replaced where it exists.
+        rivals: studies of the baselines, by name.
+    """
+    save_figure(front_figure(study, front, rivals), path)
+
+
+def front_figure(
+    study: Study, front: ParetoFront, rivals: Mapping[str, Study] | None = None
+) -> Picture:
+    """Returns the front as a picture.
 
     Dominated trials in grey, the front joined, the knee ringed, base network, references and
     baselines marked; bars are 95 % intervals of accuracy on the search split, of all but dominated
@@ -35,11 +64,9 @@ def plot_front(
     Args:
         study: of the run.
         front: what to draw; its size is the horizontal axis.
-        path: of the picture, replaced where it exists.
         rivals: studies of the baselines, by name.
     """
-    mpl.use("Agg")
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    figure = Picture()
     axes = figure.add_subplot()
 
     others: dict[str, Sequence[NamedNetwork]] = {}
@@ -88,7 +115,8 @@ def plot_front(
         f" {len(front.members)} in the front (bars: 95 % intervals)",
         fontsize=10,
     )
-    _finish(figure, axes, front.size, path)
+    _label(axes, front.size)
+    return figure
 
 
 def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path) -> None:
@@ -99,8 +127,7 @@ def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path)
         study: the base network is read off this one.
         path: of the picture, replaced where it exists.
     """
-    mpl.use("Agg")
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    figure = Picture()
     axes = figure.add_subplot()
     size = next(iter(fronts.values())).size
     for name, front in fronts.items():
@@ -108,7 +135,8 @@ def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path)
         _draw(axes, members, size, study, fmt="o-", markersize=4, label=name)
     _draw(axes, [study.header.base], size, study, **_BASE)
     axes.set_title("fronts of loss against size (bars: 95 % intervals)", fontsize=10)
-    _finish(figure, axes, size, path)
+    _label(axes, size)
+    save_figure(figure, path)
 
 
 def begin_at(
@@ -145,12 +173,11 @@ def _references(study: Study) -> dict[str, list[NamedNetwork]]:
     return named
 
 
-def _finish(figure: Figure, axes: Axes, size: Resource, path: Path) -> None:
+def _label(axes: Axes, size: Resource) -> None:
     axes.set_xlabel(f"{size.heading}, % of the base network")
     axes.set_ylabel("accuracy on the search split, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    save_figure(figure, path)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

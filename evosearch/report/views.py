@@ -9,18 +9,26 @@ from rich.console import Group, RenderableType
 from evosearch.errors import InputError
 from evosearch.report.inspection import discovery_json, discovery_tables
 from evosearch.report.networks import plan_json, plan_table
+from evosearch.report.notebook import as_html, as_text
 from evosearch.space.space import SearchSpace
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 
 if TYPE_CHECKING:
     from evosearch.latency.model import LatencyModel
+    from evosearch.run.spacefile import Traced
     from evosearch.run.timedfront import TimedFront
     from evosearch.surgery.discovery import Discovery
 
 
 class View(Protocol):
-    """Something to look at."""
+    """Something to look at: a prompt shows it as text, a notebook in HTML."""
+
+    def __repr__(self) -> str:
+        return as_text(self.render())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.render())
 
     def to_json(self) -> dict[str, Any]:
         """Returns it for programs."""
@@ -32,8 +40,8 @@ class View(Protocol):
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class PlanView:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PlanView(View):
     """One plan of a run; see `View`.
 
     Attributes:
@@ -57,8 +65,8 @@ class PlanView:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class TimedFrontView:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TimedFrontView(View):
     """A front by its measured latency; see `View`.
 
     Attributes:
@@ -89,19 +97,18 @@ class TimedFrontView:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class Inspection:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Inspection(View):
     """A search space with its proof; see `View`.
 
     Attributes:
         discovery: the space, what was proven of each group, and what is frozen.
-        traced: digest of the space that the file says it had when it was written; None where
-            it says none.
+        traced: what the file says of the space that it was written with, if anything.
         path: of the space file.
     """
 
     discovery: "Discovery"
-    traced: str | None
+    traced: "Traced | None"
     path: Path
 
     def to_json(self) -> dict[str, Any]:
@@ -118,15 +125,17 @@ class Inspection:
         Raises:
             InputError: it has another one now.
         """
-        if self.traced not in (None, self.discovery.space.digest):
-            raise InputError(
-                f"{self.path}: [traced] no longer holds: the model has the groups above now"
-            )
+        if self.traced is None:
+            return
+        try:
+            self.traced.require(self.discovery.space)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class ProfileView:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ProfileView(View):
     """A latency profile; see `View`.
 
     Attributes:

@@ -51,6 +51,9 @@ class Finetuned:
     confirmed: ConfirmedDrop | None
     test_opened: int
 
+    def __repr__(self) -> str:
+        return f"Finetuned({self.networks[-1]}, {self.distillation}, {self.artifact})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:

@@ -66,7 +66,7 @@ def identify(
         Part.CALIBRATION: listed_images(data.calibration),
         Part.SEARCH: listed_images(data.search),
         Part.CONFIRMATION: listed_images(data.confirmation),
-        Part.TEST: listed_test_images(file.data, folder),
+        Part.TEST: listed_test_images(file.data, folder, like=data.train),
     }
     digests = {part: list_digest(found) for part, found in images.items()}
     return Identity(parts=parts | digests, images=images)

@@ -1,21 +1,41 @@
 """A space file for a model: traced, proven, and left to a person to review."""
 
+import tomllib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import tomli_w
+
+from evosearch.config import validated
 from evosearch.errors import InputError
 from evosearch.files import write_text
-from evosearch.models.build import ModelConfig, build_model
-from evosearch.run.subject import BASE_SEED, example_input
+from evosearch.models.build import build_model
+from evosearch.run.spacefile import SpaceFile, Traced
+from evosearch.run.subject import BASE_SEED, discover_space
 from evosearch.space.space import SearchSpace
-from evosearch.space.text import space_to_toml
-from evosearch.surgery.discovery import GroupRules, discover
 
-_HEAD = """\
-# Written by `evosearch space new`. [data] is noise to try the space with: put your own there, and
-# weights under [model]. [traced] is what was found and proven, for review; a search refuses the
-# file when the model no longer has these groups.
+_SECTIONS = """\
+# Written by `evosearch space new`, for review; `evosearch inspect` on this file shows its groups.
+
+[model]
+{build}
+input = {input}
+# weights = "weights.safetensors"   # or a checkpoint, or "built" where build returns it trained;
+#                                     without this key the network is trained here
+
+[data]
+name = "fake"   # noise, to try the space with: put your own here, such as "imagefolder"
+calibration = 64
+search = 256
+
+[groups]
+exclude = []   # modules whose output channels stay, such as "stem" or "layer1.*"
+multiple_of = 1   # of every width below the full one
+min_keep = 1
+"""
+_TRACED = """
+# What was found and proven: a search refuses a model, or [groups], that has another space.
+[traced]
 """
 
 
@@ -34,22 +54,20 @@ def write_space(path: Path, build: str, inputs: Sequence[str]) -> SearchSpace:
         raise InputError(f"{path}: exists already; name another with --out")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder")
-    shapes = tuple(_parse_shape(text) for text in inputs)
-    config = ModelConfig(build=build, input=shapes[0] if len(shapes) == 1 else shapes)
-    model = build_model(config, path.parent, seed=BASE_SEED)
-    found = discover(model, example_input(config), GroupRules(), BASE_SEED).space
-    reference = {
-        "model": config.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
-        "data": {"name": "fake", "calibration": 64, "search": 256},
-        "groups": {"exclude": [], "multiple_of": 1, "min_keep": 1},
-    }
-    space = replace(found, reference=reference)
-    write_text(path, f"{_HEAD}\n{space_to_toml(space)}")
+    shapes = [_parse_shape(text) for text in inputs]
+    sections = _SECTIONS.format(
+        build=tomli_w.dumps({"build": build}).strip(),
+        input=shapes[0] if len(shapes) == 1 else shapes,
+    )
+    file = validated(SpaceFile, tomllib.loads(sections), str(path))
+    model = build_model(file.model, path.parent, seed=BASE_SEED)
+    space = discover_space(file, model).space
+    write_text(path, f"{sections}{_TRACED}{tomli_w.dumps(Traced.of(space).model_dump())}")
     return space
 
 
-def _parse_shape(text: str) -> tuple[int, ...]:
+def _parse_shape(text: str) -> list[int]:
     parts = text.lower().split("x")
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise InputError(f"--input {text!r}: expected sizes such as 3x224x224")
-    return tuple(int(part) for part in parts)
+    return [int(part) for part in parts]

@@ -7,12 +7,69 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evosearch.config import read_toml, validated
 from evosearch.data.config import DataConfig
+from evosearch.errors import InputError
 from evosearch.models.build import ModelConfig
+from evosearch.space.space import SearchSpace
 from evosearch.surgery.discovery import GroupRules
 from evosearch.tasks.config import TaskConfig
 from evosearch.training.base_training import TrainConfig
 from evosearch.training.distillation import FinetuneConfig
 from evosearch.training.recipes import PruneConfig
+
+
+class Traced(BaseModel):
+    """The search space that a file was reviewed with, in short.
+
+    What else stands in the section is not read: the `space.toml` of a run holds the whole space.
+
+    Attributes:
+        digest: of the space: this alone says whether the model still has it.
+        groups: how many there were.
+        channels: of all groups together.
+        flops: of the base network, for one image.
+        params: of the base network.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    digest: str
+    groups: int | None = None
+    channels: int | None = None
+    flops: int | None = None
+    params: int | None = None
+
+    @classmethod
+    def of(cls, space: SearchSpace) -> "Traced":
+        """Returns what a file says of a space."""
+        return cls(
+            digest=space.digest,
+            groups=len(space.groups),
+            channels=sum(space.sizes.values()),
+            flops=space.base_cost.flops,
+            params=space.base_cost.params,
+        )
+
+    def require(self, space: SearchSpace) -> None:
+        """Checks that a model has the space of the file.
+
+        Raises:
+            InputError: it has another one; one line that names what differs.
+        """
+        if self.digest == space.digest:
+            return
+        before, after = self.model_dump(exclude_none=True), self.of(space).model_dump()
+        changed = [
+            f"{name} {before[name]:,} then, {after[name]:,} now"
+            for name in before
+            if name != "digest" and before[name] != after[name]
+        ]
+        counted = "as many groups, channels, FLOPs and params, but other members or costs of them"
+        unknown = f"digest {self.digest} then, {space.digest} now"
+        found = "; ".join(changed) or (counted if len(before) == len(after) else unknown)
+        raise InputError(
+            f"[traced] no longer holds: {found} (evosearch inspect shows them); delete the section"
+            " where that is meant, or write the space anew"
+        )
 
 
 class SpaceFile(BaseModel):
@@ -27,8 +84,8 @@ class SpaceFile(BaseModel):
         search: defaults for `evosearch search`, and per-strategy settings; the run checks them.
         finetune: distillation of the network that is picked.
         prune: how the network shrinks where it is trained under a budget.
-        traced: the search space as `evosearch space new` found it, for people to review; where
-            it is present, a search refuses a model whose space has become another.
+        traced: the search space that `evosearch space new` found; where it is present, a search
+            refuses a model whose space has become another.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,7 +98,7 @@ class SpaceFile(BaseModel):
     search: dict[str, Any] = Field(default_factory=dict)
     finetune: FinetuneConfig = FinetuneConfig()
     prune: PruneConfig | None = None
-    traced: dict[str, Any] | None = None
+    traced: Traced | None = None
 
 
 def load_space_file(path: Path) -> SpaceFile:

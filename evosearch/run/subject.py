@@ -20,6 +20,7 @@ from evosearch.space.space import SearchSpace
 from evosearch.study.identity import VERSIONS, Identity, Part
 from evosearch.surgery.discovery import Discovery, discover
 from evosearch.tasks.config import load_task
+from evosearch.tasks.fitting import require_fit
 from evosearch.tasks.task import Task
 from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.trainer import OnEpoch
@@ -88,12 +89,10 @@ def load_subject(
         model = build_model(file.model, folder, seed=BASE_SEED)
     example = example_input(file.model)
     discovery = discover_space(file, model)
-    if file.traced is not None and file.traced.get("digest") != discovery.space.digest:
-        raise InputError(
-            "[traced] no longer describes this model; `evosearch inspect` shows what does: write"
-            " the space anew, or delete the section"
-        )
+    if file.traced is not None:
+        file.traced.require(discovery.space)
     on_space(discovery.space)
+    require_fit(model, data, task)
     identity = identify(file, folder, model, example, data if identify_images else None)
     if weights is None and fresh is None and file.model.weights is None:
         _train(model, identity, file, data, task, on_epoch)
@@ -136,6 +135,7 @@ def train_base_network(
     """
     task = load_task(file.task, folder)
     model = build_model(file.model, folder, seed=BASE_SEED)
+    require_fit(model, data, task)
     identity = identify(file, folder, model, example_input(file.model), data)
     return model, _train(model, identity, file, data, task, on_epoch)
 

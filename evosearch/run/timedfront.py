@@ -23,6 +23,9 @@ class TimedFront:
     conditions: Conditions
     networks: Sequence[NamedNetwork]
 
+    def __repr__(self) -> str:
+        return f"TimedFront({self.conditions}: {', '.join(n.name for n in self.networks)})"
+
 
 def timed_front(folder: Path, on_stage: OnStage = lambda _: None) -> TimedFront:
     """Times the front of a run and its references; what was timed here before is read back.

@@ -8,6 +8,7 @@
 `resources`   the table of resources: MACs, params, latency; names, units, how users write them
 `budget`      budgets in numbers, and as users ask for them
 `knowledge`   measurements on the base network, made once per run for the strategies
+`digest`      the digest of a space: of every field
 `text`        a search space as TOML, written and read
 ============  ==============================================================================
 """

@@ -57,6 +57,16 @@ class Budget:
         ordered = dict(sorted(self.bounds.items(), key=lambda item: order.index(item[0])))
         object.__setattr__(self, "bounds", ordered)
 
+    def __repr__(self) -> str:
+        parts = []
+        for name, bound in self.bounds.items():
+            shown, unit = RESOURCES[name].shown, RESOURCES[name].unit
+            low = f"{shown(bound.low)} to " if bound.low < bound.high else ""
+            parts.append(f"{low}{shown(bound.high)}{unit}")
+        if self.least_accuracy is not None:
+            parts.append(f"search accuracy of {self.least_accuracy:.2%}")
+        return f"Budget({', '.join(parts)})"
+
     @classmethod
     def of(
         cls,
@@ -164,7 +174,7 @@ class BudgetRequest:
     @classmethod
     def of(cls, *, accuracy_drop: float | None = None, **amounts: str | None) -> Self:
         """Returns the request of amounts that are given by option; None is none."""
-        given = {option: text for option, text in amounts.items() if text is not None}
+        given = {option: str(text) for option, text in amounts.items() if text is not None}
         return cls(amounts=given, accuracy_drop=accuracy_drop)
 
     @property

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from evosearch.errors import InputError
 
 Bits = NDArray[np.bool_]
+_LISTED = 6
+"""Groups whose widths a mask prints one by one, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,9 @@ class Member:
     tensor: str
     dim: int
     positions: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return f"Member({self.tensor}[{self.dim}], {len(self.positions)} positions)"
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,12 @@ class ChannelGroup:
             )
         if self.multiple_of < 1:
             raise InputError(f"group {self.name!r}: multiple_of must be 1 or more")
+
+    def __repr__(self) -> str:
+        rules = [f"min_keep {self.min_keep}"] if self.min_keep > 1 else []
+        rules += [f"multiple_of {self.multiple_of}"] if self.multiple_of > 1 else []
+        parts = [f"size {self.size}", f"members {len(self.members)}", *rules]
+        return f"ChannelGroup({self.name}: {', '.join(parts)})"
 
     @cached_property
     def _legal_widths(self) -> tuple[int, ...]:
@@ -111,7 +122,11 @@ class Mask(Mapping[str, Bits]):
         return hash(self.key)
 
     def __repr__(self) -> str:
-        return f"Mask({', '.join(f'{name}={width}' for name, width in self.widths.items())})"
+        widths = self.widths
+        if len(widths) <= _LISTED:
+            return f"Mask({', '.join(f'{name}={width}' for name, width in widths.items())})"
+        channels = sum(bits.size for bits in self._bits.values())
+        return f"Mask({sum(widths.values())} of {channels} channels in {len(widths)} groups)"
 
     def then(self, inner: "Mask") -> "Mask":
         """Returns the mask that keeps, of the channels kept here, those that `inner` keeps.

@@ -52,6 +52,8 @@ class Quantity:
         if match is None or unit not in ("%", *self.units):
             raise InputError(f"{option} {text!r}: expected {self.examples}")
         number = float(match["number"])
+        if unit == "" and 0 < number < 1:
+            raise InputError(f"{option} {text!r}: a share is written with %: {100 * number:g}%")
         amount = int(base * number / 100) if unit == "%" else int(number * self.units[str(unit)])
         if amount < 1:
             raise InputError(f"{option} {text!r}: a budget must be positive")
@@ -177,6 +179,12 @@ RESOURCES: dict[str, Resource] = {
     )
 }
 """Name -> resource."""
+
+
+def amounts(cost: Cost) -> str:
+    """Returns what a network takes, in a few words: "172K FLOPs, 9.14K params"."""
+    taken = [(r, r.of(cost)) for r in RESOURCES.values()]
+    return ", ".join(f"{r.shown(amount)}{r.unit}" for r, amount in taken if r.exact or amount)
 
 
 def resource_of(option: str) -> Resource | None:

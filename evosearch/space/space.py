@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.costform import FORMS, CostTerm, LatencyTerm, Monomial
+from evosearch.space.digest import digest_of
 from evosearch.space.mask import Bits, ChannelGroup, Mask
-from evosearch.space.resources import RESOURCES
+from evosearch.space.resources import RESOURCES, amounts
 
 Widths = NDArray[np.int64]
 
@@ -54,8 +54,13 @@ class SearchSpace:
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that change with the groups or the costs."""
-        parts = (self.groups, self.terms, *([self.latency] if self.latency else []))
-        return sha256(repr(parts).encode()).hexdigest()[:16]
+        return digest_of((self.groups, self.terms, *([self.latency] if self.latency else [])))
+
+    def __repr__(self) -> str:
+        return (
+            f"SearchSpace({self.digest}: {sum(self.sizes.values())} channels in"
+            f" {len(self.groups)} groups, {len(self.frozen)} frozen, {amounts(self.base_cost)})"
+        )
 
     # Cost
 

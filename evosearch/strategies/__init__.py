@@ -4,7 +4,10 @@ A new one is a class in a file, and a line in `STRATEGIES`; `README.md` has the 
 
 ===============  ==========================================================================
 `base`           the protocol of a strategy, and the `Problem` that one is built from
-`rates`          the strategy: Optuna searches weights of groups, an allocation decodes them
+`rates`          the strategy: weights of groups are searched, an allocation decodes them
+`spdy`           its other sampler: random draws, then a shrinking local search
+`policy`         the strategy: one policy gives keep ratios for any budget, by REINFORCE
+`gaussian`       its policy
 `genetic`        the strategy: a genetic algorithm over whole masks, NSGA-II
 `layerwise`      the strategy: rates from sensitivity, channels from a genetic algorithm
 `baselines`      the strategies that do not search: random, uniform, global, and so on
@@ -28,12 +31,14 @@ from evosearch.strategies.base import Strategy
 from evosearch.strategies.baselines import Global, Random, Relative, Triangular, Uniform
 from evosearch.strategies.genetic import Genetic
 from evosearch.strategies.layerwise import Layerwise
+from evosearch.strategies.policy import Policy
 from evosearch.strategies.rates import Rates
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "genetic": Genetic,
     "layerwise": Layerwise,
     "rates": Rates,
+    "policy": Policy,
     "random": Random,
     "uniform": Uniform,
     "global": Global,

@@ -124,8 +124,25 @@ def random_mask(space: SearchSpace, budget: Budget, rng: np.random.Generator) ->
     """
     drawn = 1 - rng.random(len(space.groups))
     scores = {group.name: rng.random(group.size) for group in space.groups}
-    factors = [ratios / own for ratios, own in zip(_keep_ratios(space), drawn, strict=True)]
-    return space.top_channels(_largest(space, budget, factors), scores)
+    return space.top_channels(scaled_widths(space, budget, drawn), scores)
+
+
+def scaled_widths(space: SearchSpace, budget: Budget, ratios: Array) -> Widths:
+    """Returns the widths of keep ratios times the largest common factor that fits; none over 1.
+
+    Args:
+        space: what is searched.
+        budget: its upper end is met.
+        ratios: positive, `(groups,)`.
+
+    Returns:
+        Legal widths, `(groups,)`.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    pairs = zip(_keep_ratios(space), ratios, strict=True)
+    return _largest(space, budget, [legal / own for legal, own in pairs])
 
 
 def _keep_ratios(space: SearchSpace) -> list[Array]:

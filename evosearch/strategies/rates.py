@@ -1,4 +1,4 @@
-"""The strategy `rates`: Optuna searches weights of groups, an allocation turns them into widths.
+"""The strategy `rates`: a sampler searches weights of groups, an allocation makes widths of them.
 
 What a group's cut costs in loss next to all the others is learned from trials. A plan is the
 allocation (`allocation`) of least weighted cost at a budget, with the two-step channels
@@ -16,7 +16,7 @@ all groups are cut at once; the second knows nothing of the loss.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import log
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 import optuna
@@ -32,6 +32,7 @@ from evosearch.strategies.base import Problem, RungPlan, budget_positions, relat
 from evosearch.strategies.fixed_plans import uniform_widths
 from evosearch.strategies.regression import sampled_weights
 from evosearch.strategies.sensitivity import calibrated
+from evosearch.strategies.spdy import sampled_coefficients
 from evosearch.strategies.two_step import ErrorCurve, TwoStep
 from evosearch.study.trial import Proposal, Trial
 
@@ -54,10 +55,14 @@ class RatesConfig(BaseModel):
     """Log weights `a` are searched from minus this to this."""
     slope_span: float = Field(default=1.0, gt=0)
     """Slopes `b` likewise."""
+    sampler: Literal["tpe", "spdy"] = "tpe"
+    """Who searches the weights: Optuna's TPE, or SPDY's own local search (see `spdy`)."""
     startup: int = Field(default=10, ge=1)
-    """Trials with weights before the sampler (TPE) stops drawing at random."""
+    """Trials with weights before the sampler stops drawing at random; SPDY's number is 100."""
     regression: float = Field(default=0.25, ge=0, le=1)
-    """Share of trials, after as many, whose weights are drawn from a regression instead."""
+    """Share of TPE's trials, after as many, whose weights are drawn from a regression instead."""
+    failures: int = Field(default=100, ge=1)
+    """Draws in a row without gain after which SPDY's sampler changes one weight fewer."""
 
 
 @final
@@ -65,7 +70,8 @@ class Rates:
     """A search over weights, decoded within the budget.
 
     The first trials are the uniform plan and then the plan of equal weights, each at every
-    budget; after them TPE proposes, and now and then a regression on all trials.
+    budget; after them TPE proposes, and now and then a regression on all trials; or SPDY's
+    sampler alone.
     """
 
     name: ClassVar[str] = "rates"
@@ -135,6 +141,8 @@ class Rates:
         """Returns who proposes weights, and the weights, as parameters of the study."""
         key = len(self._earlier) + number
         rng = generator(self._seed, Stream.ASK, key, attempt)
+        if self._config.sampler == "spdy":
+            return "spdy", self._locally_drawn(rng, attempt)
         complete = [trial for trial in (*self._earlier, *self._told) if trial.is_complete]
         if len(complete) >= self._config.startup and rng.random() < self._config.regression:
             return "regression", self._regressed(complete, rng)
@@ -156,6 +164,24 @@ class Rates:
             step = rng.normal(scale=STRIDE * attempt * span)
             moved[name] = float(np.clip(weight + step, -span, span))
         return "tpe", moved
+
+    def _locally_drawn(self, rng: np.random.Generator, attempt: int) -> dict[str, float]:
+        """Returns the weights that SPDY's sampler proposes: logarithms of its coefficients."""
+        relative = relative_losses(self._told, lambda t: t.genome["operator"] == "uniform")
+        names = [f"a:{group}" for group in self._space.sizes]
+        history = [
+            (
+                np.exp([trial.genome["weights"][name] for name in names]),
+                relative[trial.number] if trial.is_complete else np.inf,
+            )
+            for trial in self._told
+            if trial.genome["operator"] == "spdy"
+        ]
+        startup, failures = self._config.startup, self._config.failures
+        coefficients = sampled_coefficients(
+            history, len(names), rng, draws=startup, failures=failures, more=attempt
+        )
+        return dict(zip(names, np.log(coefficients).tolist(), strict=True))
 
     def _regressed(self, complete: Sequence[Trial], rng: np.random.Generator) -> dict[str, float]:
         costs = np.stack([self._group_costs(self._space.widths(t.mask)) for t in complete])
@@ -189,9 +215,10 @@ class Rates:
         return float(np.mean(scaled)) if scaled else 0.0
 
     def _study(self) -> optuna.Study:
-        """Returns a study in memory of all trials with weights.
+        """Returns a study in memory of all trials with weights within the spans.
 
-        Each is told its loss relative to the uniform plan of its budget.
+        SPDY's sampler knows no spans. Each is told its loss relative to the uniform plan of its
+        budget.
         """
         relative = relative_losses(self._told, lambda t: t.genome["operator"] == "uniform")
         with _quiet():
@@ -203,7 +230,9 @@ class Rates:
                 value=relative[trial.number],
             )
             for trial in self._told
-            if "weights" in trial.genome and trial.number in relative
+            if "weights" in trial.genome
+            and trial.genome["operator"] != "spdy"
+            and trial.number in relative
         )
         return study
 

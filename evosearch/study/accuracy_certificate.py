@@ -1,7 +1,7 @@
 """The certificate of an accuracy budget: the drops that say whether a run's winner keeps it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self, final
 
 import numpy as np
@@ -121,6 +121,9 @@ class AccuracyCertificate:
             return self.limit
         return self.attempts[0].drop.bound if self.attempts else None
 
+    def __repr__(self) -> str:
+        return f"AccuracyCertificate({self})"
+
     def __str__(self) -> str:
         verdict = "certified" if self.certified else "not certified"
         return f"accuracy drop of {_points(self.drop)} {verdict}: {self._reason()}{self._error()}"
@@ -162,21 +165,14 @@ class AccuracyCertificate:
             f" images, which hold together with {together:.0%})"
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the certificate as JSON."""
-        return {**asdict(self), "budget": self.budget.to_json()}
-
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Reads what `to_json` wrote."""
-        content = {
-            "budget": Budget.from_json(data["budget"]),
-            "attempts": tuple(
-                Confirmation(trial=item["trial"], drop=ConfirmedDrop(**item["drop"]))
-                for item in data["attempts"]
-            ),
-        }
-        return cls(**{**data, **content})
+    def of_record(cls, budget: Budget, record: Mapping[str, Any]) -> Self:
+        """Returns the certificate of a budget that `dataclasses.asdict` gave the rest of."""
+        attempts = tuple(
+            Confirmation(trial=item["trial"], drop=ConfirmedDrop(**item["drop"]))
+            for item in record["attempts"]
+        )
+        return cls(**{**record, "attempts": attempts, "budget": budget})
 
 
 def limit_of(drop: float, images: int) -> float:

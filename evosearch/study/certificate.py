@@ -1,7 +1,10 @@
 """The certificates of a run on disk: what was measured of whether its winners keep its budgets."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from evosearch.errors import InputError
 from evosearch.files import write_json, writing
@@ -30,7 +33,7 @@ def load_certificates(folder: Path) -> tuple[Certificate, ...]:
         return ()
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(_KINDS[entry.pop("kind")].from_json(entry) for entry in entries)
+        return tuple(_from_json(**entry) for entry in entries)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not certificates ({error!r})") from error
 
@@ -51,10 +54,17 @@ def add_certificate(folder: Path, certificate: Certificate) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    names = {kind: name for name, kind in _KINDS.items()}
     every = (*load_certificates(folder), certificate)
     with writing(folder / CERTIFICATES):
-        write_json(
-            folder / CERTIFICATES,
-            [{"kind": names[type(known)], **known.to_json()} for known in every],
-        )
+        write_json(folder / CERTIFICATES, [_to_json(known) for known in every])
+
+
+def _to_json(certificate: Certificate) -> dict[str, Any]:
+    names = {kind: name for name, kind in _KINDS.items()}
+    budget = {"budget": certificate.budget.to_json()}
+    return {"kind": names[type(certificate)], **asdict(certificate), **budget}
+
+
+def _from_json(kind: str, budget: Mapping[str, Any], **record: Any) -> Certificate:
+    """Reads what `_to_json` gave."""
+    return _KINDS[kind].of_record(Budget.from_json(budget), record)

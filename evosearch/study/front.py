@@ -28,6 +28,17 @@ class ParetoFront:
     budget: Budget
     size: Resource
 
+    def __repr__(self) -> str:
+        found = f"ParetoFront({len(self.members)} of {len(self.trials)} trials"
+        if not self.members:
+            return f"{found})"
+        least, most = (self.size.shown(self.size.of(t.cost)) for t in self._ends)
+        worst, best = (f"{trial.loss:.3f}" for trial in self._ends)
+        return (
+            f"{found}, {least} to {most}{self.size.unit}, loss {worst} to {best},"
+            f" knee: trial {self.knee.number})"
+        )
+
     @cached_property
     def candidates(self) -> tuple[Trial, ...]:
         """Feasible trials with a full evaluation, each mask once, in study order."""
@@ -103,6 +114,10 @@ class ParetoFront:
         """
         self._require_members()
         return self.members[-1]
+
+    @property
+    def _ends(self) -> tuple[Trial, Trial]:
+        return self.members[0], self.members[-1]
 
     def _require_members(self) -> None:
         if not self.members:

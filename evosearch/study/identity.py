@@ -59,6 +59,9 @@ class Identity:
     parts: Mapping[Part, str]
     images: Mapping[Part, ImageList] = field(default_factory=dict, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        return f"Identity({self.key(*self.parts)}: {', '.join(self.parts)})"
+
     def differences(self, now: "Identity") -> list[str]:
         """Returns what another identity has otherwise than this one, each in a few words.
 

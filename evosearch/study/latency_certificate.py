@@ -1,7 +1,7 @@
 """The certificate of a latency budget: the timings that say whether a run's winner keeps it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self, final
 
 from evosearch.space.budget import Budget
@@ -75,6 +75,9 @@ class LatencyCertificate:
         """The budget, in picoseconds."""
         return self.budget.bounds["latency"].high
 
+    def __repr__(self) -> str:
+        return f"LatencyCertificate({self})"
+
     def __str__(self) -> str:
         share = f"{self.limit / self.base_picoseconds:.1%} of the base network's"
         budget = share if self.budget.relative_latency else format_time(self.limit)
@@ -98,16 +101,11 @@ class LatencyCertificate:
             f" the last, trial {last.trial}, takes {last.timing}"
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the certificate as JSON."""
-        return {**asdict(self), "budget": self.budget.to_json()}
-
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Reads what `to_json` wrote."""
+    def of_record(cls, budget: Budget, record: Mapping[str, Any]) -> Self:
+        """Returns the certificate of a budget that `dataclasses.asdict` gave the rest of."""
         content = {
-            "budget": Budget.from_json(data["budget"]),
-            "conditions": Conditions(**data["conditions"]),
-            "attempts": tuple(Check.from_json(item) for item in data["attempts"]),
+            "conditions": Conditions(**record["conditions"]),
+            "attempts": tuple(Check.from_json(item) for item in record["attempts"]),
         }
-        return cls(**{**data, **content})
+        return cls(**{**record, **content, "budget": budget})

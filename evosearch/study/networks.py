@@ -5,6 +5,7 @@ from typing import final
 
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
+from evosearch.space.resources import amounts
 from evosearch.study.scores import Score
 from evosearch.study.timing import Timing
 from evosearch.study.trial import Evaluation, Trial
@@ -49,6 +50,18 @@ class NamedNetwork:
     test: Score | None = None
     timing: Timing | None = None
     prediction: Prediction | None = None
+
+    def __repr__(self) -> str:
+        parts = [amounts(self.cost)]
+        if self.evaluation is not None:
+            parts.append(f"search {self.evaluation.score}")
+        elif self.prediction is not None:
+            parts.append(f"search loss {self.prediction.loss:.3f}, predicted")
+        if self.test is not None:
+            parts.append(f"test {self.test}")
+        if self.timing is not None:
+            parts.append(str(self.timing))
+        return f"NamedNetwork({self.name}: {', '.join(parts)})"
 
     @classmethod
     def of_trial(cls, trial: Trial) -> "NamedNetwork":

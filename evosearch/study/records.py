@@ -8,7 +8,7 @@ from evosearch.errors import InputError
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
-from evosearch.space.resources import Resource
+from evosearch.space.resources import Resource, amounts
 from evosearch.study.identity import Identity
 from evosearch.study.latency_certificate import Check
 from evosearch.study.networks import NamedNetwork
@@ -47,6 +47,12 @@ class Header:
     identity: Identity
     references: tuple[NamedNetwork, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Header({self.strategy}, seed {self.seed}, {self.budget}, base network of"
+            f" {amounts(self.base_cost)})"
+        )
 
     @property
     def resource(self) -> Resource:

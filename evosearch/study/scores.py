@@ -33,6 +33,12 @@ class Score:
     accuracy_se: float
     images: int
 
+    def __str__(self) -> str:
+        return f"loss {self.loss:.3f} ±{self.loss_se:.3f}, accuracy {self.accuracy_text} %"
+
+    def __repr__(self) -> str:
+        return f"Score({self}, {self.images} images)"
+
     @property
     def accuracy_interval(self) -> tuple[float, float]:
         """The 95 % interval of the accuracy, which one of 0 or 1 has a width too."""

@@ -44,6 +44,10 @@ class Study:
             for f in study.get_trials(deepcopy=False)
         ]
 
+    def __repr__(self) -> str:
+        about = f"{self.header.strategy}, seed {self.header.seed}, {len(self._trials)} trials"
+        return f"Study({self._path.parent}: {about})"
+
     @property
     def trials(self) -> tuple[Trial, ...]:
         """Every trial recorded so far, in order."""

@@ -8,6 +8,7 @@ from typing import Any
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
+from evosearch.space.resources import amounts
 from evosearch.study.scores import Score
 
 Genome = Mapping[str, Any]
@@ -109,6 +110,18 @@ class Trial:
     steps: tuple[Step, ...] = ()
     error: str | None = None
     duplicate_of: int | None = None
+
+    def __repr__(self) -> str:
+        parts = [amounts(self.cost)]
+        if self.state is TrialState.PRUNED:
+            parts.append("stopped" + (f" at {self.steps[-1].rung.name}" if self.steps else ""))
+        if self.evaluation is not None:
+            parts.append(str(self.evaluation.score))
+        if self.error is not None:
+            parts.append(f"failed: {self.error}")
+        if self.duplicate_of is not None:
+            parts.append(f"repeats trial {self.duplicate_of}")
+        return f"Trial({self.number}: {', '.join(parts)})"
 
     @property
     def is_complete(self) -> bool:

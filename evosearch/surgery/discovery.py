@@ -55,6 +55,9 @@ class Discovery:
     layers: tuple[Layer, ...]
     proofs: tuple[GroupProof, ...]
 
+    def __repr__(self) -> str:
+        return f"Discovery({self.space}, {len(self.layers)} layers)"
+
 
 def discover(
     model: nn.Module,

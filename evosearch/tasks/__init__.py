@@ -6,6 +6,7 @@
 `config`          the `[task]` section of a space file
 `task`            the loss, the metric, and the output that they judge
 `classification`  cross-entropy and accuracy of logits, the default
+`fitting`         the check that network, data and task fit each other
 `scoring`         loss and metric of every image of a split
 `testing`         the test split, measured once for each named network
 ================  ====================================================

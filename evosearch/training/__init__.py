@@ -2,7 +2,7 @@
 
 `README.md` has the steps to add an objective, an optimizer or a schedule.
 
-================  ==================================================================
+================  ========================================================================
 `trainer`         the epoch loop of everything that trains, and its learning rates
 `parts`           the protocol of what takes part: losses, cuts, the best epoch
 `optimizers`      SGD, or Muon for the kernels of convolutions
@@ -17,8 +17,9 @@
 `pacing`          paces by name, those that go by the clock among them
 `recorded_paces`  paces that a training's record decides
 `penalties`       penalties: losses added by name, which make channels easy to drop
+`kernels`         weights that are something else while they train: OREPA, N:M, held zeros
 `penalized`       the part of a training that adds them to its objective
 `recipes`         recipes for training under a budget, each a row of settings; `[prune]`
 `wiring`          what makes each channel of a network in training, and what reads it
-================  ==================================================================
+================  ========================================================================
 """

@@ -85,6 +85,9 @@ class Distillation:
     best_epoch: int
     attention_layers: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"Distillation(best epoch {self.best_epoch} of {len(self.history) - 1})"
+
     @property
     def best(self) -> EpochRecord:
         """The record of the best epoch."""

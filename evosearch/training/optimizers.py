@@ -5,6 +5,7 @@ from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from evosearch.models.precision import resolve_precision
 from evosearch.surgery.compaction import Replacement
@@ -121,12 +122,12 @@ def _muon(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.
     are usual for SGD.
     """
     kernels = [
-        module.weight
+        kernel
         for module in model.modules()
         if isinstance(module, nn.modules.conv._ConvNd)
         and module.groups == 1
         and not module.transposed
-        and module.weight.requires_grad
+        and (kernel := _learned(module)).requires_grad
     ]
     taken = {id(kernel) for kernel in kernels}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
@@ -134,6 +135,13 @@ def _muon(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.
     if not kernels:
         return found
     return [KernelMuon(kernels, lr=MUON_SHARE * lr, weight_decay=weight_decay), *found]
+
+
+def _learned(module: nn.modules.conv._ConvNd) -> Tensor:
+    """Returns the parameter behind a convolution's weight, also where that is parametrised."""
+    if parametrize.is_parametrized(module, "weight"):
+        return module.get_parameter("parametrizations.weight.original")
+    return module.weight
 
 
 def _sgd_on(

@@ -11,10 +11,13 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import t as student
 
 from quality.methods import BASE, METHODS, OURS, RIVALS, TUNED, UNTUNED
 from quality.results import Row
 
+SEARCHED, UNSEARCHED = "rates", "global"
+ADDED_STAGES = ("compensated", *TUNED)
 STAGES = (*UNTUNED, *TUNED)
 PACKAGES = ("evosearch", "torch", "torch-pruning", "optuna", "deap")
 COLOURS = {
@@ -89,9 +92,43 @@ def write_page(rows: Sequence[Row], path: Path, hardware: str) -> None:
         own = [row for row in rows if row.network == network]
         for base in (row for row in own if row.method == BASE):
             lines += ["", f"## {network}: {base.test:.2f} % uncut"]
-        for ratio in sorted({row.ratio for row in own if row.method != BASE}, reverse=True):
+        ratios = sorted({row.ratio for row in own if row.method != BASE}, reverse=True)
+        lines += ["", "### What the search adds", "", *added(own, ratios)]
+        for ratio in ratios:
             lines += ["", f"### {network} at {ratio:g} of the MACs", "", *table(own, ratio)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def added(rows: Sequence[Row], ratios: Sequence[float]) -> list[str]:
+    """Returns how much better `rates` is than `global` without a search, seed by seed."""
+    lines = [f"| MACs | {' | '.join(ADDED_STAGES)} |", f"|---|{'--:|' * len(ADDED_STAGES)}"]
+    for ratio in ratios:
+        cells = []
+        for stage in ADDED_STAGES:
+            of = {
+                method: {r.seed: r.test for r in rows if (r.method, r.ratio, r.stage) == key}
+                for method in (SEARCHED, UNSEARCHED)
+                for key in [(method, ratio, stage)]
+            }
+            seeds = sorted(of[SEARCHED].keys() & of[UNSEARCHED].keys())
+            cells.append(difference([of[SEARCHED][s] - of[UNSEARCHED][s] for s in seeds]))
+        lines.append(f"| {ratio:.0%} | {' | '.join(cells)} |")
+    return [
+        *lines,
+        "",
+        f"Points of test accuracy, `{SEARCHED}` minus `{UNSEARCHED}` at the same seed: mean,"
+        " Student's 95 % interval of it over the seeds, and their number. The test images are the"
+        " same for all.",
+    ]
+
+
+def difference(points: Sequence[float]) -> str:
+    """Returns "mean (low to high; n seeds)"; no interval for one; "" for none."""
+    if len(points) < 2:
+        return "".join(f"{point:+.2f} (1 seed)" for point in points)
+    mean = statistics.mean(points)
+    half = student.ppf(0.975, len(points) - 1) * statistics.stdev(points) / len(points) ** 0.5
+    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}; {len(points)} seeds)"
 
 
 def headline(rows: Sequence[Row]) -> str:

@@ -10,6 +10,7 @@ from PIL import Image
 from evosearch.data import imagecache, splits
 from evosearch.data.config import DataConfig
 from evosearch.data.contents import listed_images, listed_test_images, preparation_digest
+from evosearch.errors import InputError
 from tests.data.helpers import split_of, write_folder
 
 
@@ -101,6 +102,16 @@ def test_other_libraries_decode_anew(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(imagecache, "library_versions", lambda: {"pillow": "0.1"})
     lists(folder)
     assert decoded() == 2
+
+
+def test_test_images_are_of_the_kind_of_the_training_images(folder):
+    train = splits.load_search_data(config(), folder).train
+    assert listed_test_images(config(), folder, like=train) == listed_test_images(config(), folder)
+    write_folder(folder, "test", 3, size=(8, 6))
+    with pytest.raises(
+        InputError, match=r"test: images of shape \(3, 8, 6\), in train \(3, 8, 8\)"
+    ):
+        listed_test_images(config(), folder, like=train)
 
 
 # Images in no files

@@ -102,11 +102,11 @@ def test_hashes_of_files_are_kept(tmp_path, monkeypatch):
     from evosearch.data.sources import load_pools
 
     pools = load_pools(section, tmp_path)
-    first, second = (imagecache.image_hashes(pool.images) for pool in pools)
+    first, second = (imagecache.image_hashes(pools[k]().images) for k in ("train", "test"))
     np.testing.assert_array_equal(first, second)
     assert len({row.tobytes() for row in first}) == 3
     monkeypatch.setattr(imagecache, "_hashed", None)
-    np.testing.assert_array_equal(imagecache.image_hashes(pools[0].images), first)
+    np.testing.assert_array_equal(imagecache.image_hashes(pools["train"]().images), first)
     checked = section.model_copy(update={"check_duplicates": True})
     with pytest.raises(
         InputError, match=r"3 images of the test split .*: val/class0/0\.png is tr"

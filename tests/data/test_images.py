@@ -134,7 +134,7 @@ def test_files_are_decoded_once(folder, loads, tmp_path):
     assert sorted(set(loads)) == [f"{number:04}.png" for number in range(12)]
     loads.clear()
     data.load_search_data(config(search=8), folder)
-    assert loads == ["0000.png"] * 2  # the first of train and of test, for their shape
+    assert loads == ["0000.png"]  # the first of train, for the shape of all
     assert len(cached_files(tmp_path)) == 1
     data.load_test_split(config(), folder)
     assert len(cached_files(tmp_path)) == 2

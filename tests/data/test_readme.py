@@ -12,7 +12,7 @@ from evosearch.data.config import DataConfig
 from evosearch.data.sources import SOURCES
 from tests.readmes import ROOT, code_blocks, edited, inline_code
 
-PARTS = (("train", 120), ("test", 15))
+PARTS = (("train", 120), ("val", 25), ("test", 15))
 
 
 def test_images_of_your_own(tmp_path):
@@ -29,10 +29,12 @@ def test_images_of_your_own(tmp_path):
     test = splits.load_test_split(config, tmp_path)
 
     parts = (found.train, found.calibration, found.search, found.confirmation)
-    assert [len(part) for part in parts] == [40, 20, 30, 30]
+    assert [len(part) for part in parts] == [70, 20, 25, 30]
     assert len(test) == 15
-    for part, source in ((found.search, pixels["train"]), (test, pixels["test"])):
-        own = part.indices.numpy() - (120 if part is test else 0)
+    firsts = {"train": 0, "test": 120, "val": 135}
+    for part, name in ((found.train, "train"), (found.search, "val"), (test, "test")):
+        own = part.indices.numpy() - firsts[name]
+        source = pixels[name]
         expected = (source[own][:, None, :8, :8].astype(np.float64) / 255 - 0.5) / 0.25
         np.testing.assert_allclose(part.images[:].numpy(), expected, atol=1e-6)
         assert part.labels.tolist() == (own % 3).tolist()

@@ -275,7 +275,10 @@ def test_targets_that_are_no_classes_are_drawn_without_regard_to_them(provider):
             "leave both empty",
         ),
         ({"name": "own.py:short"}, r"20 images, but labels of shape \(19,\)"),
-        ({"name": "own.py:three"}, "own.py:three': ValueError"),
+        (
+            {"name": "own.py:three"},
+            r"own.py:three': returned 3 values; expected \(train, test\), or",
+        ),
         ({"name": "own.py:flat"}, r"image 0: expected a Pillow image or .* shape \(16,\)"),
     ],
 )

@@ -8,7 +8,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict
 
 import evosearch
-from evosearch.config import validated
+from evosearch.config import Sectioned, validated
 from evosearch.errors import InputError
 from evosearch.run.config import SearchConfig, read_run_config, run_config_to_toml
 from evosearch.run.evaluating import criteria_of
@@ -141,3 +141,11 @@ def test_a_baseline_plans_by_its_own_criterion(
     Path("quick.toml").write_text(QUICK + '[search.uniform]\ncriterion = "fpmg"\n')
     with pytest.raises(InputError, match="did you mean 'fpgm'"):
         evosearch.search("quick.toml", flops="50%", trials=4, baselines=True)
+
+
+def test_a_config_with_sections_has_a_table_of_them() -> None:
+    class Tableless(Sectioned):
+        pass
+
+    with pytest.raises(TypeError, match=r"abstract method '?sections"):
+        Tableless()  # type: ignore[abstract]

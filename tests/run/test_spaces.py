@@ -13,6 +13,7 @@ from evosearch.run.spacefile import load_space_file
 from evosearch.run.subject import example_input, load_subject
 from evosearch.tasks.scoring import score
 from tests.data.helpers import write_folder
+from tests.run.test_newspace import SCREENS
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 CIFAR = ("cifar10_resnet20", "cifar10_resnet56")
@@ -20,6 +21,7 @@ CIFAR = ("cifar10_resnet20", "cifar10_resnet56")
 
 @pytest.mark.parametrize("path", sorted(SPACES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_space_is_valid_and_its_network_runs(path):
+    assert len(path.read_text().splitlines()) < SCREENS
     file = load_space_file(path)
     model = build_model(file.model.model_copy(update={"weights": None}), path.parent)
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Costs, and budgets as users write them."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -62,6 +63,9 @@ def test_parses(flops: str | None, params: str | None, expected: dict[str, list[
         ("0", "must be positive"),
         ("0%", "must be positive"),
         ("0.00001%", "must be positive"),
+        ("0.5", "--flops '0.5': a share is written with %: 50%"),
+        (".125", "a share is written with %: 12.5%"),
+        ("0.3..70%", "--flops '0.3..70%': a share is written with %: 30%"),
     ],
 )
 def test_refuses_with_one_clear_line(text: str, message: str) -> None:
@@ -79,6 +83,14 @@ def test_refuses_params_by_their_own_name() -> None:
 def test_needs_a_limit() -> None:
     with pytest.raises(InputError, match="at least one of FLOPs, params and latency"):
         Budget(bounds={})
+
+
+def test_a_number_of_python_is_read_as_its_text() -> None:
+    numbers: list[Any] = [40_000, 0.5]
+    asked = [BudgetRequest.of(flops=number) for number in numbers]
+    assert asked[0].resolve(BASE).to_json() == {"macs": [20_000, 20_000]}
+    with pytest.raises(InputError, match=r"--flops '0\.5': a share is written with %: 50%"):
+        asked[1].resolve(BASE)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 5), (6, 5), (-1, 1)])

@@ -1,5 +1,6 @@
 """Search spaces: exact costs, legality, repair, files."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,19 @@ def test_digest_changes_with_groups_and_costs_only() -> None:
     wider = SearchSpace(groups=(TWO.groups[0], ChannelGroup("b", 5, min_keep=2)), terms=TWO.terms)
     dearer = SearchSpace(groups=TWO.groups, terms=TWO.terms[:1])
     assert len({TWO.digest, wider.digest, dearer.digest}) == 3
+
+
+def test_the_digest_is_of_every_field_whatever_it_prints_as() -> None:
+    group = ChannelGroup("g", 3, (Member(tensor="w", dim=0, positions=(0, 1, 2)),))
+    text = (
+        "((ChannelGroup(name='g', size=3, members=(Member(tensor='w', dim=0,"
+        " positions=(0, 1, 2)),), min_keep=1, multiple_of=1),),"
+        " (CostTerm(name='w', macs=(Monomial(coefficient=2, groups=('g',)),), params=(),"
+        " activations=()),))"
+    )
+    term = CostTerm(name="w", macs=(Monomial(2, ("g",)),))
+    space = SearchSpace(groups=(group,), terms=(term,))
+    assert space.digest == sha256(text.encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize(

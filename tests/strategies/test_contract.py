@@ -27,16 +27,20 @@ BUDGETS = {
     "two": budget_of(SPACE, macs=0.5, params=0.4),
     "two ranges": budget_of(SPACE, macs=(0.3, 0.6), params=(0.25, 0.5)),
 }
-QUICK = {
+SETTINGS = {
+    "rates+spdy": {"sampler": "spdy", "startup": 8, "failures": 4},
     "layerwise": {"genetic": {"population": 16, "patience": 2}},
     "genetic": {"round_size": 4, "seeds": 8, "population": 12, "children": 128},
 }
-"""Settings that spare the tests time where the quality of channels does not matter."""
+"""Settings that spare the tests time where the quality of channels does not matter; and, behind a
+plus, those that make another search of a strategy."""
 Loss = Callable[[Mask, int], float | None]
 
 FIXED = {"uniform", "global", "triangular", "relative"}
 """Strategies that propose one plan per budget, and draw nothing."""
-NAMES = (*sorted(STRATEGIES), EXAMPLE)
+BY_ERRORS = {"policy"}
+"""Searching strategies that need two-step errors of channels, and no sensitivities."""
+NAMES = (*sorted(STRATEGIES), EXAMPLE, *(name for name in SETTINGS if "+" in name))
 LEARNING = set(NAMES) - FIXED - {"random"}
 """Strategies whose asks depend on outcomes."""
 
@@ -49,8 +53,12 @@ def _example_registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build(name: str, budget: Budget, seed: int = 0, **settings: object) -> Strategy:
-    settings = QUICK.get(name, {}) | settings
-    return built(STRATEGIES[name], SPACE, budget, KNOWLEDGE, seed=seed, **settings)
+    settings = SETTINGS.get(name, {}) | settings
+    return built(kind_of(name), SPACE, budget, KNOWLEDGE, seed=seed, **settings)
+
+
+def kind_of(name: str) -> type[Strategy]:
+    return STRATEGIES[name.partition("+")[0]]
 
 
 def ragged(mask: Mask, number: int) -> float:
@@ -108,7 +116,7 @@ def test_proposals_are_legal_and_within_the_budget(name: str, budget: str) -> No
 
 
 def test_budgets_of_a_range_take_turns(name: str) -> None:
-    if name not in ("rates", "layerwise"):
+    if name not in ("rates", "rates+spdy", "layerwise", "policy"):
         pytest.skip("does not serve some budgets in turn")
     told = rounds_of(build(name, BUDGETS["range"]), 5, ragged)
     positions = [trial.genome["budget"] for trials in told for trial in trials]
@@ -190,6 +198,8 @@ def test_pruned_trials_are_survived(name: str) -> None:
 def test_failures_are_no_free_pass(name: str) -> None:
     if name not in LEARNING:
         pytest.skip("asks the same whatever came of it")
+    if name == "rates+spdy":
+        pytest.skip("a failure counts as any trial that brought no gain; see test_spdy")
     # What is asked after a failure is not what is asked after a success.
     first, second = build(name, BUDGETS["one"]), build(name, BUDGETS["one"])
     rounds_of(first, 5, ragged)
@@ -206,8 +216,9 @@ def test_proposals_seldom_repeat(name: str) -> None:
 
 def test_a_tiny_space_is_exhausted_without_an_error(name: str) -> None:
     space = chain([2, 2])
-    kind = STRATEGIES[name]
-    strategy = built(kind, space, budget_of(space, macs=0.6), knowledge_of(space, seed=0))
+    kind = kind_of(name)
+    own = SETTINGS[name] if "+" in name else {}
+    strategy = built(kind, space, budget_of(space, macs=0.6), knowledge_of(space, seed=0), **own)
     size = kind.Config().round_size
     for generation in range(6):
         proposals = strategy.ask()
@@ -244,18 +255,22 @@ def test_an_unreachable_budget_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("part", ["gram", "sensitivity"])
 def test_missing_knowledge_is_named(name: str, part: str) -> None:
-    kind = STRATEGIES[name]
+    kind = kind_of(name)
     if name not in LEARNING - {EXAMPLE}:
         pytest.skip("reads scores only; see test_baselines")
+    if part == "sensitivity" and name in BY_ERRORS:
+        assert not kind.needs_sensitivity
+        pytest.skip("reads no sensitivities")
     parts = vars(KNOWLEDGE) | {
         part: {k: v for k, v in getattr(KNOWLEDGE, part).items() if "g2" not in (k, k[0])}
     }
-    assert kind.needs_sensitivity
+    assert kind.needs_sensitivity == (name not in BY_ERRORS)
     with pytest.raises(InputError, match="'g2'"):
         built(kind, SPACE, BUDGETS["one"], Knowledge(**parts))
 
 
 def test_name_and_config(name: str) -> None:
+    name = name.partition("+")[0]
     kind = strategy_class(name)
     assert kind is STRATEGIES[name]
     assert kind.name == name
@@ -272,10 +287,12 @@ def test_needs_no_torch(name: str) -> None:
         "from tests.strategies.problems import *;"
         "from evosearch.strategies import STRATEGIES;"
         "space = chain([6, 6]);"
-        f"kind = (STRATEGIES | {{EXAMPLE: example()}})[{name!r}];"
+        f"kind = (STRATEGIES | {{EXAMPLE: example()}})[{name.partition('+')[0]!r}];"
+        f"settings = {SETTINGS.get(name, {})!r};"
         "budget, knowledge = budget_of(space, macs=0.6), knowledge_of(space, 0);"
-        "strategy = built(kind, space, budget, knowledge);"
-        "print(len(strategy.ask()) == kind.Config().round_size, 'torch' in sys.modules)"
+        "strategy = built(kind, space, budget, knowledge, **settings);"
+        "size = kind.Config.model_validate(settings).round_size;"
+        "print(len(strategy.ask()) == size, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True False\n"

@@ -1,0 +1,150 @@
+"""Datasets of PyTorch's kind, read item by item: images with the labels that come with them."""
+
+from types import NoneType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+    default_convert,
+)
+
+from evosearch.callables import one_line
+from evosearch.data import imagecache
+from evosearch.data.images import LazyPixels, Pixels, StoredPixels
+from evosearch.data.transforms import Transform
+from evosearch.errors import InputError
+
+READ_TWICE = 64
+"""Images of a dataset that are read twice. A change that is drawn for one read in ten shows on an
+image with a probability of 0.18, so that none of 64 shows it with one of 3e-6."""
+
+
+def read_dataset(dataset: Any, transform: Transform | None) -> tuple[Pixels, Tensor]:
+    """Returns the images and the labels of a dataset, in one pass through its items.
+
+    Attributes such as `targets` are not looked at: what an item is may be otherwise. Images that
+    are too many to be kept are read again whenever they are asked for.
+
+    Args:
+        dataset: has a length, and `(image, label)` at each position.
+        transform: what is done to each image.
+
+    Returns:
+        The images, and labels `(images, ...)`.
+
+    Raises:
+        InputError: an item is something else or cannot be read, is not like the first, or is
+            another when it is read again.
+    """
+    count = len(dataset)
+    if count < 2:
+        raise InputError(f"expected two or more images, got {count}")
+    lazy = LazyPixels(lambda position: _item(dataset, position)[0], count, transform)
+    fits = count * lazy.image_bytes <= imagecache.CACHE_BYTES
+    kept = torch.empty((count if fits else 0, *lazy.shape), dtype=lazy.dtype)
+    twice = set(np.linspace(0, count - 1, min(count, READ_TWICE)).astype(int).tolist())
+    labels: list[Tensor] = []
+    for position in range(count):
+        image, label = _item(dataset, position)
+        pixels = lazy.decoded(image, position)
+        if position in twice:
+            again, label_again = _item(dataset, position)
+            _require_same(position, (pixels, label), (lazy.decoded(again, position), label_again))
+        if fits:
+            kept[position] = pixels
+        if labels and label.shape != labels[0].shape:
+            raise InputError(
+                f"image {position}: a label of shape {tuple(label.shape)}, while the first has"
+                f" {tuple(labels[0].shape)}"
+            )
+        labels.append(label)
+    return StoredPixels(kept.numpy()) if fits else lazy, torch.stack(labels)
+
+
+def dataset_of(loader: "DataLoader[Any]") -> Any:
+    """Returns the dataset of a loader that goes through all of it, in whatever order.
+
+    Raises:
+        InputError: the loader means some of the images only, or another thing than the dataset's
+            items.
+    """
+    dataset: Any = loader.dataset
+    require_dataset(dataset)
+    batches = loader.batch_sampler
+    sampler: Any = loader.sampler if batches is None else getattr(batches, "sampler", None)
+    known = type(batches) in (BatchSampler, NoneType) and (
+        type(sampler) is SequentialSampler
+        or (type(sampler) is RandomSampler and not sampler.replacement)
+    )
+    if not known or len(sampler) != len(dataset):
+        named = batches if type(batches) not in (BatchSampler, NoneType) else sampler
+        raise InputError(
+            f"a DataLoader whose {type(named).__name__} may leave images out, or repeat some;"
+            " return the dataset of those that are meant, such as"
+            " torch.utils.data.Subset(dataset, indices)"
+        )
+    if loader.collate_fn not in (default_collate, default_convert):
+        name = getattr(loader.collate_fn, "__name__", type(loader.collate_fn).__name__)
+        raise InputError(
+            f"a DataLoader whose collate_fn {name} may change images and labels; have the"
+            " dataset's __getitem__ do it, and return the dataset"
+        )
+    return dataset
+
+
+def require_dataset(part: Any) -> None:
+    """Checks that something has a length, and items at positions.
+
+    Raises:
+        InputError: it has not.
+    """
+    has_items = hasattr(part, "__len__") and hasattr(part, "__getitem__")
+    if isinstance(part, IterableDataset) or not has_items or isinstance(part, dict | str | bytes):
+        raise InputError(
+            "expected arrays (images, labels), or a dataset with a length and (image, label) at"
+            f" each position, got a {type(part).__name__}"
+        )
+
+
+def _item(dataset: Any, position: int) -> tuple[Any, Tensor]:
+    """Returns an image as the dataset gives it, and its label."""
+    try:
+        item = dataset[position]
+    except Exception as error:
+        raise InputError(f"image {position}: {one_line(error)}") from error
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        came = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
+        raise InputError(f"image {position}: expected (image, label), got {came}")
+    image, label = item
+    try:
+        return image, torch.as_tensor(label).detach().cpu()
+    except Exception as error:
+        raise InputError(
+            f"image {position}: a label that is no number: {one_line(error)}; expected an integer"
+            " from 0, or an array for a [task] of your own"
+        ) from error
+
+
+def _require_same(
+    position: int, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
+) -> None:
+    """Checks that an image and its label are what they were when they were read before."""
+    if not torch.equal(first[0], second[0]):
+        raise InputError(
+            f"image {position} differs when it is read again, as random transforms have it; name"
+            " those in [data] augment, which is for training alone, and give the dataset without"
+            " them"
+        )
+    if not torch.equal(first[1], second[1]):
+        raise InputError(
+            f"the label of image {position} differs when it is read again; give a dataset whose"
+            " labels stay"
+        )

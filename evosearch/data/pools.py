@@ -1,0 +1,168 @@
+"""Pools: images and labels that splits are taken out of, checked as they come in."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Self, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evosearch.callables import one_line
+from evosearch.data.config import DataConfig
+from evosearch.data.datasets import read_dataset
+from evosearch.data.images import Images, LazyPixels, Pixels, Positions, StoredPixels
+from evosearch.data.transforms import Transform, build_transform
+from evosearch.errors import InputError
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pool:
+    """Images that splits are taken out of.
+
+    Attributes:
+        images: normalised as they are read.
+        labels: `(images,)` int64 from 0 for classes; `(images, ...)` for a task of one's own.
+        indices: int64, `(images,)`: positions in the data as their source orders them.
+    """
+
+    images: Images
+    labels: Tensor
+    indices: Tensor
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the labels are classes: a whole number for each image."""
+        return self.labels.ndim == 1 and not self.labels.is_floating_point()
+
+    def take(self, chosen: Positions) -> Self:
+        """Returns the images at positions of this pool."""
+        return replace(
+            self,
+            images=self.images.select(chosen),
+            labels=self.labels[chosen],
+            indices=self.indices[chosen],
+        )
+
+
+Pools = Mapping[str, Callable[[], Pool]]
+"""Images by the split that they are for, read when they are called for: a search needs no test.
+
+"train" and "test" are always there; "calibration", "search" and "confirmation" where a callable
+brings them, and else they are taken out of "train".
+"""
+
+
+def pools_of(parts: Mapping[str, Any], config: DataConfig) -> Pools:
+    """Returns pools whose images are numbered from 0 in the order of the parts.
+
+    Args:
+        parts: name of a split -> arrays `(images, labels)`, or a dataset.
+        config: the `[data]` section.
+    """
+    pools: dict[str, Callable[[], Pool]] = {}
+    first = 0
+    for name, part in parts.items():
+        pools[name] = partial(_read, name, part, first, config)
+        first += len(part[0] if is_pair(part) else part)
+    return pools
+
+
+def is_pair(part: Any) -> bool:
+    """Returns whether a part of the data is `(images, labels)`, and no dataset."""
+    return isinstance(part, tuple | list) and len(part) == 2
+
+
+def pool_of(pixels: Pixels, labels: Any, first_index: int, config: DataConfig) -> Pool:
+    """Returns images with their labels as a pool.
+
+    Args:
+        pixels: the images.
+        labels: one for each.
+        first_index: position of the first image in the data.
+        config: the `[data]` section.
+
+    Raises:
+        InputError: they do not fit each other, or the section.
+    """
+    targets = _as_labels(labels)
+    count = len(pixels)
+    if targets.ndim == 0 or len(targets) != count:
+        raise InputError(f"{count} images, but labels of shape {tuple(targets.shape)}")
+    if count < 2:
+        raise InputError(f"expected two or more images, got {count}")
+    if targets.ndim == 1 and not targets.is_floating_point():
+        targets = targets.to(torch.int64)
+        if int(targets.min()) < 0:
+            raise InputError(f"expected labels that are integers from 0, got {int(targets.min())}")
+    if targets.ndim > 2 and (config.augment or config.transforms):
+        raise InputError(
+            f"[data] augment and transforms change images but not their labels of shape"
+            f" {tuple(targets.shape[1:])}; leave both empty"
+        )
+    if config.mean and len(config.mean) != pixels.shape[0]:
+        raise InputError(
+            f"[data] mean and std have {len(config.mean)} values, the images {pixels.shape[0]}"
+            " channels"
+        )
+    return Pool(
+        images=Images(pixels=pixels, positions=np.arange(count), mean=config.mean, std=config.std),
+        labels=targets,
+        indices=torch.arange(first_index, first_index + count),
+    )
+
+
+def array_pixels(images: Any, transform: Transform | None) -> Pixels:
+    """Returns images of an array: bytes as they are, other numbers as float32.
+
+    Args:
+        images: `(images, channels, height, width)`.
+        transform: what is done to each.
+
+    Raises:
+        InputError: they are something else.
+    """
+    try:
+        tensor = torch.as_tensor(images).detach().cpu()
+    except Exception as error:
+        raise InputError(f"images that are no array: {one_line(error)}") from error
+    if tensor.ndim != 4 or tensor.is_complex():
+        raise InputError(
+            "expected images (images, channels, height, width) and labels (images, ...), got"
+            f" images {tuple(tensor.shape)} of type {tensor.dtype}"
+        )
+    if len(tensor) == 0:
+        raise InputError("expected two or more images, got 0")
+    if tensor.dtype != torch.uint8:
+        tensor = tensor.to(torch.float32)
+        if not bool(tensor.isfinite().all()):
+            raise InputError("images hold values that are not finite")
+    if transform is None:
+        return StoredPixels(tensor.numpy())
+    return LazyPixels(lambda position: tensor[position], len(tensor), transform)
+
+
+def _read(name: str, part: Any, first: int, config: DataConfig) -> Pool:
+    """Returns the pool of a split."""
+    transform = build_transform(config.transforms, "[data] transforms")
+    try:
+        if is_pair(part):
+            images, labels = part
+            return pool_of(array_pixels(images, transform), labels, first, config)
+        return pool_of(*read_dataset(part, transform), first, config)
+    except InputError as error:
+        raise InputError(f"[data] name = {config.name!r}: {name}: {error}") from error
+
+
+def _as_labels(labels: Any) -> Tensor:
+    try:
+        targets = torch.as_tensor(labels).detach().cpu()
+    except Exception as error:
+        raise InputError(
+            f"labels that are no array of numbers: {one_line(error)}; expected integers from 0"
+        ) from error
+    if targets.is_floating_point() and not bool(targets.isfinite().all()):
+        raise InputError("labels hold values that are not finite")
+    return targets

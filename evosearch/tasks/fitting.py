@@ -1,0 +1,61 @@
+"""The check that a network, its data and its task fit each other, before anything is trained."""
+
+import torch
+from torch import Tensor, nn
+
+from evosearch.callables import one_line
+from evosearch.data.splits import SearchData, Split
+from evosearch.errors import InputError
+from evosearch.models.modes import evaluating
+from evosearch.tasks.task import Task
+
+
+def require_fit(model: nn.Module, data: SearchData, task: Task) -> None:
+    """Checks on two images of each split that the network takes them and the task judges them.
+
+    Where labels are numbers, these are the images with the least and the greatest, so that a
+    class which the network has not is found.
+
+    Args:
+        model: on the CPU; left in the mode that it was in.
+        data: the splits that a search may see.
+        task: what networks are judged by.
+
+    Raises:
+        InputError: they do not fit; names the split.
+    """
+    splits = {
+        "train": data.train,
+        "calibration": data.calibration,
+        "search": data.search,
+        "confirmation": data.confirmation,
+    }
+    with evaluating(model), torch.inference_mode():
+        for name, split in splits.items():
+            if len(split):
+                _require_fit(model, split, task, f"[data] {name}")
+
+
+def _require_fit(model: nn.Module, split: Split, task: Task, where: str) -> None:
+    positions = _ends(split.labels)
+    images, labels = split.images[positions], split.labels[positions]
+    try:
+        returned = model(images)
+    except Exception as error:
+        raise InputError(
+            f"{where}: the network of [model] fails on images of shape {tuple(images.shape[1:])}:"
+            f" {one_line(error)}; expected (channels, height, width) as it was made for"
+        ) from error
+    try:
+        output = task.outputs(returned).float()
+        task.losses(output, labels)
+        task.metrics(output, labels)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _ends(labels: Tensor) -> Tensor:
+    """Returns the positions of two labels that are as far apart as any."""
+    if labels.ndim > 1:
+        return torch.tensor([0, len(labels) - 1])
+    return torch.stack([labels.argmin(), labels.argmax()])
