@@ -44,10 +44,10 @@ def train(
 
     Args:
         space: space file (TOML).
-        recipe: when channels go and which; evosearch recipes lists them.
-        seed: of everything that is drawn.
-        device: what networks run on: auto, cpu or cuda.
-        out: folder of the run, which must not exist; by default a new one in runs.
+        recipe: when channels go and which (default one_cycle); evosearch recipes lists them.
+        seed: of everything that is drawn (default 0).
+        device: what networks run on: auto (default), cpu or cuda.
+        out: folder of the run, which must not exist (default a new one in runs).
         callbacks: told how the training goes.
         **budgets: what the network may take of FLOPs or params, as in `search`.
 

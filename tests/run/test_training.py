@@ -293,7 +293,7 @@ def test_what_is_no_search_says_so(place: Path) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_training_that_is_killed_ends_like_one_that_is_not(recipe: str, tmp_path: Path) -> None:
     """By SIGKILL, once on the way, in processes of their own; in fewer FLOPs than a quarter."""
-    (tmp_path / "space.toml").write_text(SPACE.format(epochs=30))
+    (tmp_path / "space.toml").write_text(SPACE.format(epochs=15))
     environment = {
         **os.environ,
         "EVOSEARCH_CACHE": str(tmp_path / "cache"),
