@@ -12,13 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from evosearch.data.splits import Split
-from evosearch.models.precision import (
-    Precision,
-    channels_last,
-    computing_in,
-    images_last,
-    resolve_precision,
-)
+from evosearch.models.precision import Layout, Precision, fastest_numerics
 from evosearch.refit.folding import fold_batchnorms
 from evosearch.refit.norms import recalibrate
 from evosearch.run.subject import Subject
@@ -77,11 +71,11 @@ class Loop:
         """Returns the loss of every image that is scored."""
         network = self.compacted(mask) if way.maps else self.pruned(mask)
         calibration, images = self._calibration[: way.calibration], self._images[: way.scored]
-        if way.layout:
-            network, calibration = channels_last(network), images_last(calibration)
-            images = images_last(images)
-        precision = resolve_precision(way.precision, "cpu")
-        with computing_in(precision, images.device), torch.inference_mode():
+        layout: Layout = "channels_last" if way.layout else "contiguous"
+        numerics = fastest_numerics(images.device, precision=way.precision, layout=layout)
+        network, calibration = numerics.network(network), numerics.images(calibration)
+        images = numerics.images(images)
+        with numerics.computing(images.device), torch.inference_mode():
             batches = range(0, len(calibration), way.batch)
             recalibrate(network, [calibration[i : i + way.batch] for i in batches])
             if way.layout:

@@ -27,6 +27,10 @@ epochs = 1
 """
 
 
+PROGRESS = ("training the base", "base network: ", "the base network fails in ")
+"""What the lines begin with that a search shows before its first trial."""
+
+
 def evosearch(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
@@ -195,6 +199,15 @@ def test_inspect_shows_groups_proof_and_cost(place: Path, run: InProcess) -> Non
     text = run("inspect", "quick.toml", cwd=place)
     assert text.returncode == 0
     assert "smallest reachable" in text.stdout
+
+
+def test_inspect_misses_the_weights_that_a_search_will_miss(
+    tmp_path: Path, run: InProcess
+) -> None:
+    (tmp_path / "space.toml").write_text(BAD_SPACES["missing weights"][0])
+    done = run("inspect", "space.toml", cwd=tmp_path)
+    assert_refused(done, "[model] weights = 'none.safetensors': nothing at ")
+    assert done.stdout == ""
 
 
 def test_an_edited_config_is_refused(place: Path, run: InProcess) -> None:
@@ -431,7 +444,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], expected: str) -> Non
     assert expected in lines[-1], done.stderr
     assert lines[-1].startswith("evosearch: ")
     assert "Traceback" not in done.stderr
-    assert len([line for line in lines if not line.startswith("training the base")]) == 1
+    assert len([line for line in lines if not line.startswith(PROGRESS)]) == 1
 
 
 ACTIVATIONS = """

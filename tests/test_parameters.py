@@ -209,5 +209,6 @@ def test_what_is_given_arrives(
         "trials": 7,
         "baselines": True,
         "out": Path("o"),
+        "anyway": False,
         "batch": 2,
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from evosearch.api.parameters import Amount, Count, PathLike, Seconds, Seed, public
 from evosearch.errors import InputError
 from evosearch.run.callbacks import SILENT, Callbacks
+from evosearch.run.folder import RunFolder
 from evosearch.space.budget import BudgetRequest
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def search(
     workers: Count = None,
     cluster: str | None = None,
     out: PathLike | None = None,
+    anyway: bool = False,
     callbacks: Callbacks = SILENT,
     **budgets: Amount,
 ) -> Run:
@@ -56,6 +58,7 @@ def search(
         workers: processes that measure (default this one); the outcome is the same.
         cluster: dask scheduler (tcp://host:8786) whose workers measure.
         out: folder of the run, which must not exist (default a new one in runs).
+        anyway: go on with a base network that guesses, or is far under its stated accuracy.
         callbacks: told how it goes, and asked whether to go on.
         **budgets: what the network may take of each resource: "50%" of the base network,
             "30%..70%" for a range, or an amount; those that are given together hold together.
@@ -80,6 +83,7 @@ def search(
         },
         latency={"runtime": runtime, "batch": batch},
         out=None if out is None else Path(out),
+        anyway=anyway,
         callbacks=callbacks,
     )
     return _searched(session, None, seconds, workers, cluster, callbacks)
@@ -173,6 +177,7 @@ def _begun(
     settings: Mapping[str, Any],
     latency: Mapping[str, Any],
     out: Path | None,
+    anyway: bool,
     callbacks: Callbacks,
 ) -> "Session":
     """Prepares a run that has no trials yet, and holds it.
@@ -183,6 +188,7 @@ def _begun(
         settings: take the place of the space's `[search]`, where they are not None.
         latency: likewise, of its `[search.latency]`.
         out: folder of the run; None is a new one in `runs`.
+        anyway: whether to go on with a base network that is not what it should be.
         callbacks: told what is being done.
     """
     if request.is_empty:
@@ -205,6 +211,7 @@ def _begun(
         space_folder=space.parent,
         search=validated(SearchConfig, given, f"{space}: [search]"),
         request=request,
+        anyway=anyway,
         callbacks=callbacks,
     )
 
@@ -240,4 +247,4 @@ def given_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def next_folder(parent: Path, stem: str) -> Path:
     """Returns the first folder "STEM-N" that is not there."""
     numbers = (f"{stem}-{number}" for number in range(1, 10_000))
-    return next(parent / name for name in numbers if not (parent / name).exists())
+    return next(parent / name for name in numbers if RunFolder(parent / name).is_free)

@@ -25,13 +25,14 @@ def inspect(space: PathLike, *, callbacks: Callbacks = SILENT) -> "Inspection":
     Raises:
         InputError: the space file or its model is at fault.
     """
-    from evosearch.models.build import build_model
+    from evosearch.models.build import build_model, find_weights
     from evosearch.report.views import Inspection
     from evosearch.run.spacefile import load_space_file
     from evosearch.run.subject import discover_space
 
     path = Path(space)
     file = load_space_file(path)
+    find_weights(file.model, path.parent)  # the proof needs none, but who inspects wants to search
     callbacks.on_stage("tracing and proving")
     model = build_model(file.model.model_copy(update={"weights": None}), path.parent, seed=0)
     return Inspection(discovery=discover_space(file, model), traced=file.traced, path=path)

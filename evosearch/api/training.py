@@ -96,6 +96,7 @@ def _trained_base(path: Path, callbacks: Callbacks) -> TrainedBase:
     from evosearch.config import validated
     from evosearch.data.splits import load_search_data
     from evosearch.machine import torch_threads
+    from evosearch.run.baselook import BaseLook
     from evosearch.run.config import SearchConfig
     from evosearch.run.spacefile import load_space_file
     from evosearch.run.subject import train_base_network
@@ -110,4 +111,8 @@ def _trained_base(path: Path, callbacks: Callbacks) -> TrainedBase:
     with torch_threads(config.threads):
         model, weights = train_base_network(file, path.parent, data, callbacks.on_epoch)
     task = load_task(file.task, path.parent)
-    return TrainedBase(score=score(model, data.search, task=task), weights=weights)
+    found = score(model, data.search, task=task)
+    complaint = BaseLook.of(found, file, task, data.search.labels).complaint
+    if complaint is not None:
+        callbacks.on_note(complaint)
+    return TrainedBase(score=found, weights=weights)

@@ -30,11 +30,13 @@ class Source:
         load: the section, and the folder of the space file -> "train" and "test".
         takes_root: whether `[data] root` says where its files lie.
         takes_kwargs: whether `[data] kwargs` go into it.
+        noise: whether no network can tell its classes apart.
     """
 
     load: Callable[[DataConfig, Path], Pools]
     takes_root: bool = False
     takes_kwargs: bool = False
+    noise: bool = False
 
 
 def load_pools(config: DataConfig, folder: Path) -> Pools:
@@ -141,9 +143,14 @@ SOURCES: Mapping[str, Source] = {
     "cifar100": Source(load=_cifar, takes_root=True),
     "svhn": Source(load=_svhn, takes_root=True),
     "imagefolder": Source(load=_imagefolder, takes_root=True),
-    "fake": Source(load=_fake, takes_kwargs=True),
+    "fake": Source(load=_fake, takes_kwargs=True, noise=True),
 }
 """Every source by name."""
+
+
+def is_noise(config: DataConfig) -> bool:
+    """Returns whether the labels of a `[data]` section are noise, so that all networks guess."""
+    return config.name in SOURCES and SOURCES[config.name].noise
 
 
 def _from_callable(config: DataConfig, folder: Path) -> Pools:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TypeVar, final
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
@@ -15,7 +16,7 @@ from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.data.splits import CalibrationSplit, SearchSplit
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
-from evosearch.models.precision import Precision
+from evosearch.models.precision import Layout, Numerics, Precision, fastest_numerics
 from evosearch.refit.building import LARGEST_BATCH_MAP, Build, Builder, images_within
 from evosearch.refit.compensated_error import CompensatedErrors
 from evosearch.refit.folding import fold_batchnorms
@@ -46,6 +47,8 @@ class EvaluatorConfig(BaseModel):
             feature maps are large.
         precision: what candidates compute in: "bfloat16", "float32", or "auto" for the first
             where the device is faster with it.
+        layout: of images and kernels in memory: "channels_last", "contiguous", or "auto" for the
+            first. A run falls back from both where its base network does not work in them.
         recovery_images: train images of a short recovery, one epoch of distillation, before a
             candidate is scored; 0 is none.
     """
@@ -57,7 +60,12 @@ class EvaluatorConfig(BaseModel):
     build: Build = "compensated"
     build_images: int = Field(default=512, ge=2)
     precision: Precision = "auto"
+    layout: Layout = "auto"
     recovery_images: int = Field(default=0, ge=0)
+
+    def numerics(self, device: torch.device) -> Numerics:
+        """Returns what candidates compute in on a device."""
+        return fastest_numerics(device, precision=self.precision, layout=self.layout)
 
 
 T = TypeVar("T")
@@ -125,7 +133,7 @@ class MaskEvaluator:
             batches=self._batches,
             images=config.build_images,
             build=config.build,
-            precision=config.precision,
+            numerics=config.numerics(place),
             seed=seed,
         )
 
@@ -180,6 +188,7 @@ class MaskEvaluator:
         return Evaluation(score=scores.score, seconds=time.perf_counter() - began)
 
     def _scored(self, network: nn.Module, start: int, stop: int) -> ImageScores:
+        numerics = self.builder.numerics
         # Whole batches from the first image on, so that no image's sums depend on the range.
         size = self._batch_size
         first = start // size * size
@@ -190,7 +199,7 @@ class MaskEvaluator:
                 part,
                 task=self._task,
                 batch_size=size,
-                precision=self.builder.precision,
+                numerics=numerics,
             )
         )
         return scores.between(start - first, stop - first)

@@ -6,6 +6,6 @@
 `weights`    weight files of nothing but tensors; the digest of weights
 `copying`    a copy of a model, whatever its code has stored on its modules
 `modes`      training and evaluation mode, put back afterwards
-`precision`  bfloat16 or float32, and channels last in memory
+`precision`  bfloat16 or float32, channels last in memory or not, and what falls back
 ===========  =================================================================
 """

@@ -25,6 +25,7 @@ class ModelConfig(BaseModel):
             to $EVOSEARCH_DATA; "built" where `build` returns a trained network; none where the
             base network is trained here.
         kwargs: arguments of the callable.
+        accuracy: of these weights, in percent; a search whose base network is far under it stops.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +34,7 @@ class ModelConfig(BaseModel):
     input: tuple[PositiveInt, ...] | tuple[tuple[PositiveInt, ...], ...] = Field(min_length=1)
     weights: str | None = None
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    accuracy: float | None = Field(default=None, gt=1, le=100)
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -70,7 +72,23 @@ def build_model(config: ModelConfig, folder: Path = Path(), *, seed: int = 0) ->
             f"[model] build = {config.build!r} returned a {type(model).__name__},"
             " expected a torch.nn.Module"
         )
-    if config.weights not in (None, BUILT):
-        advice = "put the weights there, or leave the key out to train the network here"
-        load_weights(model, find(config.weights, folder, "[model] weights", advice))
+    weights = find_weights(config, folder)
+    if weights is not None:
+        load_weights(model, weights)
     return model.eval()
+
+
+def find_weights(config: ModelConfig, folder: Path) -> Path | None:
+    """Returns the weights file of a `[model]` section; None where it names none.
+
+    Args:
+        config: the section.
+        folder: where the space file lies.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if config.weights is None or config.weights == BUILT:
+        return None
+    advice = "put the weights there, or leave the key out to train the network here"
+    return find(config.weights, folder, "[model] weights", advice)

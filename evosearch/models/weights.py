@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from evosearch.errors import InputError
@@ -117,14 +117,9 @@ def save_weights(model: nn.Module, path: Path) -> None:
     tensors = {name: t.detach().cpu().clone() for name, t in tensors_of(model).items()}
     transient = json.dumps(sorted(tensors.keys() - model.state_dict().keys()))
     with replacing(path) as temporary:
-        try:
-            save_file(
-                {name: t.contiguous() for name, t in tensors.items()},
-                temporary,
-                metadata={TRANSIENT: transient},
-            )
-        except SafetensorError as error:  # which has no number of the system's
-            raise OSError(f"{path}: {error}") from error
+        # As bytes: safetensors' own files may be read by their owner alone.
+        laid = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        temporary.write_bytes(save(laid, metadata={TRANSIENT: transient}))
 
 
 def weights_digest(model: nn.Module) -> str:

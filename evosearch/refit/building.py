@@ -8,13 +8,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from evosearch.models.precision import (
-    Precision,
-    channels_last,
-    computing_in,
-    images_last,
-    resolve_precision,
-)
+from evosearch.models.precision import Numerics
 from evosearch.refit.compensation import Compensation
 from evosearch.refit.norms import recalibrate
 from evosearch.space.mask import Mask
@@ -43,7 +37,7 @@ class Builder:
         batches: Sequence[Tensor],
         images: int,
         build: Build,
-        precision: Precision,
+        numerics: Numerics,
         seed: int,
     ) -> None:
         """Takes what networks are built from.
@@ -55,13 +49,13 @@ class Builder:
             images: how many of them candidates are built on; compensation takes no more than
                 `LARGEST_MAP` allows.
             build: whether candidates' weights are refitted, or their statistics alone.
-            precision: what candidates compute in.
+            numerics: what candidates compute in.
             seed: the run's.
         """
         self._model, self._discovery, self._seed = model, discovery, seed
         self._batches, self._build = batches, build
         self._device = batches[0].device
-        self.precision = resolve_precision(precision, str(self._device))
+        self.numerics = numerics
         few = _first(batches, images)
         self._few = few.tensor_split(math.ceil(len(few) / len(batches[0])))
 
@@ -71,15 +65,15 @@ class Builder:
             _ = self._quick
 
     def candidate(self, mask: Mask) -> nn.Module:
-        """Returns the network that a mask is scored by, its channels last in memory."""
+        """Returns the network that a mask is scored by, in the layout of candidates."""
         network = self._compact(mask)
         if mask != self._discovery.space.full_mask():
-            with computing_in(self.precision, self._device):
+            with self.numerics.computing(self._device):
                 if self._build == "compensated":
                     self._compensate(network, mask, self._quick)
                 else:
-                    recalibrate(network, [images_last(batch) for batch in self._few])
-        return channels_last(network)
+                    recalibrate(network, [self.numerics.images(batch) for batch in self._few])
+        return self.numerics.network(network)
 
     def final(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is worth keeping as, in float32.
@@ -107,7 +101,7 @@ class Builder:
 
     @cached_property
     def _quick(self) -> Compensation:
-        with computing_in(self.precision, self._device):
+        with self.numerics.computing(self._device):
             return self._compensation(self._few)
 
     @cached_property

@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Self, final
 
@@ -60,6 +61,7 @@ class SearchProgress:
         """What tells this progress how the search goes."""
         return Callbacks(
             on_stage=self._on_stage,
+            on_note=partial(self._messages.print, soft_wrap=True),
             on_epoch=epoch_lines(self._training, self._messages),
             on_search=self._on_search,
             on_trial=self._on_trial,
@@ -159,7 +161,11 @@ def shown(messages: Console, training: str = "training") -> Iterator[Callbacks]:
         training: what the training is called.
     """
     with messages.status("") as status:
-        yield Callbacks(on_stage=status.update, on_epoch=epoch_lines(training, messages))
+        yield Callbacks(
+            on_stage=status.update,
+            on_note=partial(messages.print, soft_wrap=True),
+            on_epoch=epoch_lines(training, messages),
+        )
 
 
 def epoch_lines(title: str, messages: Console) -> "OnEpoch":

@@ -10,6 +10,7 @@
 `identity`      what a run is about, told apart by contents
 `recorded`      the same as a run's folder has it
 `references`    the base network and the plans that need no search
+`baselook`      the base network as a search finds it: what it computes in, what it is worth
 `preparation`   what is measured before the first trial
 `creation`      the folder of a new run, written whole or not at all
 `reopening`     the same loaded again from the folder

@@ -4,7 +4,7 @@ Imported without torch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 from evosearch.engine.probes import OnStage
@@ -26,6 +26,7 @@ class Callbacks:
 
     Attributes:
         on_stage: told what is being done.
+        on_note: told, in a line, what is worth knowing of what comes.
         on_epoch: told how a training goes, epoch by epoch.
         on_search: called before the first trial of a session, with the study and the number of
             trials that it is to have in all.
@@ -37,12 +38,22 @@ class Callbacks:
     """
 
     on_stage: OnStage = _silent
+    on_note: Callable[[str], None] = _silent
     on_epoch: "OnEpoch | None" = None
     on_search: Callable[[Study, int], None] = _silent
     on_trial: Callable[[Trial], None] = _silent
     on_baselines: Callable[[int], None] = _silent
     on_baseline_trial: Callable[[Trial], None] = _silent
     should_stop: Callable[[], bool] = lambda: False
+
+    def noting(self, notes: list[str]) -> "Callbacks":
+        """Returns the same callbacks, which add what is noted to a list as well."""
+
+        def on_note(text: str) -> None:
+            notes.append(text)
+            self.on_note(text)
+
+        return replace(self, on_note=on_note)
 
 
 SILENT = Callbacks()

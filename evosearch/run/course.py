@@ -17,6 +17,7 @@ from evosearch.export.artifact import Artifact
 from evosearch.export.card import network_from_card, network_json
 from evosearch.machine import environment, torch_seeded
 from evosearch.models.copying import copied
+from evosearch.models.precision import fastest_numerics
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import RunConfig
 from evosearch.run.folder import RunFolder
@@ -32,7 +33,7 @@ from evosearch.study.networks import NamedNetwork
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
-from evosearch.tasks.scoring import image_scores
+from evosearch.tasks.scoring import image_scores, working_numerics
 from evosearch.tasks.testing import TestReport
 from evosearch.training.base_training import label_loss
 from evosearch.training.bestepoch import BestEpoch
@@ -107,13 +108,17 @@ class Course:
         checkpoint = Checkpoint(self._places.training, self._study.header.config_digest)
         rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
         dropout = integer(seed, Stream.BASE_TRAINING, "dropout")
-        with torch_seeded(dropout, torch.device(config.search.device)):
+        place = torch.device(config.search.device)
+        fastest = fastest_numerics(place, precision="float32")
+        numerics, _ = working_numerics(network, subject.data.train, fastest, task=subject.task)
+        with torch_seeded(dropout, place):
             training = Training(
                 network,
                 subject.data.train,
                 train,
                 label_loss(network, train, subject.task),
                 rng,
+                numerics=numerics,
                 discovery=subject.discovery,
                 parts=parts,
             )

@@ -73,7 +73,7 @@ def write_run(
     """Writes the folder of a new run, which appears whole or not at all.
 
     Args:
-        folder: must not exist.
+        folder: must not exist, but for the log of a preparation that failed.
         config: of the run.
         subject: base network, data and space.
         header: of its study.
@@ -108,6 +108,9 @@ def write_run(
         smallest = space.smallest_cost
         if aim_of(header.budget).next(study, header.budget, smallest, ()) != header.budget:
             begin_segment(study, header.budget, smallest)
+        if folder.exists():  # with the log of a preparation that failed
+            RunFolder(folder).log.replace(places.log)
+            folder.rmdir()
         partial.rename(folder)
     except (OSError, StorageError) as error:
         cause = error.__cause__ or error

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from evosearch.engine.evaluator import MaskEvaluator
@@ -45,12 +46,21 @@ def _recovery(
     train = subject.data.train
     order = generator(config.seed, Stream.EVALUATION, "recovery").permutation(len(train))
     part, precision = train.take(order[:count]), config.evaluator.precision
+    numerics = config.evaluator.numerics(torch.device(config.device))
     fixed: dict[str, int | str] = {"epochs": 1, "precision": precision}
     if finetune.optimizer == "auto":
         fixed["optimizer"] = "muon" if precision == "bfloat16" else "sgd"
     short = finetune.model_copy(update=fixed)
 
     def recover(network: nn.Module) -> None:
-        distil_blindly(subject.model, network, part, short, config.seed, task=subject.task)
+        distil_blindly(
+            subject.model,
+            network,
+            part,
+            short,
+            config.seed,
+            numerics=numerics,
+            task=subject.task,
+        )
 
     return recover

@@ -74,6 +74,13 @@ class RunFolder:
     baselines = _Place("baselines")
     """Folders with the studies of the baselines."""
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a run may begin here: nothing is, or the log of a preparation that failed."""
+        if self.path.is_dir():
+            return set(self.path.iterdir()) == {self.log}
+        return not self.path.exists()
+
     def baseline(self, name: str) -> Path:
         """Returns the folder of a baseline's study."""
         return self.baselines / name

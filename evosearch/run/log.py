@@ -7,11 +7,16 @@ goes on to Python's logger "evosearch" too, for programs that listen there.
 
 import json
 import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import final
 
-from evosearch.files import writing
+from evosearch.callables import one_line
+from evosearch.errors import InputError
+from evosearch.files import StorageError, writing
 from evosearch.run.folder import RunFolder
 from evosearch.study.trial import Trial
 
@@ -63,6 +68,29 @@ class RunLog:
     def close(self) -> None:
         """Closes the file."""
         self._handler.close()
+
+
+@contextmanager
+def unexpected_logged(folder: Path) -> Iterator[None]:
+    """Writes into the log of a run, with where it came from, what is raised inside the block.
+
+    Input that is at fault is no news of the run, and is left out.
+
+    Args:
+        folder: of the run; a preparation that fails gets one, with its log alone.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        with suppress(OSError, StorageError):  # the error itself matters more
+            folder.mkdir(parents=True, exist_ok=True)
+            log = RunLog(folder)
+            lines = "".join(traceback.format_exception(error))
+            log.event("error", logging.ERROR, error=one_line(error), traceback=lines)
+            log.close()
+        raise
 
 
 @final

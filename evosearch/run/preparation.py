@@ -1,6 +1,5 @@
 """The preparation of a search: its config, and what is measured before the first trial."""
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,13 +14,15 @@ from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import profile
 from evosearch.latency.runtimes import require_runtime
 from evosearch.machine import resolve_device, torch_threads
-from evosearch.models.precision import resolve_precision
+from evosearch.run.baselook import fitted, look_at_base
+from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import (
     RunConfig,
     SearchConfig,
 )
 from evosearch.run.creation import new_header, write_run
 from evosearch.run.evaluating import criteria_of, make_evaluator
+from evosearch.run.folder import RunFolder
 from evosearch.run.references import measure_references
 from evosearch.run.spacefile import SpaceFile
 from evosearch.run.subject import Subject, load_subject
@@ -29,8 +30,6 @@ from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
 from evosearch.strategies import strategy_class
-from evosearch.study.trial import Evaluation
-from evosearch.training.trainer import OnEpoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,40 +104,50 @@ def prepare(
     space_folder: Path,
     search: SearchConfig,
     request: BudgetRequest,
-    on_stage: OnStage,
-    on_epoch: OnEpoch | None,
+    anyway: bool,
+    callbacks: Callbacks,
 ) -> Prepared:
     """Proves the space, measures what the strategy needs, and writes the folder of a run.
 
-    The folder appears whole, or not at all.
+    The run appears whole, or not at all.
 
     Args:
-        folder: of the run; must not exist.
+        folder: of the run; must not exist, but for the log of a preparation that failed.
         space_file: what is searched.
         space_folder: where the space file lies.
         search: how to search.
         request: the budget.
-        on_stage: told what is being done.
-        on_epoch: progress of base training, where the base must be trained first.
+        anyway: whether to go on with a base network that is not what it should be.
+        callbacks: told what is being done, how base training goes where the base must be trained
+            first, what the base network is worth, and what it does not work in.
 
     Raises:
         InputError: the folder exists, or something that the user gave is at fault.
     """
-    if folder.exists():
+    if not RunFolder(folder).is_free:
         raise InputError(f"{folder}: exists already; resume it, or name another with --out")
     strategy_class(search.strategy)  # these refuse names that do not exist
     for name in search.criteria:
         criterion_class(name)
-    search = _resolved(search)
+    search = search.model_copy(update={"device": resolve_device(search.device)})
     require_runtime(search.latency.runtime, search.device)
+    on_stage = callbacks.on_stage
     with torch_threads(search.threads):
         on_stage("base network and search space")
         subject = load_subject(
             space_file,
             space_folder,
-            on_epoch=on_epoch,
+            on_epoch=callbacks.on_epoch,
             on_space=lambda space: _require_possible(request, space),
         )
+        on_stage("base network on the search split")
+        search, fallback = fitted(search, subject)
+        evaluator = make_evaluator(search, subject, space_file.finetune)
+        base_scores, base = look_at_base(
+            evaluator, subject, space_file, anyway=anyway, on_note=callbacks.on_note
+        )
+        if fallback is not None:
+            callbacks.on_note(fallback)
         base_cost, latency = subject.discovery.space.base_cost, None
         if request.needs_model:
             latency = profile(make_meter(search, space_file, subject), on_stage)
@@ -147,12 +156,8 @@ def prepare(
             _require_certifiable(request.resolve(base_cost), latency, subject.discovery.space)
         space = subject.discovery.space
         on_stage("statistics of layer inputs")
-        evaluator = make_evaluator(search, subject, space_file.finetune)
         knowledge = evaluator.knowledge(criteria_of(search))
-        on_stage("base network and baselines")
-        began = time.perf_counter()
-        base_scores = evaluator.image_scores(space.full_mask(), 0, evaluator.images)
-        base = Evaluation(score=base_scores.score, seconds=time.perf_counter() - began)
+        on_stage("plans without a search")
         budget = request.resolve(base_cost, base.score.accuracy)
         references = measure_references(
             evaluator, space, budget, base, knowledge, search.criterion
@@ -194,11 +199,3 @@ def _require_certifiable(budget: Budget, latency: LatencyModel, space: SearchSpa
     """Refuses a latency that no network meets, or that is too fine to be told by measuring."""
     latency.require_finer(budget)
     space.require_reachable(budget)
-
-
-def _resolved(search: SearchConfig) -> SearchConfig:
-    """Returns the settings with what "auto" stands for on this machine."""
-    device = resolve_device(search.device)
-    precision = resolve_precision(search.evaluator.precision, device)
-    evaluator = search.evaluator.model_copy(update={"precision": precision})
-    return search.model_copy(update={"device": device, "evaluator": evaluator})

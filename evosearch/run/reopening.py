@@ -20,7 +20,7 @@ from evosearch.run.config import RunConfig, read_run_config, require_unchanged
 from evosearch.run.evaluating import criteria_of, make_evaluator
 from evosearch.run.folder import RunFolder
 from evosearch.run.lock import RunLock
-from evosearch.run.log import RunLog
+from evosearch.run.log import RunLog, unexpected_logged
 from evosearch.run.preparation import Prepared, make_meter, timed
 from evosearch.run.recorded import recorded_identity
 from evosearch.run.subject import Subject, load_subject
@@ -123,7 +123,7 @@ def held(folder: Path) -> Iterator[RunLog]:
     lock = RunLock(folder)
     try:
         log = RunLog(folder)
-        with closing(log), torch_threads(threads):
+        with closing(log), unexpected_logged(folder), torch_threads(threads):
             yield log
     finally:
         lock.release()

@@ -21,7 +21,7 @@ from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.config import SearchConfig
 from evosearch.run.folder import RunFolder
 from evosearch.run.lock import RunLock
-from evosearch.run.log import RunLog
+from evosearch.run.log import RunLog, unexpected_logged
 from evosearch.run.measurer import RunMeasurer
 from evosearch.run.preparation import Prepared, prepare
 from evosearch.run.reopening import RunEvaluator, reopen
@@ -74,21 +74,26 @@ class Session:
         space_folder: Path,
         search: SearchConfig,
         request: BudgetRequest,
+        anyway: bool = False,
         callbacks: Callbacks = SILENT,
     ) -> "Session":
         """Prepares a new run in a folder, and holds it; see `preparation.prepare`."""
-        prepared = prepare(
-            folder,
-            space_file=space_file,
-            space_folder=space_folder,
-            search=search,
-            request=request,
-            on_stage=callbacks.on_stage,
-            on_epoch=callbacks.on_epoch,
-        )
+        notes: list[str] = []
+        with unexpected_logged(folder):
+            prepared = prepare(
+                folder,
+                space_file=space_file,
+                space_folder=space_folder,
+                search=search,
+                request=request,
+                anyway=anyway,
+                callbacks=callbacks.noting(notes),
+            )
         lock = RunLock(folder)
         session = cls(folder, prepared, Study.open_for_appending(folder), lock)
         session._log.event("start", strategy=search.strategy, seed=search.seed)
+        for text in notes:
+            session._log.event("note", text=text)
         return session
 
     @classmethod
@@ -114,22 +119,23 @@ class Session:
         Study.open(folder)  # refuses a folder that is no run before a lock file is made in it
         lock = RunLock(folder)
         try:
-            study = Study.open_for_appending(folder)
-            budget = study.requested
-            if request is not None:
-                budget = resolved_budget(folder, study, request)
-            prepared = reopen(folder, study.header, callbacks.on_stage)
-            if budget.measured:
-                prepared.require_device()
-            if request is not None:  # last: what is refused changes nothing
-                change_budget(folder, study, budget, prepared)
-            threads = prepared.config.search.threads
-            changes = changes_since(RunFolder(folder).environment, threads)
-            session = cls(folder, prepared, study, lock)
-            session._log.event("resume", trials=len(study.trials))
-            if changes:
-                session._log.event("environment", logging.WARNING, changes="; ".join(changes))
-            return session
+            with unexpected_logged(folder):
+                study = Study.open_for_appending(folder)
+                budget = study.requested
+                if request is not None:
+                    budget = resolved_budget(folder, study, request)
+                prepared = reopen(folder, study.header, callbacks.on_stage)
+                if budget.measured:
+                    prepared.require_device()
+                if request is not None:  # last: what is refused changes nothing
+                    change_budget(folder, study, budget, prepared)
+                threads = prepared.config.search.threads
+                changes = changes_since(RunFolder(folder).environment, threads)
+                session = cls(folder, prepared, study, lock)
+                session._log.event("resume", trials=len(study.trials))
+                if changes:
+                    session._log.event("environment", logging.WARNING, changes="; ".join(changes))
+                return session
         except BaseException:
             lock.release()
             raise
@@ -153,7 +159,7 @@ class Session:
         Raises:
             EvosearchError: something is at fault, or cannot be measured or written.
         """
-        with closing(self):
+        with closing(self), unexpected_logged(self.folder):
             if workers is not None or cluster is not None:
                 self.use_workers(workers or 1, cluster)
             callbacks.on_search(self.study, limits.trials)

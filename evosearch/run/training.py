@@ -10,6 +10,8 @@ from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import RunConfig, SearchConfig
 from evosearch.run.course import Course, Trained
 from evosearch.run.creation import new_header, write_run
+from evosearch.run.folder import RunFolder
+from evosearch.run.log import unexpected_logged
 from evosearch.run.reopening import held, reopen_training
 from evosearch.run.shrinking import plan_of
 from evosearch.run.spacefile import SpaceFile
@@ -55,7 +57,7 @@ def begin_training(
         InputError: the folder exists, or something that was given is at fault; before any
             training.
     """
-    if folder.exists():
+    if not RunFolder(folder).is_free:
         raise InputError(f"{folder}: exists already; resume it, or name another with --out")
     prune = resolved_settings(prune)
     _require_possible(prune, space_file.train.epochs, request)
@@ -64,7 +66,7 @@ def begin_training(
     def check(space: SearchSpace) -> None:
         _resolved(request, space)
 
-    with torch_threads(search.threads):
+    with unexpected_logged(folder), torch_threads(search.threads):
         callbacks.on_stage("network and channel groups")
         subject = load_subject(
             space_file,

@@ -7,7 +7,7 @@
 `task`            the loss, the metric, and the output that they judge
 `classification`  cross-entropy and accuracy of logits, the default
 `fitting`         the check that network, data and task fit each other
-`scoring`         loss and metric of every image of a split
+`scoring`         loss and metric of every image of a split, in numerics that work
 `testing`         the test split, measured once for each named network
 ================  ====================================================
 """

@@ -36,6 +36,18 @@ CLASSIFICATION = Task(loss=cross_entropy, metric=accuracy)
 """Cross-entropy and accuracy of logits."""
 
 
+def chance_level(task: Task, labels: Tensor) -> float | None:
+    """Returns the accuracy of guessing the commonest class; None for a metric of a task's own.
+
+    Args:
+        task: what networks are judged by.
+        labels: int64, `(images,)`, for classes.
+    """
+    if task.metric is not accuracy:
+        return None
+    return float(labels.bincount().max()) / len(labels)
+
+
 def _require_logits(output: Tensor, target: Tensor) -> None:
     if target.ndim != 1 or target.dtype != torch.int64:
         raise InputError(

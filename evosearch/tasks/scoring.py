@@ -1,9 +1,10 @@
-"""The scoring of a network on a split: loss and metric of every image."""
+"""The scoring of a network on a split: loss and metric of every image, in numerics that work."""
 
 import numpy as np
 import torch
 from torch import nn
 
+from evosearch.callables import one_line
 from evosearch.data.splits import (
     CalibrationSplit,
     SearchSplit,
@@ -11,13 +12,17 @@ from evosearch.data.splits import (
     TrainSplit,
     require_split,
 )
-from evosearch.errors import EvaluationError
+from evosearch.errors import EvaluationError, EvosearchError, InputError
 from evosearch.machine import device_of
+from evosearch.models.copying import copied
 from evosearch.models.modes import evaluating
-from evosearch.models.precision import Precision, computing_in, images_last
+from evosearch.models.precision import PLAIN, Numerics, first_working
 from evosearch.study.scores import ImageScores, Score
 from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.tasks.task import Task
+
+TRIED = 8
+"""Images that numerics are tried on."""
 
 
 def batch_size_on(device: torch.device) -> int:
@@ -56,7 +61,7 @@ def image_scores(
     *,
     task: Task = CLASSIFICATION,
     batch_size: int | None = None,
-    precision: Precision = "float32",
+    numerics: Numerics = PLAIN,
 ) -> ImageScores:
     """Returns the loss and metric of every image of any split, the test split included.
 
@@ -65,7 +70,7 @@ def image_scores(
         split: scored whole and without augmentation.
         task: what the outputs are judged by, on the CPU and as float32.
         batch_size: images per forward pass; by default what suits the device.
-        precision: what the network computes in.
+        numerics: what the network computes in; its weights are taken as they lie.
 
     Raises:
         EvaluationError: a loss is not finite.
@@ -73,9 +78,9 @@ def image_scores(
     """
     place = device_of(model)
     losses, metrics = [], []
-    with evaluating(model), torch.inference_mode(), computing_in(precision, place):
+    with evaluating(model), torch.inference_mode(), numerics.computing(place):
         for images, targets in split.batches(batch_size or batch_size_on(place)):
-            output = task.outputs(model(images_last(images.to(place)))).float().cpu()
+            output = task.outputs(model(numerics.images(images.to(place)))).float().cpu()
             losses.append(task.losses(output, targets))
             metrics.append(task.metrics(output, targets))
     values = torch.cat(losses).double().numpy()
@@ -83,3 +88,44 @@ def image_scores(
     if broken:
         raise EvaluationError(f"the loss is not finite on {broken} of {len(values)} images")
     return ImageScores(losses=values, metrics=torch.cat(metrics).numpy())
+
+
+def working_numerics(
+    model: nn.Module,
+    split: SearchSplit | TrainSplit,
+    wanted: Numerics,
+    *,
+    task: Task = CLASSIFICATION,
+) -> tuple[Numerics, str | None]:
+    """Returns what a network can compute in, found by scoring it on a few images.
+
+    What holds for the base network holds for all that are cut from it, whose code is the same.
+
+    Args:
+        model: the base network; not changed.
+        split: the first of its images are scored.
+        wanted: what it should compute in.
+        task: what its outputs are judged by, which meets their layout too.
+
+    Returns:
+        See `first_working`.
+
+    Raises:
+        InputError: it works in none, or its outputs do not fit the task.
+        EvaluationError: a loss is not finite.
+    """
+    few = split.take(torch.arange(min(TRIED, len(split))))
+
+    def attempt(numerics: Numerics) -> None:
+        image_scores(numerics.network(copied(model)), few, task=task, numerics=numerics)
+
+    try:
+        return first_working(wanted, attempt)
+    except EvosearchError:
+        raise
+    except Exception as error:  # of the network's own code
+        shape = tuple(few.images[:1].shape[1:])
+        raise InputError(
+            f"the network fails on images of shape {shape}: {one_line(error)}; [model] and [data]"
+            " must fit each other"
+        ) from error

@@ -10,9 +10,10 @@ from torch.nn import functional
 from evosearch.data.splits import SearchSplit, TrainSplit
 from evosearch.errors import InputError
 from evosearch.machine import device_of, torch_seeded
+from evosearch.models.precision import fastest_numerics
 from evosearch.seeding import Stream, integer
 from evosearch.tasks.classification import CLASSIFICATION, cross_entropy
-from evosearch.tasks.scoring import score
+from evosearch.tasks.scoring import score, working_numerics
 from evosearch.tasks.task import Task
 from evosearch.training.trainer import BatchLoss, EpochRecord, OnEpoch, Training
 
@@ -74,9 +75,13 @@ def train_base(
     loss = label_loss(model, config, task)
     began = time.perf_counter()
     rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
+    place = device_of(model)
+    fastest = fastest_numerics(place, precision="float32")
+    numerics, _ = working_numerics(model, train, fastest, task=task)
     history: list[EpochRecord] = []
-    with torch_seeded(integer(seed, Stream.BASE_TRAINING, "dropout"), device_of(model)):
-        for train_loss in Training(model, train, config, loss, rng).epochs():
+    with torch_seeded(integer(seed, Stream.BASE_TRAINING, "dropout"), place):
+        training = Training(model, train, config, loss, rng, numerics=numerics)
+        for train_loss in training.epochs():
             record = EpochRecord(
                 epoch=len(history) + 1,
                 epochs=config.epochs,

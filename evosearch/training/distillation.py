@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from evosearch.data.splits import SearchSplit, TrainSplit, require_split
 from evosearch.machine import device_of, torch_seeded
 from evosearch.models.modes import evaluating
-from evosearch.models.precision import Precision, resolve_precision
+from evosearch.models.precision import Numerics, Precision, fastest_numerics
 from evosearch.models.weights import weights_digest
 from evosearch.seeding import Stream, integer
 from evosearch.tasks.classification import CLASSIFICATION
+from evosearch.tasks.scoring import working_numerics
 from evosearch.tasks.task import Task
 from evosearch.training.attention import (
     attention_layers,
@@ -50,7 +51,8 @@ class FinetuneConfig(BaseModel):
         alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
             to 0 where the task's output is no logits.
         precision: what the forward passes compute in: "bfloat16", "float32", or "auto" for the
-            first where the device is faster with it. Weights stay float32.
+            first where the device is faster with it; float32 where the teacher does not work in
+            bfloat16. Weights stay float32.
         attention: weight of attention transfer; 0 is none.
         attention_layers: patterns of the modules whose attention maps are matched; empty takes
             the last module of each image size.
@@ -131,14 +133,19 @@ def distil(
         StorageError: the progress cannot be written.
     """
     require_split(search, SearchSplit)
-    config = _resolved(config, student)
+    place = device_of(student)
+    fastest = fastest_numerics(place, precision=config.precision)
+    numerics, _ = working_numerics(teacher, train, fastest, task=task)
+    config = _resolved(config, numerics, place)
     layers = _matched_layers(teacher, student, train, config)
     checkpoint = None
     if progress is not None:
         about = _about(teacher, student, train, search, config, seed)
         checkpoint = Checkpoint(progress, about)
     best = BestEpoch(student, search, config.epochs, on_epoch, task)
-    with _training(teacher, student, train, config, seed, task, layers, [best]) as training:
+    with _training(
+        teacher, student, train, config, seed, task, layers, numerics, [best]
+    ) as training:
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
             best.record(None)
@@ -162,6 +169,7 @@ def distil_blindly(
     config: FinetuneConfig,
     seed: int,
     *,
+    numerics: Numerics,
     task: Task = CLASSIFICATION,
 ) -> None:
     """Fine-tunes a student as `distil` does, and keeps the last epoch: no score chooses.
@@ -170,28 +178,28 @@ def distil_blindly(
         teacher: not changed.
         student: changed in place, and left in evaluation mode.
         train: what is learned from.
-        config: the `[finetune]` section.
+        config: the `[finetune]` section; its precision gives way to `numerics`.
         seed: of order and augmentation.
+        numerics: what the forward passes compute in.
         task: whose loss is the hard part, and which output of both networks is compared.
 
     Raises:
         InputError: an attention layer is not in both networks, or outputs do not fit the task.
         EvaluationError: a loss is no longer finite.
     """
-    config = _resolved(config, student)
+    config = _resolved(config, numerics, device_of(student))
     layers = _matched_layers(teacher, student, train, config)
-    with _training(teacher, student, train, config, seed, task, layers) as training:
+    with _training(teacher, student, train, config, seed, task, layers, numerics) as training:
         for _ in training.epochs():
             training.measure_norms()
     student.eval()
 
 
-def _resolved(config: FinetuneConfig, student: nn.Module) -> FinetuneConfig:
-    """Returns a config with what "auto" stands for on the student's device."""
-    place = str(device_of(student))
+def _resolved(config: FinetuneConfig, numerics: Numerics, device: torch.device) -> FinetuneConfig:
+    """Returns a config with what "auto" stands for, and the precision that training has."""
     found = {
-        "precision": resolve_precision(config.precision, place),
-        "optimizer": resolve_optimizer(config.optimizer, place),
+        "precision": numerics.precision,
+        "optimizer": resolve_optimizer(config.optimizer, str(device)),
     }
     return config.model_copy(update=found)
 
@@ -214,6 +222,7 @@ def _training(
     seed: int,
     task: Task,
     layers: Sequence[str],
+    numerics: Numerics,
     parts: Sequence[Part] = (),
 ) -> Iterator[Training]:
     """Gives the training of a student on its teacher's outputs, and on attention at `layers`."""
@@ -252,7 +261,7 @@ def _training(
             loss,
             rng,
             evaluating=holders,
-            precision=config.precision,
+            numerics=numerics,
             optimizer=config.optimizer,
             parts=parts,
         )

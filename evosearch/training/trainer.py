@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from evosearch.data.splits import TrainSplit, require_split
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
-from evosearch.models.precision import Precision, computing_in, images_last
+from evosearch.models.precision import PLAIN, Numerics
 from evosearch.refit.norms import recalibrate
 from evosearch.space.mask import Mask
 from evosearch.study.scores import Score
@@ -95,7 +95,7 @@ class Training:
         rng: torch.Generator,
         *,
         evaluating: Sequence[nn.Module] = (),
-        precision: Precision = "float32",
+        numerics: Numerics = PLAIN,
         optimizer: Optimizer = "sgd",
         discovery: Discovery | None = None,
         parts: Sequence[Part] = (),
@@ -111,13 +111,13 @@ class Training:
             batch_loss: images and labels of a batch, on the model's device -> mean objective.
             rng: of the CPU.
             evaluating: modules of the model that stay in evaluation mode; not those inside them.
-            precision: what the forward passes compute in.
+            numerics: what the forward passes compute in.
             optimizer: what makes the steps (see `OPTIMIZERS`), not "auto".
             discovery: the channel groups of the model, where it is to be cut.
             parts: what else takes part, in the order in which it is called.
         """
         require_split(train, TrainSplit)
-        self._precision = precision
+        self._numerics = numerics
         self._model, self._train, self._schedule = model, train, schedule
         self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
         self._discovery, self._parts = discovery, tuple(parts)
@@ -158,8 +158,9 @@ class Training:
             for part in self._parts:
                 part.before_step(moment)
             images, labels = self._train.batch(positions, self._rng)
-            with computing_in(self._precision, place):
-                loss = self._batch_loss(images_last(images.to(place)), labels.to(place))
+            with self._numerics.computing(place):
+                laid = self._numerics.images(images.to(place))
+                loss = self._batch_loss(laid, labels.to(place))
                 for part in self._parts:
                     if (term := part.term()) is not None:
                         loss = loss + term
@@ -221,8 +222,9 @@ class Training:
         order = torch.randperm(len(self._train), generator=self._rng)[:count]
         parts = order.tensor_split(math.ceil(count / self._schedule.batch_size))
         batches = (self._train.batch(part, self._rng)[0] for part in parts)
-        with computing_in(self._precision, place):
-            recalibrate(self._model, (images_last(batch.to(place)) for batch in batches))
+        laid = (self._numerics.images(batch.to(place)) for batch in batches)
+        with self._numerics.computing(place):
+            recalibrate(self._model, laid)
 
     def state(self) -> dict[str, Any]:
         """Returns all that the epochs to come depend on, as tensors and plain values."""

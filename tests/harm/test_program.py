@@ -12,7 +12,7 @@ from evosearch.run.lock import RunLock
 from evosearch.space.knowledge import Knowledge
 from evosearch.study.study import STUDY_FILE, Study
 from tests.harm.places import fill, read_only, tmpfs
-from tests.test_cli import QUICK, InProcess, evosearch
+from tests.test_cli import PROGRESS, QUICK, InProcess, evosearch
 from tests.toys import comparable
 
 TRIALS = 14
@@ -42,7 +42,7 @@ def trials(folder: Path) -> list[tuple[object, ...]]:
 
 
 def one_line(stderr: str) -> str:
-    lines = stderr.strip().splitlines()
+    lines = [line for line in stderr.strip().splitlines() if not line.startswith(PROGRESS)]
     assert len(lines) == 1, stderr
     assert lines[0].startswith("evosearch: ")
     return lines[0]
@@ -175,7 +175,7 @@ def test_the_log_of_a_run_tells_its_sessions(place: Path) -> None:
     time = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
     assert all(re.match(rf"{time} (INFO|WARNING) \w+", line) for line in lines)
     events = [line.split()[2] for line in lines]
-    assert events[:2] == ["start", "search"]
+    assert events[:3] == ["start", "note", "search"]
     assert events.count("trial") == TRIALS
     assert events[-1] == "end"
     assert "resume" in events

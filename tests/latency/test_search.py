@@ -14,7 +14,7 @@ from evosearch.study.latency_certificate import LatencyCertificate
 from evosearch.study.study import Study
 from evosearch.study.timing import Conditions, Timing
 from tests.latency.fakes import FAKE_RUNTIME, FakeStopwatch
-from tests.test_cli import QUICK, InProcess
+from tests.test_cli import QUICK, InProcess, assert_refused
 from tests.toys import comparable
 
 
@@ -107,9 +107,7 @@ def test_bad_input_is_one_line(
     run: InProcess, place: Path, arguments: tuple[str, ...], why: str
 ) -> None:
     done = run(*arguments, cwd=place)
-    assert done.returncode == 2
-    assert done.stderr.strip().count("\n") == 0
-    assert why in done.stderr
+    assert_refused(done, why)
 
 
 def test_a_missing_package_names_the_command(

@@ -51,6 +51,13 @@ def test_safetensors_round_trip(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
 
 
+def test_weights_are_as_open_as_other_files(tmp_path):
+    (tmp_path / "other").touch()
+    save_weights(net(1), tmp_path / "net.safetensors")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes == {(tmp_path / "other").stat().st_mode}
+
+
 def test_tied_weights_can_be_saved(tmp_path):
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[1].weight = model[0].weight

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from evosearch.models.precision import PLAIN
 from evosearch.refit import building
 from evosearch.refit.building import Builder
 from evosearch.space.mask import Mask
@@ -42,7 +43,7 @@ def builder() -> Builder:
         batches=list(torch.randn(60, 1, 4, 4).split(20)),
         images=30,
         build="compensated",
-        precision="float32",
+        numerics=PLAIN,
         seed=0,
     )
 

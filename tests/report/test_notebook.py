@@ -201,7 +201,7 @@ def test_views_show_what_the_command_line_prints(folder: Path) -> None:
     assert repr(view) == text
     assert "trial" in text
     assert all(line == line.rstrip() for line in text.splitlines())
-    html = view._repr_html_()  # type: ignore[attr-defined]
+    html = view._repr_html_()
     assert html.count("<table>") == 2  # the front, and how far its rungs can be trusted
     assert "<p>proof: 3 groups" in html
 

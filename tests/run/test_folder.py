@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import evosearch
+from evosearch.api.searching import next_folder
 from evosearch.run.folder import RunFolder, _Place
 
 ROOT = Path(evosearch.__file__).parent
@@ -23,6 +24,22 @@ def test_places_lie_in_the_folder_each_in_one_of_its_own() -> None:
     assert folder.artifact("trial 3") == Path("runs/a/artifacts/trial-3")
     assert folder.progress("plan 0123abcd") == Path("runs/a/plan-0123abcd.progress")
     assert folder.baseline("random") == Path("runs/a/baselines/random")
+
+
+def test_a_run_may_begin_where_there_is_nothing_but_a_log(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run-1")
+    assert folder.is_free
+    assert next_folder(tmp_path, "run") == folder.path
+    folder.path.mkdir()
+    assert not folder.is_free  # somebody else's
+    folder.log.touch()
+    assert folder.is_free
+    assert next_folder(tmp_path, "run") == folder.path
+    folder.config.touch()
+    assert not folder.is_free
+    assert next_folder(tmp_path, "run") == tmp_path / "run-2"
+    folder.path.with_name("run-2").touch()
+    assert not RunFolder(tmp_path / "run-2").is_free
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import tomli_w
 import torch
 
 import evosearch
+from evosearch.models.precision import Numerics
 from evosearch.refit.building import Builder
 from evosearch.space.budget import Budget
 from evosearch.surgery.discovery import GroupRules, discover
@@ -33,7 +34,7 @@ def test_a_compensated_candidate_of_a_real_network(name: str) -> None:
         batches=list(images.split(8)),
         images=16,
         build="compensated",
-        precision="float32",
+        numerics=Numerics(precision="float32", layout="channels_last"),
         seed=0,
     )
     with torch.no_grad():

@@ -1,15 +1,23 @@
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from evosearch.data.splits import SearchSplit
+from evosearch.data.splits import SearchSplit, TrainSplit
 from evosearch.errors import EvaluationError, InputError
 from evosearch.models.modes import evaluating
-from evosearch.tasks.scoring import image_scores, score
+from evosearch.models.precision import PLAIN, Numerics
+from evosearch.tasks.classification import CLASSIFICATION
+from evosearch.tasks.scoring import image_scores, score, working_numerics
+from evosearch.training.base_training import TrainConfig, train_base
+from evosearch.training.distillation import FinetuneConfig, distil
 from tests.data import helpers
+
+LAST = Numerics(precision="float32", layout="channels_last")
 
 
 class Logits(nn.Module):
@@ -102,3 +110,85 @@ def test_labels_beyond_the_classes():
 def test_one_image_has_no_standard_error():
     with pytest.raises(InputError, match="at least two images"):
         score(Logits(), split_of([[0, 0]], [0]))
+
+
+class Fixed(nn.Module):
+    """Flattens feature maps by `view`, which takes memory to be contiguous."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.first = nn.Conv2d(channels, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(64, 2)
+
+    def forward(self, images):
+        maps = self.second(self.first(images).relu()).relu()
+        return self.head(maps.view(images.size(0), -1))
+
+
+class Exact(nn.Module):
+    """Adds up by an operator that takes one type alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 1)
+
+    def forward(self, images):
+        maps = self.convolution(images).flatten(2).sum(2)
+        return torch.zeros(len(maps), 4).index_add(0, torch.arange(len(maps)), maps)[:, :2]
+
+
+def rgb_split(kind=SearchSplit, count=12):
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 2
+    return helpers.split_of(kind, torch.randn(count, 3, 4, 4, generator=rng), labels)
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "expected", "reason"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), "bfloat16", LAST, None),
+        (Fixed(), "float32", PLAIN, "RuntimeError: view size is not compatible"),
+        (Exact(), "bfloat16", LAST, "RuntimeError: .* same scalar type"),
+    ],
+)
+def test_numerics_are_those_that_the_network_works_in(model, precision, expected, reason):
+    wanted = replace(LAST, precision=precision)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found, failed = working_numerics(model, rgb_split(), wanted)
+    if reason is None:
+        assert (found, failed) == (wanted, None)
+    else:
+        assert found == expected
+        assert re.match(reason, failed)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+        assert value.is_contiguous()
+    assert np.isfinite(image_scores(model, rgb_split(), numerics=found).losses).all()
+
+
+def test_the_layout_that_is_tried_is_the_outputs_too():
+    """A task of one's own may view the maps that a network returns."""
+
+    def loss(output, target):
+        return (output.view(len(output), -1)[:, 0] - target).square()
+
+    task = replace(CLASSIFICATION, loss=loss, metric=lambda output, _: output[:, 0, 0, 0] * 0)
+    assert working_numerics(nn.Conv2d(3, 4, 3), rgb_split(), LAST, task=task)[0] == PLAIN
+
+
+def test_a_network_that_works_in_nothing_is_the_users_to_mend():
+    with pytest.raises(
+        InputError, match=r"fails on images of shape \(3, 4, 4\): RuntimeError: .*"
+    ):
+        working_numerics(nn.Conv2d(1, 4, 3), rgb_split(), LAST)
+
+
+def test_a_network_of_view_is_trained_and_distilled():
+    train, search = rgb_split(TrainSplit), rgb_split()
+    torch.manual_seed(0)
+    teacher, student = Fixed(), Fixed()
+    (record,) = train_base(teacher, train, search, TrainConfig(epochs=1, batch_size=8), 0)
+    assert record.search == score(teacher, search)
+    done = distil(teacher, student, train, search, FinetuneConfig(epochs=1, batch_size=8), 0)
+    assert done.best.search == score(student, search)

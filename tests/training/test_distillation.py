@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from evosearch.errors import InputError
+from evosearch.models.precision import fastest_numerics
 from evosearch.models.weights import weights_digest
 from evosearch.models.zoo import digits_resnet
 from evosearch.tasks.scoring import score
@@ -249,7 +250,8 @@ def test_distilling_blindly_keeps_the_last_epoch(teacher, few, monkeypatch, atte
         teacher, other, *few, config, 3, on_epoch=lambda _: digests.append(weights_digest(other))
     )
     monkeypatch.setattr(bestepoch, "score", None)
-    distil_blindly(teacher, student, few[0], config, 3)
+    numerics = fastest_numerics(torch.device("cpu"), precision=config.precision)
+    distil_blindly(teacher, student, few[0], config, 3, numerics=numerics)
     assert weights_digest(student) == digests[-1]
     assert not student.training
     assert done.best_epoch < 2

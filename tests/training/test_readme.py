@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from evosearch.models.precision import images_last
 from evosearch.models.weights import weights_digest
 from evosearch.models.zoo import digits_resnet
 from evosearch.tasks.classification import CLASSIFICATION
@@ -68,7 +67,7 @@ def test_an_optimizer(monkeypatch, few):
     adamw = torch.optim.AdamW(oracle.parameters(), lr=0.001, weight_decay=whole.weight_decay)
     drawn = rng()
     images, labels = few[0].batch(torch.randperm(192, generator=drawn), drawn)
-    CLASSIFICATION.losses(oracle(images_last(images)), labels).mean().backward()
+    CLASSIFICATION.losses(oracle(images), labels).mean().backward()
     adamw.step()
     for found, expected in zip(model.parameters(), oracle.parameters(), strict=True):
         torch.testing.assert_close(found, expected)
