@@ -36,6 +36,7 @@ FUNCTIONS = {
     "space new": evosearch.new_space,
     "train": evosearch.train,
     "criteria": evosearch.list_criteria,
+    "recipes": evosearch.list_recipes,
 }
 AMOUNTS = {"accuracy_drop", *(resource.option for resource in RESOURCES.values())}
 """Parameters of budgets."""
@@ -125,7 +126,7 @@ def test_help_lists_commands_in_the_order_of_the_work() -> None:
 
 
 def test_every_resource_is_a_keyword_and_an_option() -> None:
-    for name in ("search", "resume"):
+    for name in ("search", "resume", "train"):
         signature = inspect.signature(FUNCTIONS[name])
         for resource in RESOURCES.values():
             parameter = signature.parameters[resource.option]
@@ -171,6 +172,7 @@ def test_names_are_listed_and_hide_no_module() -> None:
         (lambda: evosearch.profile("s.toml", threads=0), "--threads 0: expected 1 or more"),
         (lambda: evosearch.search("s.toml", flop="50%"), "unknown budget 'flop': did you mean"),
         (lambda: evosearch.search("s.toml"), "needs a budget"),
+        (lambda: evosearch.train("s.toml", recipe="snip"), "--recipe is for a training under a"),
         (lambda: evosearch.load_run("none"), "not a run"),
         (lambda: evosearch.pareto("run", at="flops=9%", plot="a.png"), "leave --x, --plot"),
         (lambda: evosearch.export_artifact("a"), "--to names the new folder"),

@@ -3,7 +3,8 @@
 ============  ==========================================================================
 `searching`   search, resume and fine-tune
 `runs`        read a run and pick a network of it
-`spaces`      inspect a search space, profile it, train its base network, write a new one
+`training`    train a base network, or one under a budget
+`spaces`      inspect a search space, profile it, write a new one
 `fronts`      show the front of a run, compare those of several, write a page
 `artifacts`   open a fine-tuned network, and export it
 `parameters`  what the parameters of these functions have in common
@@ -17,7 +18,8 @@ from evosearch.api.artifacts import export_artifact, load_artifact
 from evosearch.api.fronts import compare, pareto, write_report
 from evosearch.api.runs import Run, load_run
 from evosearch.api.searching import finetune, resume, search
-from evosearch.api.spaces import inspect, list_criteria, new_space, profile, train
+from evosearch.api.spaces import inspect, list_criteria, list_recipes, new_space, profile
+from evosearch.api.training import train
 from evosearch.run.callbacks import Callbacks
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "finetune",
     "inspect",
     "list_criteria",
+    "list_recipes",
     "load_artifact",
     "load_run",
     "new_space",

@@ -21,6 +21,7 @@ from evosearch.study.study import Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from evosearch.run.course import Trained
     from evosearch.run.session import Ended
 
 
@@ -32,12 +33,13 @@ class Run:
     Attributes:
         folder: where it lies.
         study: its trials and what they are about.
-        ended: what came of the search that gave it; None for a run that was only read.
+        ended: what came of the search, or of the training under a budget, that gave it; None for a
+            run that was only read.
     """
 
     folder: Path
     study: Study
-    ended: "Ended | None" = None
+    ended: "Ended | Trained | None" = None
 
     def __repr__(self) -> str:
         about = f"{self.study.header.strategy}, seed {self.study.header.seed}"

@@ -101,7 +101,9 @@ def resume(
     callbacks: Callbacks = SILENT,
     **budgets: Amount,
 ) -> Run:
-    """Goes on with a search that was stopped or killed, or with another budget.
+    """Goes on with a run that was stopped or killed, or with a search for another budget.
+
+    A training under a budget takes none of the options: it goes on as it began.
 
     Args:
         run: folder of a run.
@@ -117,9 +119,18 @@ def resume(
     Raises:
         InputError: the folder holds no run, or the budget is at fault.
     """
-    from evosearch.run.session import Session
+    from evosearch.run.config import read_run_config
 
     request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
+    if read_run_config(Path(run)).prune is not None:
+        options = {"trials": trials, "seconds": seconds, "workers": workers, "cluster": cluster}
+        if given_settings(options) or not request.is_empty:
+            raise InputError(
+                f"{run}: a training under a budget goes on as it began: leave the options out"
+            )
+        return _gone_on_training(Path(run), callbacks)
+    from evosearch.run.session import Session
+
     asked = None if request.is_empty else request
     session = Session.resume(Path(run), request=asked, callbacks=callbacks)
     return _searched(session, trials, seconds, workers, cluster, callbacks)
@@ -191,11 +202,11 @@ def _begun(
     from evosearch.run.spacefile import load_space_file
 
     file = load_space_file(space)
-    given = {**file.search, **_given(settings)}
-    if _given(latency):
-        given["latency"] = {**file.search.get("latency", {}), **_given(latency)}
+    given = {**file.search, **given_settings(settings)}
+    if given_settings(latency):
+        given["latency"] = {**file.search.get("latency", {}), **given_settings(latency)}
     return Session.create(
-        out or _next_folder(Path("runs"), space.stem),
+        out or next_folder(Path("runs"), space.stem),
         space_file=file,
         space_folder=space.parent,
         search=validated(SearchConfig, given, f"{space}: [search]"),
@@ -220,10 +231,20 @@ def _searched(
     return Run(folder=session.folder, study=session.study, ended=ended)
 
 
-def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _gone_on_training(folder: Path, callbacks: Callbacks) -> Run:
+    from evosearch.run.training import resume_training
+    from evosearch.study.study import Study
+
+    ended = resume_training(folder, callbacks)
+    return Run(folder=folder, study=Study.open(folder), ended=ended)
+
+
+def given_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that are not None."""
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _next_folder(parent: Path, stem: str) -> Path:
+def next_folder(parent: Path, stem: str) -> Path:
+    """Returns the first folder "STEM-N" that is not there."""
     numbers = (f"{stem}-{number}" for number in range(1, 10_000))
     return next(parent / name for name in numbers if RunFolder(parent / name).is_free)

@@ -1,33 +1,17 @@
-"""Search spaces from Python: inspected, profiled, trained, and written anew."""
+"""Search spaces from Python: inspected, profiled, and written anew."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 from evosearch.api.parameters import Count, PathLike, public
-from evosearch.errors import InputError
 from evosearch.run.callbacks import SILENT, Callbacks
-from evosearch.study.scores import Score
 
 if TYPE_CHECKING:
     from evosearch.criteria.base import Criterion
     from evosearch.report.views import Inspection, ProfileView
     from evosearch.space.space import SearchSpace
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class TrainedBase:
-    """A base network that was trained where its space names no weights.
-
-    Attributes:
-        score: on the search split.
-        weights: the file that keeps them.
-    """
-
-    score: Score
-    weights: Path
+    from evosearch.training.recipes import Recipe
 
 
 @public
@@ -109,45 +93,16 @@ def new_space(
 
 
 @public
-def train(space: PathLike, *, callbacks: Callbacks = SILENT) -> TrainedBase:
-    """Trains the base network where the space names no weights; the result is cached.
-
-    Args:
-        space: space file (TOML).
-        callbacks: told how the training goes.
-
-    Raises:
-        InputError: the space names weights, or something in it is at fault.
-    """
-    from evosearch.config import validated
-    from evosearch.data.splits import load_search_data
-    from evosearch.machine import torch_threads
-    from evosearch.run.baselook import BaseLook
-    from evosearch.run.config import SearchConfig
-    from evosearch.run.spacefile import load_space_file
-    from evosearch.run.subject import train_base_network
-    from evosearch.tasks.config import load_task
-    from evosearch.tasks.scoring import score
-
-    path = Path(space)
-    file = load_space_file(path)
-    if file.model.weights is not None:
-        raise InputError(f"{path}: [model] weights are given, so there is nothing to train")
-    data = load_search_data(file.data, path.parent)
-    config = validated(SearchConfig, file.search, f"{path}: [search]")
-    with torch_threads(config.threads):
-        model, weights = train_base_network(file, path.parent, data, callbacks.on_epoch)
-    task = load_task(file.task, path.parent)
-    found = score(model, data.search, task=task)
-    complaint = BaseLook.of(found, file, task, data.search.labels).complaint
-    if complaint is not None:
-        callbacks.on_note(complaint)
-    return TrainedBase(score=found, weights=weights)
-
-
-@public
 def list_criteria() -> "Mapping[str, type[Criterion[Any]]]":
     """Returns the importance criteria by name; each says what it needs and where it is from."""
     from evosearch.criteria import CRITERIA
 
     return CRITERIA
+
+
+@public
+def list_recipes() -> "Mapping[str, Recipe]":
+    """Returns the recipes for training under a budget by name; each says where it is from."""
+    from evosearch.training.recipes import RECIPES
+
+    return RECIPES

@@ -7,7 +7,8 @@
 `searching`   search, resume
 `inspecting`  pareto, report, compare
 `deploying`   finetune, export
-`spaces`      inspect, profile, space new, train, criteria
+`training`    train
+`spaces`      inspect, profile, space new, criteria, recipes
 ============  ==========================================================================
 
 Imported without torch: modules that need it are imported by the commands that use them.
@@ -24,6 +25,7 @@ from evosearch.errors import EvosearchError, InputError
 # Importing them adds their commands, in the order that --help lists them.
 # isort: off
 import evosearch.cli.spaces
+import evosearch.cli.training
 import evosearch.cli.searching
 import evosearch.cli.inspecting
 import evosearch.cli.deploying  # noqa: F401

@@ -5,6 +5,7 @@ from typing import Any
 from evosearch import api
 from evosearch.cli.app import app, messages, output
 from evosearch.cli.parameters import command
+from evosearch.cli.training import conclude_training
 from evosearch.engine.loop import Outcome
 from evosearch.report.progress import Pace, SearchProgress, study_summary
 from evosearch.study.study import Study
@@ -23,10 +24,15 @@ def search(**given: Any) -> None:
 
 @command(app, api.resume)
 def resume(**given: Any) -> None:
-    """Go on with a search that was stopped or killed, or with another budget."""
-    with SearchProgress(messages) as progress:
+    """Go on with a run that was stopped or killed, or with a search for another budget."""
+    from evosearch.run.course import Trained
+
+    with SearchProgress(messages, "training") as progress:
         run = api.resume(**given, callbacks=progress.callbacks)
-    _conclude(run, progress.pace)
+    if isinstance(run.ended, Trained):
+        conclude_training(run)
+    else:
+        _conclude(run, progress.pace)
 
 
 def _conclude(run: api.Run, pace: Pace) -> None:
@@ -35,7 +41,9 @@ def _conclude(run: api.Run, pace: Pace) -> None:
     Raises:
         KeyboardInterrupt: it was stopped; the run is whole, and the last line says how to go on.
     """
-    assert run.ended is not None
+    from evosearch.run.session import Ended
+
+    assert isinstance(run.ended, Ended)
     outcome, certificate = run.ended.outcome, run.ended.certificate
     output.print(f"{len(run.study.trials)} trials: {outcome.value}; {study_summary(run.study)}")
     if not run.front.members:

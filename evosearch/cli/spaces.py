@@ -1,4 +1,4 @@
-"""The commands on a search space and its base network."""
+"""The commands on a search space, and the lists of criteria and recipes."""
 
 from typing import Any
 
@@ -50,19 +50,17 @@ def space_new(**given: Any) -> None:
     output.print(f"space file: {out} (set its [data] before a search)", soft_wrap=True)
 
 
-@command(app, api.train)
-def train(**given: Any) -> None:
-    """Train the base network where the space names no weights; the result is cached."""
-    with shown(messages) as callbacks:
-        done = api.train(**given, callbacks=callbacks)
-    score = done.score
-    output.print(f"search accuracy {score.accuracy_text} % on {score.images} images")
-    output.print(f"weights: {done.weights}", soft_wrap=True)
-
-
 @command(app, api.list_criteria)
 def criteria() -> None:
     """List the importance criteria, what each needs and where it comes from."""
     from evosearch.report.criteria import criteria_table
 
     output.print(criteria_table())
+
+
+@command(app, api.list_recipes)
+def recipes() -> None:
+    """List the recipes for training under a budget, what each sets and where it comes from."""
+    from evosearch.report.recipes import recipes_table
+
+    output.print(recipes_table())

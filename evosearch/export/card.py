@@ -98,7 +98,16 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
             f" {exported['largest_output']:.1e}, on batches of"
             f" {' and '.join(map(str, exported['batches_checked']))}."
         )
-    if "strategy" in card:
+    training = card.get("training")
+    if training is not None:
+        penalties = ", ".join(training["prune"]["penalties"]) or "no penalties"
+        yield (
+            f"- Trained under a budget by {training['prune']['recipe']}, with {penalties}:"
+            f" {training['image_macs']:.3g} image-MACs forward and backward,"
+            f" {training['share']:.1%} of as many epochs of the whole network;"
+            f" {training['seconds']:.1f} s."
+        )
+    elif "strategy" in card:
         yield (
             f"- Search: {card['strategy']}, seed {card.get('seed')}, space digest"
             f" `{card.get('space_digest')}`."

@@ -22,6 +22,7 @@
 `pagedata`    what that page holds beyond the view's JSON
 `inspection`  groups, frozen parts and costs of a search space
 `criteria`    the importance criteria; the one module that needs torch
+`recipes`     the recipes for training under a budget
 `progress`    what is shown while something takes its time
 `follow`      a view that refreshes for as long as somebody searches
 ============  ======================================================================

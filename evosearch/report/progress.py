@@ -30,9 +30,10 @@ class SearchProgress:
     second one at once.
     """
 
-    def __init__(self, messages: Console) -> None:
-        """Takes where to show it."""
+    def __init__(self, messages: Console, training: str = "training the base network") -> None:
+        """Takes where to show it, and what the training is called where there is one."""
         self.pace = Pace()
+        self._training = training
         self._messages = messages
         self._shown = ExitStack()
         self._stage = messages.status("")
@@ -61,7 +62,7 @@ class SearchProgress:
         return Callbacks(
             on_stage=self._on_stage,
             on_note=partial(self._messages.print, soft_wrap=True),
-            on_epoch=epoch_lines("training the base network", self._messages),
+            on_epoch=epoch_lines(self._training, self._messages),
             on_search=self._on_search,
             on_trial=self._on_trial,
             on_baselines=self._on_baselines,

@@ -11,10 +11,14 @@
 `recorded`      the same as a run's folder has it
 `references`    the base network and the plans that need no search
 `baselook`      the base network as a search finds it: what it computes in, what it is worth
-`preparation`   what is measured before the first trial, and the folder written
+`preparation`   what is measured before the first trial
+`creation`      the folder of a new run, written whole or not at all
 `reopening`     the same loaded again from the folder
 `budgeting`     another budget for a run that was begun
 `session`       search, baselines, certificate, close: the order of it all
+`training`      a training under a budget: begun as a run, or gone on with
+`course`        the same to its end: its networks recorded, the last finished
+`shrinking`     the budget in force while a network trains, and what goes for it
 `baselines`     plans that learn nothing, searched beside
 `callbacks`     functions that are told how something goes
 `lock`          one process at a time

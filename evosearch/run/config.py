@@ -18,6 +18,7 @@ from evosearch.run.folder import RunFolder
 from evosearch.run.spacefile import SpaceFile
 from evosearch.strategies import STRATEGIES, strategy_class
 from evosearch.study.records import Header
+from evosearch.training.recipes import PruneConfig
 
 
 class SearchConfig(Sectioned):
@@ -122,6 +123,7 @@ class RunConfig(BaseModel):
         segments: where in the study the budget changed, and to what; the study is what counts.
         search: how it searches.
         space: the space file.
+        prune: how the network shrinks, of a training under a budget; None in a search.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -131,6 +133,7 @@ class RunConfig(BaseModel):
     segments: tuple[dict[str, Any], ...] = ()
     search: SearchConfig
     space: SpaceFile
+    prune: PruneConfig | None = None
 
 
 def read_run_config(folder: Path) -> RunConfig:

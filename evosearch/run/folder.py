@@ -67,8 +67,10 @@ class RunFolder:
     """Whether the winner was measured to keep its latency budget."""
     test = _Place("test.json")
     """What was measured on the test split, and how often it was opened."""
+    training = _Place("training.progress")
+    """The checkpoint of a training under a budget while it is under way."""
     artifacts = _Place("artifacts")
-    """Folders of the networks that were fine-tuned."""
+    """Folders of the networks that are finished."""
     baselines = _Place("baselines")
     """Folders with the studies of the baselines."""
 

@@ -1,50 +1,35 @@
-"""The preparation of a run: its config, what is measured before the first trial, its folder."""
+"""The preparation of a search: its config, and what is measured before the first trial."""
 
-import json
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evosearch.aims import aim_of, begin_segment
 from evosearch.criteria import criterion_class
 from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.engine.measurements import Measurements
 from evosearch.engine.probes import OnStage, measure_sensitivity
 from evosearch.errors import InputError
-from evosearch.files import StorageError, write_json, write_text, writing
+from evosearch.files import writing
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import profile
 from evosearch.latency.runtimes import require_runtime
-from evosearch.machine import environment, resolve_device, torch_threads
-from evosearch.models.weights import save_weights
+from evosearch.machine import resolve_device, torch_threads
 from evosearch.run.baselook import fitted, look_at_base
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import (
     RunConfig,
     SearchConfig,
-    run_config_digest,
-    run_config_to_toml,
-    settings_of,
 )
+from evosearch.run.creation import new_header, write_run
 from evosearch.run.evaluating import criteria_of, make_evaluator
 from evosearch.run.folder import RunFolder
 from evosearch.run.references import measure_references
 from evosearch.run.spacefile import SpaceFile
 from evosearch.run.subject import Subject, load_subject
 from evosearch.space.budget import Budget, BudgetRequest
-from evosearch.space.cost import Cost
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
-from evosearch.space.text import space_to_toml
 from evosearch.strategies import strategy_class
-from evosearch.study.identity import Identity
-from evosearch.study.networks import NamedNetwork
-from evosearch.study.records import Header
-from evosearch.study.scores import ImageScores
-from evosearch.study.scorestore import ScoreStore
-from evosearch.study.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +166,8 @@ def prepare(
         folder=str(space_folder.resolve()),
         budget=budget.to_json(),
         search=search,
-        space=space_file.model_copy(update={"traced": None}),  # the run's own file has it
+        # The run's own file has what was traced; a search does not prune while it trains.
+        space=space_file.model_copy(update={"traced": None, "prune": None}),
     )
     prepared = Prepared(
         config=config,
@@ -190,8 +176,15 @@ def prepare(
         knowledge=knowledge,
         latency=latency,
     )
-    header = _header(prepared, space, budget, base_cost, references)
-    _write_folder(folder, prepared, header, base_scores)
+    header = new_header(
+        config,
+        subject,
+        budget=budget,
+        base_cost=base_cost,
+        strategy=search.strategy,
+        references=references,
+    )
+    write_run(folder, config, subject, header, base_scores, knowledge, latency)
     return prepared
 
 
@@ -206,64 +199,3 @@ def _require_certifiable(budget: Budget, latency: LatencyModel, space: SearchSpa
     """Refuses a latency that no network meets, or that is too fine to be told by measuring."""
     latency.require_finer(budget)
     space.require_reachable(budget)
-
-
-def _header(
-    prepared: Prepared,
-    space: SearchSpace,
-    budget: Budget,
-    base_cost: Cost,
-    references: tuple[NamedNetwork, ...],
-) -> Header:
-    config = prepared.config
-    return Header(
-        space_digest=space.digest,
-        config_digest=run_config_digest(config),
-        sizes=space.sizes,
-        least_widths=dict(zip(space.sizes, space.least_widths.tolist(), strict=True)),
-        budget=budget,
-        base_cost=base_cost,
-        strategy=config.search.strategy,
-        seed=config.search.seed,
-        identity=Identity(parts=prepared.subject.identity.parts),
-        references=references,
-        config=settings_of(config),
-    )
-
-
-def _write_folder(
-    folder: Path, prepared: Prepared, header: Header, base_scores: ImageScores
-) -> None:
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    places = RunFolder(partial)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_text(places.config, run_config_to_toml(prepared.config))
-        write_text(places.space, space_to_toml(prepared.subject.discovery.space))
-        proofs = {
-            proof.group: {"error": proof.error, "effect": proof.effect}
-            for proof in prepared.subject.discovery.proofs
-        }
-        write_json(places.proof, proofs)
-        prepared.knowledge.save(places.knowledge)
-        if prepared.latency is not None:
-            prepared.latency.save(places.latency)
-        ScoreStore(places.scores).put(header.base.mask, base_scores)
-        save_weights(prepared.subject.model, places.base)
-        write_text(places.images, json.dumps(prepared.subject.identity.images_to_json()))
-        write_json(places.environment, environment(prepared.config.search.threads))
-        study = Study.create(partial, header)
-        smallest = prepared.subject.discovery.space.smallest_cost
-        if aim_of(header.budget).next(study, header.budget, smallest, ()) != header.budget:
-            begin_segment(study, header.budget, smallest)
-        if folder.exists():  # with the log of a preparation that failed
-            RunFolder(folder).log.replace(places.log)
-            folder.rmdir()
-        partial.rename(folder)
-    except (OSError, StorageError) as error:
-        cause = error.__cause__ or error
-        reason = getattr(cause, "strerror", None) or cause
-        raise InputError(f"{folder}: cannot be written ({reason})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

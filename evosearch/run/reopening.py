@@ -27,7 +27,9 @@ from evosearch.run.subject import Subject, load_subject
 from evosearch.space.knowledge import Knowledge
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
+from evosearch.study.scores import Score
 from evosearch.study.study import Study
+from evosearch.tasks.scoring import score
 
 _logger = logging.getLogger(__name__)
 
@@ -60,13 +62,19 @@ def reopen(
         EvaluationError: the base network cannot be scored.
     """
     config = read_run_config(folder)
+    if config.prune is not None:
+        raise InputError(
+            f"{folder}: a training under a budget, not a search: its last trial is its finished"
+            " network; evosearch resume goes on with one that was stopped"
+        )
     with torch_threads(config.search.threads):
         on_stage("base network and search space")
         subject, latency = _reopen_subject(folder, header, config, identify_images)
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(config.search, subject, config.space.finetune)
         on_stage("base network on the search split")
-        _require_same_score(folder, header.base, evaluator)
+        now = evaluator.image_scores(header.base.mask, 0, evaluator.images).score
+        _require_same_score(folder, header.base, now)
         if identify_images:  # else the process that is helped has said so
             _warn_of_changes(folder, config.search.threads)
         path = RunFolder(folder).knowledge
@@ -83,6 +91,25 @@ def reopen(
         knowledge=knowledge,
         latency=latency,
     )
+
+
+def reopen_training(folder: Path, header: Header, on_stage: OnStage) -> tuple[RunConfig, Subject]:
+    """Loads again what the training under a budget in a folder began with, and checks that.
+
+    Raises:
+        InputError: as `reopen`.
+        EvaluationError: the network cannot be scored.
+    """
+    config = read_run_config(folder)
+    with torch_threads(config.search.threads):
+        on_stage("network and channel groups")
+        subject, _ = _reopen_subject(folder, header, config, identify_images=True)
+        model = subject.model.to(config.search.device)
+        _require_same_score(
+            folder, header.base, score(model, subject.data.search, task=subject.task)
+        )
+        _warn_of_changes(folder, config.search.threads)
+    return config, subject
 
 
 @contextmanager
@@ -139,14 +166,13 @@ def _reopen_subject(
     return subject, latency
 
 
-def _require_same_score(folder: Path, base: NamedNetwork, evaluator: MaskEvaluator) -> None:
-    """Scores the base network again, and compares that with the record.
+def _require_same_score(folder: Path, base: NamedNetwork, now: Score) -> None:
+    """Compares what the base network scores now with the record.
 
     It shows what no digest does: code that the task or an operator of the user's own calls, or a
     device that computes something else.
     """
     was = base.search
-    now = evaluator.image_scores(base.mask, 0, evaluator.images).score
     turned = max(TOLERANCE * was.accuracy_se, TURNED / was.images)
     if (
         now.images != was.images

@@ -56,6 +56,7 @@ def load_subject(
     folder: Path,
     *,
     weights: Path | None = None,
+    fresh: int | None = None,
     identify_images: bool = True,
     on_epoch: OnEpoch | None = None,
     on_space: Callable[[SearchSpace], None] = lambda _: None,
@@ -68,6 +69,7 @@ def load_subject(
         file: the space file's content.
         folder: where it lies.
         weights: takes the place of the weights that the space names.
+        fresh: seed of fresh weights, which take their place; nothing is trained.
         identify_images: whether the identity has the images; only with `weights` may it not.
         on_epoch: progress of base training, where the network must be trained first.
         on_space: called with the proven space, before any training.
@@ -77,11 +79,14 @@ def load_subject(
     """
     data = load_search_data(file.data, folder)
     task = load_task(file.task, folder)
-    if weights is None:
-        model = build_model(file.model, folder, seed=BASE_SEED)
-    else:
-        model = build_model(file.model.model_copy(update={"weights": None}), folder)
+    unweighted = file.model.model_copy(update={"weights": None})
+    if weights is not None:
+        model = build_model(unweighted, folder)
         load_weights(model, weights)
+    elif fresh is not None:
+        model = build_model(unweighted, folder, seed=fresh)
+    else:
+        model = build_model(file.model, folder, seed=BASE_SEED)
     example = example_input(file.model)
     discovery = discover_space(file, model)
     if file.traced is not None:
@@ -89,7 +94,7 @@ def load_subject(
     on_space(discovery.space)
     require_fit(model, data, task)
     identity = identify(file, folder, model, example, data if identify_images else None)
-    if weights is None and file.model.weights is None:
+    if weights is None and fresh is None and file.model.weights is None:
         _train(model, identity, file, data, task, on_epoch)
         trained = {**identity.parts, Part.WEIGHTS: weights_digest(model)}
         identity = replace(identity, parts=trained)

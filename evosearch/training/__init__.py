@@ -18,6 +18,8 @@
 `recorded_paces`  paces that a training's record decides
 `penalties`       penalties: losses added by name, which make channels easy to drop
 `kernels`         weights that are something else while they train: OREPA, N:M, held zeros
+`penalized`       the part of a training that adds them to its objective
+`recipes`         recipes for training under a budget, each a row of settings; `[prune]`
 `wiring`          what makes each channel of a network in training, and what reads it
 ================  ========================================================================
 """

@@ -15,7 +15,7 @@ from evosearch.seeding import Stream, integer
 from evosearch.tasks.classification import CLASSIFICATION, cross_entropy
 from evosearch.tasks.scoring import score, working_numerics
 from evosearch.tasks.task import Task
-from evosearch.training.trainer import EpochRecord, OnEpoch, Training
+from evosearch.training.trainer import BatchLoss, EpochRecord, OnEpoch, Training
 
 
 class TrainConfig(BaseModel):
@@ -72,17 +72,9 @@ def train_base(
         InputError: the outputs do not fit the task, or labels are to be smoothed for a loss of
             the task's own.
     """
-    if config.label_smoothing and task.loss is not cross_entropy:
-        raise InputError("[train] label_smoothing is for cross-entropy; [task] has its own loss")
+    loss = label_loss(model, config, task)
     began = time.perf_counter()
     rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
-
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        output = task.outputs(model(images))
-        if config.label_smoothing:
-            return functional.cross_entropy(output, labels, label_smoothing=config.label_smoothing)
-        return task.losses(output, labels).mean()
-
     place = device_of(model)
     fastest = fastest_numerics(place, precision="float32")
     numerics, _ = working_numerics(model, train, fastest, task=task)
@@ -102,3 +94,21 @@ def train_base(
                 on_epoch(record)
     model.eval()
     return tuple(history)
+
+
+def label_loss(model: nn.Module, config: TrainConfig, task: Task) -> BatchLoss:
+    """Returns the objective of training on labels: the task's loss, smoothed where asked for.
+
+    Raises:
+        InputError: labels are to be smoothed for a loss of the task's own.
+    """
+    if config.label_smoothing and task.loss is not cross_entropy:
+        raise InputError("[train] label_smoothing is for cross-entropy; [task] has its own loss")
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        output = task.outputs(model(images))
+        if config.label_smoothing:
+            return functional.cross_entropy(output, labels, label_smoothing=config.label_smoothing)
+        return task.losses(output, labels).mean()
+
+    return loss

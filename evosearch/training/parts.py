@@ -1,25 +1,77 @@
 """The protocol of what takes part in a training: losses, cuts, the best epoch."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, final
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from evosearch.space.mask import Mask
+from evosearch.surgery.discovery import Discovery
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """How far a training is, before one of its steps.
+
+    Attributes:
+        step: steps done.
+        epoch_steps: steps of an epoch.
+        epochs: of the training.
+    """
+
+    step: int
+    epoch_steps: int
+    epochs: int
+
+    @property
+    def t(self) -> float:
+        """The share of all steps that are done, in [0, 1)."""
+        return self.step / (self.epoch_steps * self.epochs)
+
+    @property
+    def begins_epoch(self) -> bool:
+        """Whether the next step is the first of its epoch."""
+        return self.step % self.epoch_steps == 0
+
+
+class Host(Protocol):
+    """A training as its parts see it; `trainer.Training` is one."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    @property
+    def discovery(self) -> Discovery | None:
+        """The channel groups of the model as narrow as it is; None where they are not known."""
+        ...
+
+    @property
+    def mask(self) -> Mask | None:
+        """The channels that are left of the network that it began with."""
+        ...
+
+    def cut(self, mask: Mask) -> None:
+        """Takes channels out of the model, in place; `mask` is of those that it has now."""
+        ...
 
 
 class Part:
     """What takes part in a training beside its objective; what is not overridden does nothing.
 
     A part owns its settings and its state. What its state does not hold is determined by the
-    network, the mask in force and the share of steps that are done, so that a training that was
-    killed goes on as it would have.
+    network, the mask in force and how far the training is, so that one that was killed goes on as
+    it would have.
     """
 
-    def before_step(self, t: float) -> None:
-        """Is called before every step; the place for a cut.
+    def joined(self, training: Host) -> None:
+        """Is called once, by the training that it takes part in, when that is made."""
 
-        Args:
-            t: share of the training's steps that are done, in [0, 1).
-        """
+    def before_step(self, moment: Moment) -> None:
+        """Is called before every step; the place for a cut."""
 
     def term(self) -> Tensor | None:
         """Returns what is added to the objective of a batch, a scalar with gradient."""

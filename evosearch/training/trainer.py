@@ -20,7 +20,7 @@ from evosearch.surgery.compaction import cut
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.narrowing import narrow
 from evosearch.training.optimizers import OPTIMIZERS, Optimizer, follow
-from evosearch.training.parts import Part
+from evosearch.training.parts import Moment, Part
 
 NORM_IMAGES = 4096
 """Train images that BatchNorm statistics are measured on after an epoch, at most."""
@@ -124,9 +124,12 @@ class Training:
         self.mask = None if discovery is None else discovery.space.full_mask()
         self._done = 0
         self._steps = math.ceil(len(train) / schedule.batch_size)
-        self._total = schedule.epochs * self._steps
         self._optimizers = OPTIMIZERS[optimizer](model, schedule.lr, schedule.weight_decay)
-        self._cosines = [CosineAnnealingLR(part, self._total) for part in self._optimizers]
+        self._cosines = [
+            CosineAnnealingLR(part, schedule.epochs * self._steps) for part in self._optimizers
+        ]
+        for part in self._parts:
+            part.joined(self)
 
     def epochs(self) -> Iterator[float]:
         """Trains, yielding the mean objective after every epoch that is left.
@@ -147,8 +150,13 @@ class Training:
         order = torch.randperm(len(self._train), generator=self._rng)
         # Batches of nearly equal size: a last batch of one image would break BatchNorm.
         for step, positions in enumerate(order.tensor_split(self._steps)):
+            moment = Moment(
+                step=(epoch - 1) * self._steps + step,
+                epoch_steps=self._steps,
+                epochs=schedule.epochs,
+            )
             for part in self._parts:
-                part.before_step(((epoch - 1) * self._steps + step) / self._total)
+                part.before_step(moment)
             images, labels = self._train.batch(positions, self._rng)
             with self._numerics.computing(place):
                 laid = self._numerics.images(images.to(place))
@@ -193,6 +201,11 @@ class Training:
         self._discovery, self.mask = narrow(self._discovery, mask), composed
         for part in self._parts:
             part.after_cut()
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        return self._model
 
     @property
     def discovery(self) -> Discovery | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import evosearch
-from evosearch.api.searching import _next_folder
+from evosearch.api.searching import next_folder
 from evosearch.run.folder import RunFolder, _Place
 
 ROOT = Path(evosearch.__file__).parent
@@ -17,7 +17,7 @@ PLACES = [name for name, value in vars(RunFolder).items() if isinstance(value, _
 def test_places_lie_in_the_folder_each_in_one_of_its_own() -> None:
     folder = RunFolder(Path("runs/a"))
     paths = [getattr(folder, name) for name in PLACES]
-    assert len(PLACES) == 18
+    assert len(PLACES) == 19
     assert len(set(paths)) == len(paths)
     assert {path.parent for path in paths} == {Path("runs/a")}
     assert folder.config == Path("runs/a/config.toml")
@@ -29,15 +29,15 @@ def test_places_lie_in_the_folder_each_in_one_of_its_own() -> None:
 def test_a_run_may_begin_where_there_is_nothing_but_a_log(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run-1")
     assert folder.is_free
-    assert _next_folder(tmp_path, "run") == folder.path
+    assert next_folder(tmp_path, "run") == folder.path
     folder.path.mkdir()
     assert not folder.is_free  # somebody else's
     folder.log.touch()
     assert folder.is_free
-    assert _next_folder(tmp_path, "run") == folder.path
+    assert next_folder(tmp_path, "run") == folder.path
     folder.config.touch()
     assert not folder.is_free
-    assert _next_folder(tmp_path, "run") == tmp_path / "run-2"
+    assert next_folder(tmp_path, "run") == tmp_path / "run-2"
     folder.path.with_name("run-2").touch()
     assert not RunFolder(tmp_path / "run-2").is_free
 

@@ -18,7 +18,7 @@ from evosearch.surgery.compaction import compact, dropped_positions
 from evosearch.surgery.narrowing import narrow
 from evosearch.training.base_training import TrainConfig
 from evosearch.training.optimizers import OPTIMIZERS, KernelMuon
-from evosearch.training.parts import Part
+from evosearch.training.parts import Moment, Part
 from evosearch.training.trainer import Training
 from tests.data.helpers import split_of
 from tests.surgery.trainable import BUILDS, built, found
@@ -33,8 +33,9 @@ class At(Part):
     def __init__(self, now: Callable[[], None], then: Callable[[], None] = lambda: None) -> None:
         self._now, self._then, self._steps = now, then, 0
 
-    def before_step(self, t: float) -> None:
-        assert t == pytest.approx(self._steps / STEPS)
+    def before_step(self, moment: Moment) -> None:
+        assert moment.t == pytest.approx(self._steps / STEPS)
+        assert moment.begins_epoch == (self._steps == 0)
         if self._steps == BEFORE:
             self._now()
 
@@ -155,7 +156,7 @@ class Rebuilt(Part):
         self._training, self._mask, self._steps = training, mask, 0
         self._groups = found(name).space.groups
 
-    def before_step(self, t: float) -> None:
+    def before_step(self, moment: Moment) -> None:
         self._steps += 1
         if self._steps == BEFORE + 1:
             self._rebuild()

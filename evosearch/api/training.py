@@ -1,0 +1,118 @@
+"""Trainings from Python: of a base network, or of one that shrinks to a budget on its way."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from evosearch.api.parameters import Amount, PathLike, Seed, option_name, public
+from evosearch.api.runs import Run
+from evosearch.api.searching import given_settings, next_folder
+from evosearch.errors import InputError
+from evosearch.run.callbacks import SILENT, Callbacks
+from evosearch.space.budget import BudgetRequest
+from evosearch.study.scores import Score
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrainedBase:
+    """A base network that was trained where its space names no weights.
+
+    Attributes:
+        score: on the search split.
+        weights: the file that keeps them.
+    """
+
+    score: Score
+    weights: Path
+
+
+@public
+def train(
+    space: PathLike,
+    *,
+    recipe: str | None = None,
+    seed: Seed = None,
+    device: str | None = None,
+    out: PathLike | None = None,
+    callbacks: Callbacks = SILENT,
+    **budgets: Amount,
+) -> TrainedBase | Run:
+    """Trains a network under a budget; or, without one, the base network, which is cached.
+
+    A training under a budget is a run, whose trials are the networks that it went through.
+
+    Args:
+        space: space file (TOML).
+        recipe: when channels go and which (default one_cycle); evosearch recipes lists them.
+        seed: of everything that is drawn (default 0).
+        device: what networks run on: auto (default), cpu or cuda.
+        out: folder of the run, which must not exist (default a new one in runs).
+        callbacks: told how the training goes.
+        **budgets: what the network may take of FLOPs or params, as in `search`.
+
+    Returns:
+        The base network that was trained; or the run, where a budget was given.
+
+    Raises:
+        InputError: the space names weights and there is no budget, or something that was given
+            is at fault.
+    """
+    request = BudgetRequest.of(accuracy_drop=None, **budgets)
+    path = Path(space)
+    if request.is_empty:
+        own = {"recipe": recipe, "seed": seed, "device": device, "out": out}
+        for name in given_settings(own):
+            raise InputError(
+                f"{option_name(name)} is for a training under a budget: give --flops 50% with it"
+            )
+        return _trained_base(path, callbacks)
+    from evosearch.config import validated
+    from evosearch.run.config import SearchConfig
+    from evosearch.run.spacefile import load_space_file
+    from evosearch.run.training import begin_training
+    from evosearch.study.study import Study
+    from evosearch.training.recipes import PruneConfig
+
+    file = load_space_file(path)
+    settings = {**file.search, **given_settings({"seed": seed, "device": device})}
+    prune = file.prune or PruneConfig()
+    if recipe is not None:
+        prune = PruneConfig(**{**prune.model_dump(exclude_unset=True), "recipe": recipe})
+    folder = Path(out) if out is not None else next_folder(Path("runs"), path.stem)
+    ended = begin_training(
+        folder,
+        space_file=file,
+        space_folder=path.parent,
+        search=validated(SearchConfig, settings, f"{path}: [search]"),
+        prune=prune,
+        request=request,
+        callbacks=callbacks,
+    )
+    return Run(folder=folder, study=Study.open(folder), ended=ended)
+
+
+def _trained_base(path: Path, callbacks: Callbacks) -> TrainedBase:
+    from evosearch.config import validated
+    from evosearch.data.splits import load_search_data
+    from evosearch.machine import torch_threads
+    from evosearch.run.baselook import BaseLook
+    from evosearch.run.config import SearchConfig
+    from evosearch.run.spacefile import load_space_file
+    from evosearch.run.subject import train_base_network
+    from evosearch.tasks.config import load_task
+    from evosearch.tasks.scoring import score
+
+    file = load_space_file(path)
+    if file.model.weights is not None:
+        raise InputError(f"{path}: [model] weights are given, so there is nothing to train")
+    data = load_search_data(file.data, path.parent)
+    config = validated(SearchConfig, file.search, f"{path}: [search]")
+    with torch_threads(config.threads):
+        model, weights = train_base_network(file, path.parent, data, callbacks.on_epoch)
+    task = load_task(file.task, path.parent)
+    found = score(model, data.search, task=task)
+    complaint = BaseLook.of(found, file, task, data.search.labels).complaint
+    if complaint is not None:
+        callbacks.on_note(complaint)
+    return TrainedBase(score=found, weights=weights)

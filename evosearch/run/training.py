@@ -1,0 +1,165 @@
+"""A training under a budget as a run: begun, or gone on with after a kill."""
+
+import time
+from pathlib import Path
+
+from evosearch.criteria import criterion_class
+from evosearch.errors import InputError
+from evosearch.machine import resolve_device, torch_threads
+from evosearch.run.callbacks import Callbacks
+from evosearch.run.config import RunConfig, SearchConfig
+from evosearch.run.course import Course, Trained
+from evosearch.run.creation import new_header, write_run
+from evosearch.run.folder import RunFolder
+from evosearch.run.log import unexpected_logged
+from evosearch.run.reopening import held, reopen_training
+from evosearch.run.shrinking import plan_of
+from evosearch.run.spacefile import SpaceFile
+from evosearch.run.subject import load_subject
+from evosearch.space.budget import Budget, BudgetRequest
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.space import SearchSpace
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.study import Study
+from evosearch.study.trial import Evaluation
+from evosearch.tasks.scoring import image_scores
+from evosearch.training.base_training import label_loss
+from evosearch.training.pacing import parse_pace
+from evosearch.training.penalties import require_penalties
+from evosearch.training.recipes import PruneConfig, recipe_of, resolved_settings
+from evosearch.training.recorded_paces import Epi, Slack
+
+UNTRAINED = "whole network, untrained"
+
+
+def begin_training(
+    folder: Path,
+    *,
+    space_file: SpaceFile,
+    space_folder: Path,
+    search: SearchConfig,
+    prune: PruneConfig,
+    request: BudgetRequest,
+    callbacks: Callbacks,
+) -> Trained:
+    """Trains under a budget, as a new run.
+
+    Args:
+        folder: of the run; must not exist.
+        space_file: what is trained, and on what.
+        space_folder: where the space file lies.
+        search: seed, threads and device.
+        prune: the recipe, and what differs from it.
+        request: the budget.
+        callbacks: told how it goes.
+
+    Raises:
+        InputError: the folder exists, or something that was given is at fault; before any
+            training.
+    """
+    if not RunFolder(folder).is_free:
+        raise InputError(f"{folder}: exists already; resume it, or name another with --out")
+    prune = resolved_settings(prune)
+    _require_possible(prune, space_file.train.epochs, request)
+    recipe, search = recipe_of(prune.recipe), _on_device(search)
+
+    def check(space: SearchSpace) -> None:
+        _resolved(request, space)
+
+    with unexpected_logged(folder), torch_threads(search.threads):
+        callbacks.on_stage("network and channel groups")
+        subject = load_subject(
+            space_file,
+            space_folder,
+            fresh=search.seed if recipe.fresh else None,
+            on_epoch=callbacks.on_epoch,
+            on_space=check,
+        )
+        model, space = subject.model.to(search.device), subject.discovery.space
+        label_loss(model, space_file.train, subject.task)  # refuses what does not fit together
+        began = time.perf_counter()
+        scores = image_scores(model, subject.data.search, task=subject.task)
+        evaluation = Evaluation(score=scores.score, seconds=time.perf_counter() - began)
+    budget = _resolved(request, space)
+    config = RunConfig(
+        folder=str(space_folder.resolve()),
+        budget=budget.to_json(),
+        search=search,
+        space=space_file.model_copy(update={"traced": None, "prune": None}),
+        prune=prune,
+    )
+    whole = NamedNetwork(
+        name=UNTRAINED if recipe.fresh else "base",
+        mask=space.full_mask(),
+        cost=space.base_cost,
+        evaluation=evaluation,
+    )
+    header = new_header(
+        config,
+        subject,
+        budget=budget,
+        base_cost=space.base_cost,
+        strategy=prune.recipe,
+        references=(whole,),
+    )
+    write_run(folder, config, subject, header, scores, Knowledge(gram={}, scores={}))
+    with held(folder) as log:
+        log.event("start", recipe=prune.recipe, seed=search.seed)
+        return Course(folder, config, subject, log, callbacks).finish()
+
+
+def resume_training(folder: Path, callbacks: Callbacks) -> Trained:
+    """Goes on with a training under a budget that was stopped or killed; or reads a finished one.
+
+    Raises:
+        InputError: the folder holds none, another process has it, or something is not what it
+            began with.
+    """
+    header = Study.open(folder).header
+    with held(folder) as log:
+        config, subject = reopen_training(folder, header, callbacks.on_stage)
+        log.event("resume")
+        return Course(folder, config, subject, log, callbacks).finish()
+
+
+def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -> None:
+    """Refuses settings that do not go together.
+
+    Raises:
+        InputError: names the key.
+    """
+    if request.accuracy_drop is not None or request.needs_model:
+        raise InputError(
+            "a training under a budget keeps FLOPs or params: give --flops 50% or --params 0.2M"
+        )
+    criterion_class(prune.criterion)
+    plan = plan_of(prune.plan)
+    require_penalties(prune.penalties, "[prune.penalties]")
+    pace = parse_pace(prune.pace, epochs)
+    if isinstance(pace, Epi) and not plan.by_scores:
+        raise InputError(
+            f"[prune] pace = 'epi' waits for widths to settle, and those of plan = {prune.plan!r}"
+            " never change: take plan = 'global'"
+        )
+    if isinstance(pace, Slack):
+        raise InputError(
+            "[prune] pace = 'slack' shrinks to a tolerated drop, and a training here to a budget:"
+            " take another pace"
+        )
+
+
+def _resolved(request: BudgetRequest, space: SearchSpace) -> Budget:
+    """Returns the budget in numbers.
+
+    Raises:
+        InputError: it is a range, or no network meets it.
+    """
+    budget = request.resolve(space.base_cost)
+    if budget.is_range:
+        raise InputError("a training ends at one budget, not at a range: give --flops 50%")
+    space.require_reachable(budget)
+    return budget
+
+
+def _on_device(search: SearchConfig) -> SearchConfig:
+    return search.model_copy(update={"device": resolve_device(search.device)})

@@ -1,0 +1,166 @@
+"""Recipes for training under a budget, each a row of settings with its source; and `[prune]`.
+
+Usable without torch. A recipe is no code: what it sets is what a user can set in `[prune]`, where
+any key takes the place of the recipe's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evosearch.errors import unknown_name
+
+
+class PruneConfig(BaseModel):
+    """How a network shrinks while it trains ([prune] in a space file).
+
+    Attributes:
+        recipe: the row of `evosearch recipes` that the other keys begin with.
+        pace: when how much is gone; a name, or a table of a name and settings.
+        criterion: importance of the channels, scored anew at every cut.
+        plan: which widths a budget gives: uniform, global, triangular or relative.
+        every: steps between cuts at least, or "epoch".
+        rounds: scorings at one cut; each but the last stops at a larger budget.
+        images: calibration images that channels are scored on, at most.
+        penalties: losses on the weights by name, each with its weight beside the task's loss.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str = "one_cycle"
+    pace: str | dict[str, Any] = "one_cycle"
+    criterion: str = "l2"
+    plan: str = "uniform"
+    every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 25
+    rounds: int = Field(default=1, ge=1)
+    images: int = Field(default=256, ge=2)
+    penalties: dict[str, float] = Field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One way to train under a budget.
+
+    Attributes:
+        about: what it does, in a line.
+        source: the publication, and what is this program's own.
+        costs: what it takes beside one training of a network that shrinks.
+        settings: keys of `[prune]`; the rest are the defaults there.
+        fresh: whether it begins with fresh weights; else with those of the base network.
+    """
+
+    about: str
+    source: str
+    costs: str
+    settings: Mapping[str, Any]
+    fresh: bool = True
+
+
+RECIPES: dict[str, Recipe] = {
+    "scratch": Recipe(
+        about="uniform widths from fresh weights: what every other recipe has to beat",
+        source="Liu et al. 2019 (rethinking the value of network pruning), arXiv 1810.05270",
+        costs="nothing more: the small network trains from the first step",
+        settings={"pace": "start", "criterion": "random", "plan": "uniform"},
+    ),
+    "one_cycle": Recipe(
+        about="slow, fast, slow over the whole training; lowest L2 norms, uniform widths",
+        source="Hubens et al. 2021, arXiv 2107.02086; on costs instead of weights ours",
+        costs="norms at every cut",
+        settings={"pace": "one_cycle", "criterion": "l2", "plan": "uniform"},
+    ),
+    "while_training": Recipe(
+        about="evenly, once an epoch, until three quarters of training; lowest L1 norms",
+        source="Roy et al. 2020, arXiv 2003.02800; the end before the last epoch ours",
+        costs="norms once an epoch",
+        settings={"pace": "linear", "criterion": "l1", "plan": "uniform", "every": "epoch"},
+    ),
+    "gradual": Recipe(
+        about="fast first, slow at the end; lowest L1 norms of the whole network",
+        source="Zhu and Gupta 2017, arXiv 1710.01878; channels and costs ours",
+        costs="norms at every cut",
+        settings={"pace": "cubic", "criterion": "l1", "plan": "global"},
+    ),
+    "snip": Recipe(
+        about="before the first step, by the sensitivity of the loss to each channel",
+        source="Lee et al. 2019, arXiv 1810.02340; channels ours",
+        costs="one scoring of the whole network",
+        settings={"pace": "start", "criterion": "snip", "plan": "global"},
+    ),
+    "synflow": Recipe(
+        about="before the first step, by the flow through each channel; without data",
+        source="Tanaka et al. 2020, arXiv 2006.05467; channels ours",
+        costs="20 passes of one image",
+        settings={"pace": "start", "criterion": "synflow", "plan": "global"},
+    ),
+    "drive": Recipe(
+        about="after two epochs, in ten rounds of scoring and cutting",
+        source="Saikumar and Varghese 2024, arXiv 2404.03687, by its abstract; the numbers ours",
+        costs="two epochs of the whole network, ten scorings",
+        settings={
+            "pace": {"name": "at", "epoch": 2},
+            "criterion": "drive",
+            "plan": "global",
+            "rounds": 10,
+        },
+    ),
+    "epi": Recipe(
+        about="all at once, when the widths that would be cut have settled",
+        source="Shen et al. 2022, arXiv 2110.12007, by others' accounts; the last chance ours",
+        costs="norms once an epoch",
+        settings={"pace": "epi", "criterion": "l1", "plan": "global", "every": "epoch"},
+    ),
+    "at_a_glance": Recipe(
+        about="all at once near the end of training, by one threshold on relative L1 norms",
+        source="Salama et al. 2019, arXiv 1912.00200; three quarters of training as the end ours",
+        costs="three quarters of training the whole network",
+        settings={
+            "pace": {"name": "steps", "begin": 0.74, "end": 0.75, "steps": 1},
+            "criterion": "relative_l1",
+            "plan": "global",
+        },
+    ),
+    "dropneuron": Recipe(
+        about="group lasso while it trains, then what is least in and out goes",
+        source="Pan et al. 2016, arXiv 1606.07326; the end at half of training ours",
+        costs="half a training of the whole network, and the penalty's sums at every step",
+        settings={
+            "pace": {"name": "steps", "begin": 0.5, "end": 0.51, "steps": 1},
+            "criterion": "in_out_norm",
+            "plan": "global",
+            "penalties": {"group_lasso": 1e-4},
+        },
+    ),
+    "fisher": Recipe(
+        about="evenly from trained weights, by the Fisher information of each channel",
+        source="Liu et al. 2021, arXiv 2108.00708; several channels at a time ours",
+        costs="base training, and gradients of the scored images at every cut",
+        settings={"pace": "linear", "criterion": "group_fisher", "plan": "global"},
+        fresh=False,
+    ),
+}
+"""Every recipe by name."""
+
+
+def recipe_of(name: str) -> Recipe:
+    """Returns the recipe of a name.
+
+    Raises:
+        InputError: there is none; names the nearest that there is.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def resolved_settings(config: PruneConfig) -> PruneConfig:
+    """Returns settings with those of their recipe where no others were given.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    given = config.model_dump(exclude_unset=True)
+    return PruneConfig(**{**recipe_of(config.recipe).settings, **given, "recipe": config.recipe})
