@@ -18,6 +18,8 @@ class PruneConfig(BaseModel):
 
     Attributes:
         recipe: the row of `evosearch recipes` that the other keys begin with.
+        weights: what training begins with: "fresh" weights, or those of the "base" network, which
+            is trained first where the space names none.
         pace: when how much is gone; a name, or a table of a name and settings.
         criterion: importance of the channels, scored anew at every cut.
         plan: which widths a budget gives: uniform, global, triangular or relative.
@@ -30,6 +32,7 @@ class PruneConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str = "one_cycle"
+    weights: Literal["fresh", "base"] = "fresh"
     pace: str | dict[str, Any] = "one_cycle"
     criterion: str = "l2"
     plan: str = "uniform"
@@ -49,14 +52,12 @@ class Recipe:
         source: the publication, and what is this program's own.
         costs: what it takes beside one training of a network that shrinks.
         settings: keys of `[prune]`; the rest are the defaults there.
-        fresh: whether it begins with fresh weights; else with those of the base network.
     """
 
     about: str
     source: str
     costs: str
     settings: Mapping[str, Any]
-    fresh: bool = True
 
 
 RECIPES: dict[str, Recipe] = {
@@ -138,8 +139,12 @@ RECIPES: dict[str, Recipe] = {
         about="evenly from trained weights, by the Fisher information of each channel",
         source="Liu et al. 2021, arXiv 2108.00708; several channels at a time ours",
         costs="base training, and gradients of the scored images at every cut",
-        settings={"pace": "linear", "criterion": "group_fisher", "plan": "global"},
-        fresh=False,
+        settings={
+            "weights": "base",
+            "pace": "linear",
+            "criterion": "group_fisher",
+            "plan": "global",
+        },
     ),
 }
 """Every recipe by name."""
