@@ -9,8 +9,9 @@ from evosearch.machine import resolve_device, torch_threads
 from evosearch.models.build import BUILT
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import RunConfig, SearchConfig
-from evosearch.run.course import Course, Trained
+from evosearch.run.course import Course
 from evosearch.run.creation import new_header, write_run
+from evosearch.run.finished import Trained
 from evosearch.run.folder import RunFolder
 from evosearch.run.log import unexpected_logged
 from evosearch.run.reopening import held, reopen_training

@@ -25,6 +25,10 @@ class PruneConfig(BaseModel):
         plan: which widths a budget gives: uniform, global, triangular or relative.
         every: steps between cuts at least, or "epoch".
         rounds: scorings at one cut; each but the last stops at a larger budget.
+        drop: share of the cost that goes between two trainings, each of all epochs, of a network
+            that is cut before it; the last is within the budget. 0 is one training, cut by `pace`.
+        rewind: what each training after the first begins with: the weights of the "start", "fresh"
+            ones, or those that it has ("keep").
         images: calibration images that channels are scored on, at most.
         penalties: losses on the weights by name, each with its weight beside the task's loss.
     """
@@ -38,6 +42,8 @@ class PruneConfig(BaseModel):
     plan: str = "uniform"
     every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 25
     rounds: int = Field(default=1, ge=1)
+    drop: float = Field(default=0.0, ge=0, le=1)
+    rewind: Literal["start", "fresh", "keep"] = "start"
     images: int = Field(default=256, ge=2)
     penalties: dict[str, float] = Field(default_factory=dict)
 
@@ -134,6 +140,29 @@ RECIPES: dict[str, Recipe] = {
             "plan": "global",
             "penalties": {"group_lasso": 1e-4},
         },
+    ),
+    "imp": Recipe(
+        about="train, cut a fifth by one threshold on L2 norms, rewind to the start, again",
+        source="Frankle and Carbin 2019, arXiv 1803.03635; channels and costs ours",
+        costs="a whole training for each fifth, and one more",
+        settings={"drop": 0.2, "rewind": "start", "criterion": "l2", "plan": "global"},
+    ),
+    "dropnet": Recipe(
+        about="train, cut a fifth by mean activations, rewind to the start, again",
+        source="Tan and Motani 2020 (DropNet), ICML; costs instead of units ours",
+        costs="a whole training for each fifth, and one more",
+        settings={
+            "drop": 0.2,
+            "rewind": "start",
+            "criterion": "mean_activation",
+            "plan": "uniform",
+        },
+    ),
+    "retrain": Recipe(
+        about="train, cut all at once by one threshold on L1 norms, train that from fresh weights",
+        source="Liu et al. 2019 (rethinking the value of network pruning), arXiv 1810.05270",
+        costs="one training of the whole network, and one of the small one",
+        settings={"drop": 1.0, "rewind": "fresh", "criterion": "l1", "plan": "global"},
     ),
     "fisher": Recipe(
         about="evenly from trained weights, by the Fisher information of each channel",

@@ -86,7 +86,7 @@ class Watched:
         return self.training.mask
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if not RECIPES[r].settings.get("drop")])
 def test_every_recipe_ends_within_the_budget(recipe: str) -> None:
     watched = Watched(recipe).run()
     assert watched.shrinking.is_done

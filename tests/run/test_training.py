@@ -23,7 +23,7 @@ from evosearch.run import identity as identity_module
 from evosearch.run import subject as subject_module
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import read_run_config, run_config_to_toml
-from evosearch.run.course import Trained
+from evosearch.run.finished import Trained
 from evosearch.run.folder import RunFolder
 from evosearch.run.spacefile import load_space_file
 from evosearch.space.text import load_space
