@@ -45,6 +45,8 @@ class EvaluatorConfig(BaseModel):
             faster. The network that a search is for is compensated either way.
         build_images: calibration images that candidates are built on; fewer where the network's
             feature maps are large.
+        rescale: whether the outputs of refitted layers are given the variances that they had,
+            which the refit takes from them; behind a BatchNorm it makes no difference.
         precision: what candidates compute in: "bfloat16", "float32", or "auto" for the first
             where the device is faster with it.
         layout: of images and kernels in memory: "channels_last", "contiguous", or "auto" for the
@@ -59,6 +61,7 @@ class EvaluatorConfig(BaseModel):
     calibration_batch: int = Field(default=128, ge=2)
     build: Build = "compensated"
     build_images: int = Field(default=512, ge=2)
+    rescale: bool = False
     precision: Precision = "auto"
     layout: Layout = "auto"
     recovery_images: int = Field(default=0, ge=0)
@@ -135,6 +138,7 @@ class MaskEvaluator:
             build=config.build,
             numerics=config.numerics(place),
             seed=seed,
+            rescale=config.rescale,
         )
 
     def prepare(self, *, errors: bool) -> None:

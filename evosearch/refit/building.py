@@ -39,6 +39,7 @@ class Builder:
         build: Build,
         numerics: Numerics,
         seed: int,
+        rescale: bool = False,
     ) -> None:
         """Takes what networks are built from.
 
@@ -51,7 +52,9 @@ class Builder:
             build: whether candidates' weights are refitted, or their statistics alone.
             numerics: what candidates compute in.
             seed: the run's.
+            rescale: whether refitted outputs are given the variances that they had.
         """
+        self._rescale = rescale
         self._model, self._discovery, self._seed = model, discovery, seed
         self._batches, self._build = batches, build
         self._device = batches[0].device
@@ -111,7 +114,7 @@ class Builder:
     def _compensation(self, batches: Sequence[Tensor]) -> Compensation:
         layers = self._discovery.layers
         images = _first(batches, images_within(LARGEST_MAP, self._model, layers))
-        return Compensation(self._model, layers, images, self._seed)
+        return Compensation(self._model, layers, images, self._seed, rescale=self._rescale)
 
 
 def images_within(elements: int, model: nn.Module, layers: Sequence[Layer]) -> int:

@@ -41,6 +41,23 @@ def refit(weight: Tensor, inner: Tensor, cross: Tensor) -> Tensor:
     return weight + torch.cholesky_solve(residual, torch.linalg.cholesky(inner + ridge)).T
 
 
+def rescaled(weight: Tensor, inner: Tensor, before: Tensor) -> Tensor:
+    """Returns weights whose outputs vary as much as before: each row times a factor.
+
+    The factor is `sqrt(before / after)`, with the variances of an output before the cut and after
+    the refit, which takes from it what the kept inputs cannot give (He et al. 2017, arXiv
+    1707.06168, as remembered, not checked against the source). A row without any output stays.
+
+    Args:
+        weight: refitted, float64 `(outputs, kept)`.
+        inner: covariance of the kept inputs, float64 `(kept, kept)`.
+        before: variances of the outputs before the cut, float64 `(outputs,)`.
+    """
+    after = ((weight @ inner) * weight).sum(1)
+    factors = torch.where(after > 0, before / after, torch.ones_like(after)).sqrt()
+    return factors[:, None] * weight
+
+
 @final
 class Compensation:
     """Refits compact networks to the outputs of their base network, layer after layer.
@@ -52,7 +69,13 @@ class Compensation:
     """
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[Layer], images: Tensor, seed: int
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        images: Tensor,
+        seed: int,
+        *,
+        rescale: bool = False,
     ) -> None:
         """Records the base network's outputs.
 
@@ -63,7 +86,10 @@ class Compensation:
                 inputs, the bias alone.
             images: calibration images, one batch, `(images, channels, height, width)`.
             seed: of the output positions that are fitted on.
+            rescale: gives the outputs of refitted layers the variances that they had; a
+                BatchNorm behind a layer undoes it.
         """
+        self._rescale = rescale
         calls = Counter(layer.module for layer in layers)
         self._layers = [
             layer for layer in layers if calls[layer.module] == 1 and has_patches(layer)
@@ -133,6 +159,9 @@ class Compensation:
                 inner = (rows.T @ rows).double().cpu() / len(rows)
                 cross = (rows.T @ targets).double().cpu() / len(rows)
                 weight = refit(own.flatten(1).double().cpu(), inner, cross)
+                if self._rescale:
+                    before = targets.double().square().mean(0).cpu()
+                    weight = rescaled(weight, inner, before)
                 own.copy_(weight.reshape(own.shape))
             if layer.bias is not None:
                 bias = target_mean - own.flatten(1) @ row_mean

@@ -94,9 +94,6 @@ def fitted(config: SearchConfig, subject: Subject) -> tuple[SearchConfig, str | 
     Returns:
         The settings, in which no precision and no layout is "auto"; and a line on what they fell
         back from, None where they did not.
-
-    Raises:
-        InputError: the base network does not work on the images at all.
     """
     wanted = config.evaluator.numerics(torch.device(config.device))
     model = subject.model.to(config.device)

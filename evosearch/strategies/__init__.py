@@ -8,6 +8,7 @@ A new one is a class in a file, and a line in `STRATEGIES`; `README.md` has the 
 `spdy`           its other sampler: random draws, then a shrinking local search
 `policy`         the strategy: one policy gives keep ratios for any budget, by REINFORCE
 `gaussian`       its policy
+`stepwise`       the strategy: one width after the other, by bisection under rising limits
 `genetic`        the strategy: a genetic algorithm over whole masks, NSGA-II
 `layerwise`      the strategy: rates from sensitivity, channels from a genetic algorithm
 `baselines`      the strategies that do not search: random, uniform, global, and so on
@@ -33,12 +34,14 @@ from evosearch.strategies.genetic import Genetic
 from evosearch.strategies.layerwise import Layerwise
 from evosearch.strategies.policy import Policy
 from evosearch.strategies.rates import Rates
+from evosearch.strategies.stepwise import Stepwise
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "genetic": Genetic,
     "layerwise": Layerwise,
     "rates": Rates,
     "policy": Policy,
+    "stepwise": Stepwise,
     "random": Random,
     "uniform": Uniform,
     "global": Global,

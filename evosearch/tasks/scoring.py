@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from evosearch.callables import one_line
 from evosearch.data.splits import (
     CalibrationSplit,
     SearchSplit,
@@ -12,7 +11,7 @@ from evosearch.data.splits import (
     TrainSplit,
     require_split,
 )
-from evosearch.errors import EvaluationError, EvosearchError, InputError
+from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
 from evosearch.models.copying import copied
 from evosearch.models.modes import evaluating
@@ -108,24 +107,11 @@ def working_numerics(
         task: what its outputs are judged by, which meets their layout too.
 
     Returns:
-        See `first_working`.
-
-    Raises:
-        InputError: it works in none, or its outputs do not fit the task.
-        EvaluationError: a loss is not finite.
+        See `first_working`, also for what it raises.
     """
     few = split.take(torch.arange(min(TRIED, len(split))))
 
     def attempt(numerics: Numerics) -> None:
         image_scores(numerics.network(copied(model)), few, task=task, numerics=numerics)
 
-    try:
-        return first_working(wanted, attempt)
-    except EvosearchError:
-        raise
-    except Exception as error:  # of the network's own code
-        shape = tuple(few.images[:1].shape[1:])
-        raise InputError(
-            f"the network fails on images of shape {shape}: {one_line(error)}; [model] and [data]"
-            " must fit each other"
-        ) from error
+    return first_working(wanted, attempt)

@@ -114,6 +114,20 @@ def test_a_recalibrated_candidate_is_the_plain_network(
         assert evaluator.evaluate(mask).score.loss == pytest.approx(plain, rel=1e-4)
 
 
+def test_rescaling_lengthens_the_rows_of_the_classifier_alone(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    """Behind a BatchNorm it makes no difference; the refit shrank the classifier's outputs."""
+    mask = half(discovery, 1)
+    shrunk, restored = (
+        make(model, data, discovery, rescale=rescale).builder.final(mask)
+        for rescale in (False, True)
+    )
+    factors = restored.linear.weight.detach() / shrunk.linear.weight.detach()
+    torch.testing.assert_close(factors, factors[:, :1].expand_as(factors), rtol=0.02, atol=0)
+    assert (factors > 1).all()
+
+
 def test_a_network_is_built_once_for_all_rungs(
     model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

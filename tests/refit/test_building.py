@@ -16,9 +16,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     original = building.Compensation
 
-    def counting(model, layers, images, seed):
+    def counting(model, layers, images, seed, **options):
         counts.append(len(images))
-        return original(model, layers, images, seed)
+        return original(model, layers, images, seed, **options)
 
     monkeypatch.setattr(building, "Compensation", counting)
     return counts

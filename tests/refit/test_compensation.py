@@ -83,6 +83,45 @@ def test_dead_inputs_keep_their_weights_and_a_twin_takes_over() -> None:
     )
 
 
+def test_rescaled_rows_by_hand() -> None:
+    """Two inputs of variances 1 and 4, and an output that varied by 9 where 5 are left."""
+    weight = torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    inner = torch.diag(torch.tensor([1.0, 4.0], dtype=torch.float64))
+    found = compensation.rescaled(weight, inner, torch.tensor([9.0, 2.0], dtype=torch.float64))
+    factor = (9 / 5) ** 0.5
+    torch.testing.assert_close(
+        found, torch.tensor([[factor, factor], [0, 0]], dtype=torch.float64)
+    )
+
+
+def test_rescaling_gives_outputs_their_variance_back() -> None:
+    """A sum of six independent inputs, of which three go: half of its variance goes with them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 1)).double().eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(6))
+        model[1].weight.fill_(1.0)
+        model[1].bias.fill_(3.0)
+    images = torch.randn(4000, 6, dtype=torch.float64)
+    found = trace(model, (images[:2],))
+    mask = Mask({"0": np.arange(6) < 3})
+    drops = dropped_positions(found.groups, mask)
+    target = model(images).detach()
+    outputs = {}
+    for rescale in (False, True):
+        network = compact(model, found.groups, mask).eval()
+        fitted = compensation.Compensation(model, found.layers, images, seed=0, rescale=rescale)
+        fitted.apply(network, drops)
+        outputs[rescale] = network(images).detach()
+    assert float(outputs[False].var() / target.var()) == pytest.approx(0.5, abs=0.05)
+    assert float(outputs[True].var() / target.var()) == pytest.approx(1, abs=1e-9)
+    assert float(outputs[True].mean()) == pytest.approx(float(target.mean()), abs=1e-9)
+    # One factor for the row, about the root of 2.
+    factor = (outputs[True] - target.mean()) / (outputs[False] - target.mean())
+    torch.testing.assert_close(factor, factor[:1].expand_as(factor))
+    assert float(factor[0]) == pytest.approx(2**0.5, abs=0.05)
+
+
 def redundant(seed: int) -> tuple[nn.Module, Mask]:
     """A network whose convolutions repeat their channels, and the mask that drops the copies."""
     torch.manual_seed(seed)

@@ -105,7 +105,7 @@ def dropping(folder: Path, drop: float, strategy: str = "rates") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("strategy", ["rates", "genetic", "layerwise"])
+@pytest.mark.parametrize("strategy", ["rates", "genetic", "layerwise", "policy", "stepwise"])
 def test_an_accuracy_drop_finds_a_small_network_that_keeps_it(
     strategy: str, tmp_path: Path
 ) -> None:

@@ -37,8 +37,10 @@ plus, those that make another search of a strategy."""
 Loss = Callable[[Mask, int], float | None]
 
 FIXED = {"uniform", "global", "triangular", "relative"}
-"""Strategies that propose one plan per budget, and draw nothing."""
-BY_ERRORS = {"policy"}
+"""Strategies that propose one plan per budget."""
+UNDRAWN = FIXED | {"stepwise"}
+"""Strategies that draw nothing: the seed does not matter."""
+BY_ERRORS = {"policy", "stepwise"}
 """Searching strategies that need two-step errors of channels, and no sensitivities."""
 NAMES = (*sorted(STRATEGIES), EXAMPLE, *(name for name in SETTINGS if "+" in name))
 LEARNING = set(NAMES) - FIXED - {"random"}
@@ -163,7 +165,7 @@ def test_seeds_decide(name: str, budget: str, loss: Loss) -> None:
 
     first = masks(0)
     assert masks(0) == first
-    assert (masks(1) == first) == (name in FIXED)
+    assert (masks(1) == first) == (name in UNDRAWN)
 
 
 @pytest.mark.parametrize("loss", [failing_now_and_then, failing])
@@ -234,6 +236,8 @@ def test_a_tiny_space_is_exhausted_without_an_error(name: str) -> None:
 def test_learning_beats_the_first_plans(name: str) -> None:
     if name not in LEARNING:
         pytest.skip("does not learn")
+    if name == "stepwise":
+        pytest.skip("looks for smaller networks, not for better ones; see test_stepwise")
     # The hidden cost of a channel differs between groups, against what knowledge says.
     prices = {"g0": 4.0, "g1": 0.1, "g2": 0.5, "g3": 2.0}
 
