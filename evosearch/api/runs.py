@@ -21,7 +21,7 @@ from evosearch.study.study import Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from evosearch.run.course import Trained
+    from evosearch.run.finished import Trained
     from evosearch.run.session import Ended
 
 

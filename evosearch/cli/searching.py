@@ -25,7 +25,7 @@ def search(**given: Any) -> None:
 @command(app, api.resume)
 def resume(**given: Any) -> None:
     """Go on with a run that was stopped or killed, or with a search for another budget."""
-    from evosearch.run.course import Trained
+    from evosearch.run.finished import Trained
 
     with SearchProgress(messages, "training") as progress:
         run = api.resume(**given, callbacks=progress.callbacks)

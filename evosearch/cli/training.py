@@ -28,14 +28,14 @@ def train(**given: Any) -> None:
 def conclude_training(run: api.Run) -> None:
     """Prints what came of a training under a budget."""
     from evosearch.report.networks import networks_table
-    from evosearch.run.course import Trained
+    from evosearch.run.finished import Trained
 
     assert isinstance(run.ended, Trained)
     ended = run.ended
     output.print(networks_table(run.study, [ended.network]))
     output.print(
-        f"{ended.recipe}: {ended.seconds:.1f} s; its steps cost {ended.share:.1%} of those of as"
-        " many epochs of the whole network, in image-MACs forward and backward"
+        f"{ended.recipe}: {ended.seconds:.1f} s; its steps cost {ended.share:.1%} of those of one"
+        " training of the whole network, in image-MACs forward and backward"
     )
     output.print(f"artifact: {ended.artifact.folder}", soft_wrap=True)
     output.print(

@@ -104,8 +104,8 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"- Trained under a budget by {training['prune']['recipe']}, with {penalties}:"
             f" {training['image_macs']:.3g} image-MACs forward and backward,"
-            f" {training['share']:.1%} of as many epochs of the whole network;"
-            f" {training['seconds']:.1f} s."
+            f" {training['share']:.1%} of one training of the whole network;"
+            f" {training['trainings']} in {training['seconds']:.1f} s."
         )
     elif "strategy" in card:
         yield (

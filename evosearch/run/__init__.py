@@ -18,6 +18,8 @@
 `session`       search, baselines, certificate, close: the order of it all
 `training`      a training under a budget: begun as a run, or gone on with
 `course`        the same to its end: its networks recorded, the last finished
+`cycles`        trainings one after the other, each of a smaller network
+`finished`      the finished network of a training, measured on test and saved
 `shrinking`     the budget in force while a network trains, and what goes for it
 `baselines`     plans that learn nothing, searched beside
 `callbacks`     functions that are told how something goes

@@ -5,36 +5,37 @@ it, the last as it is finished.
 """
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import nn
 
 from evosearch.errors import InputError
-from evosearch.export.artifact import Artifact
-from evosearch.export.card import network_from_card, network_json
-from evosearch.machine import environment, torch_seeded
-from evosearch.models.copying import copied
+from evosearch.machine import torch_seeded
+from evosearch.models.build import build_model
 from evosearch.models.precision import fastest_numerics
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import RunConfig
+from evosearch.run.cycles import Cycle, next_budget
+from evosearch.run.finished import Trained, load_finished, save_finished
 from evosearch.run.folder import RunFolder
 from evosearch.run.log import RunLog
-from evosearch.run.shrinking import Scorer, Shrinking, steps_cost
+from evosearch.run.shrinking import Scorer, Shrinking
 from evosearch.run.subject import Subject
 from evosearch.seeding import Stream, generator, integer
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.space.resources import RESOURCES
-from evosearch.study.networks import NamedNetwork
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
+from evosearch.surgery.compaction import compact, cut
+from evosearch.surgery.narrowing import narrow
 from evosearch.tasks.scoring import image_scores, working_numerics
-from evosearch.tasks.testing import TestReport
 from evosearch.training.base_training import label_loss
 from evosearch.training.bestepoch import BestEpoch
 from evosearch.training.checkpoint import Checkpoint
@@ -45,28 +46,6 @@ from evosearch.training.trainer import Training
 
 SCORING_BATCH = 128
 """Calibration images in one pass where channels are scored, at most."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What came of a training under a budget.
-
-    Attributes:
-        network: the finished one.
-        artifact: the same on disk.
-        recipe: how it was trained.
-        seconds: that training took, with the scoring of channels and epochs.
-        image_macs: what its steps cost, forward and backward: images times MACs.
-        share: of what as many epochs of the whole network cost in these.
-    """
-
-    network: NamedNetwork
-    artifact: Artifact
-    recipe: str
-    seconds: float
-    image_macs: int
-    share: float
 
 
 @final
@@ -90,28 +69,58 @@ class Course:
         self._log, self._callbacks, self._prune = log, callbacks, config.prune
         self._places = RunFolder(folder)
         self._study = Study.open_for_appending(folder)
+        self._device = torch.device(config.search.device)
+        self._checkpoint = Checkpoint(self._places.training, self._study.header.config_digest)
+        self._scorer = self._make_scorer()
 
     def finish(self) -> Trained:
         """Trains to the end from where it stands, and saves what comes of it."""
-        done = self._known()
+        done = load_finished(self._folder, self._study)
         if done is not None:
             return done
+        subject, budget = self._subject, self._study.budget.at(1.0)
+        space, state = subject.discovery.space, self._checkpoint.load()
+        cycle = Cycle(number=0, mask=space.full_mask())
+        if state is not None:
+            cycle = Cycle.from_json(state["cycle"], space.sizes)
+        network = compact(subject.model, space.groups, cycle.mask)
+        while True:
+            shrinking, best = self._train(network, cycle, state)
+            mask = cycle.mask.then(shrinking.mask)
+            trial = self._record(network, mask, cycle.number + shrinking.left, 1.0)
+            cycle = Cycle(
+                number=cycle.number + 1,
+                mask=mask,
+                image_macs=cycle.image_macs + shrinking.image_macs,
+                seconds=cycle.seconds + best.history[-1].seconds,
+            )
+            if budget.violation(trial.cost) == 0:
+                break
+            network, cycle = self._next(network, cycle, trial.cost, budget)
+            state = None
+        self._callbacks.on_stage("test")
+        done = save_finished(
+            self._folder, self._config, subject, self._study, network, trial, cycle, best.epoch
+        )
+        self._log.event("artifact", folder=done.artifact.folder)
+        return done
+
+    def _train(
+        self, network: nn.Module, cycle: Cycle, state: Mapping[str, Any] | None
+    ) -> tuple[Shrinking, BestEpoch]:
+        """Trains a network for all epochs, and leaves it with the weights of its best."""
         config, subject = self._config, self._subject
         train, seed = config.space.train, config.search.seed
-        network = copied(subject.model).to(config.search.device)
-        shrinking = self._shrinking()
+        shrinking = self._shrinking(cycle)
         best = BestEpoch(
             network, subject.data.search, train.epochs, self._callbacks.on_epoch, subject.task
         )
         penalties = [Penalized(self._prune.penalties)] if self._prune.penalties else []
         parts: list[Part] = [shrinking, *penalties, best]
-        checkpoint = Checkpoint(self._places.training, self._study.header.config_digest)
         rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
-        dropout = integer(seed, Stream.BASE_TRAINING, "dropout")
-        place = torch.device(config.search.device)
-        fastest = fastest_numerics(place, precision="float32")
+        fastest = fastest_numerics(self._device, precision="float32")
         numerics, _ = working_numerics(network, subject.data.train, fastest, task=subject.task)
-        with torch_seeded(dropout, place):
+        with torch_seeded(integer(seed, Stream.BASE_TRAINING, "dropout"), self._device):
             training = Training(
                 network,
                 subject.data.train,
@@ -119,39 +128,66 @@ class Course:
                 label_loss(network, train, subject.task),
                 rng,
                 numerics=numerics,
-                discovery=subject.discovery,
+                discovery=narrow(subject.discovery, cycle.mask),
                 parts=parts,
             )
-            saved = checkpoint.load()
-            if saved is None:
+            if state is None:
                 best.record(None)
             else:
-                training.restore(saved)
+                training.restore(state["training"])
             for train_loss in training.epochs():
                 if shrinking.is_done:
                     training.measure_norms()
                 best.record(train_loss)
-                checkpoint.save(training.state())
+                self._checkpoint.save({"cycle": cycle.to_json(), "training": training.state()})
         best.keep_best()
-        assert training.mask is not None
-        trial = self._record(network, training.mask, shrinking.left, 1.0)
-        return self._saved(network, trial, best, shrinking.image_macs)
+        return shrinking, best
 
-    def _shrinking(self) -> Shrinking:
-        config, subject, study = self._config, self._subject, self._study
-        calibration, seed = subject.data.calibration, config.search.seed
-        order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
-        place = torch.device(config.search.device)
-        few = calibration.take(order[: self._prune.images])
-        batches = [(x.to(place), y.to(place)) for x, y in few.batches(SCORING_BATCH) if len(x) > 1]
+    def _shrinking(self, cycle: Cycle) -> Shrinking:
+        """Returns what cuts a training; one of several is cut before it begins, and not in it."""
+        budget = self._study.budget.at(1.0)
+        if self._prune.drop:
+            cost = self._subject.discovery.space.cost(cycle.mask)
+            budget = Budget.exactly(**{name: getattr(cost, name) for name in budget.bounds})
         return Shrinking(
             config=self._prune,
-            pace=parse_pace(self._prune.pace, config.space.train.epochs),
-            budget=study.budget.at(1.0),
-            scorer=Scorer(config=self._prune, batches=batches, task=subject.task, seed=seed),
+            pace=parse_pace(self._prune.pace, self._config.space.train.epochs),
+            budget=budget,
+            scorer=self._scorer,
             on_leave=self._record,
             on_change=self._show,
         )
+
+    def _make_scorer(self) -> Scorer:
+        calibration, seed = self._subject.data.calibration, self._config.search.seed
+        order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
+        few = calibration.take(order[: self._prune.images])
+        batches = [
+            (images.to(self._device), labels.to(self._device))
+            for images, labels in few.batches(SCORING_BATCH)
+            if len(images) > 1  # BatchNorm cannot take statistics of a single image
+        ]
+        return Scorer(config=self._prune, batches=batches, task=self._subject.task, seed=seed)
+
+    def _next(
+        self, network: nn.Module, cycle: Cycle, cost: Cost, budget: Budget
+    ) -> tuple[nn.Module, Cycle]:
+        """Returns the network that the next training begins with, and where it begins."""
+        subject, config = self._subject, self._config
+        space, here = subject.discovery.space, narrow(subject.discovery, cycle.mask)
+        target = next_budget(cost, space.base_cost, budget, self._prune.drop)
+        inner = self._scorer.mask(network, here, space, target, cycle.number)
+        cycle = replace(cycle, mask=cycle.mask.then(inner))
+        self._show(space.cost(cycle.mask), target)
+        if self._prune.rewind == "keep":
+            cut(network, here.space.groups, inner)
+            return network, cycle
+        model = subject.model
+        if self._prune.rewind == "fresh":
+            fresh = integer(config.search.seed, Stream.BASE_TRAINING, "weights", cycle.number)
+            section = config.space.model.model_copy(update={"weights": None})
+            model = build_model(section, Path(config.folder), seed=fresh).to(self._device)
+        return compact(model, space.groups, cycle.mask), cycle
 
     def _record(self, network: nn.Module, mask: Mask, number: int, t: float) -> Trial:
         """Returns the trial of a network as training leaves it, recorded once.
@@ -204,76 +240,3 @@ class Course:
         ]
         self._log.event("cut", **{name: getattr(cost, name) for name in budget.bounds})
         self._callbacks.on_stage(f"the network has {', '.join(sizes)}")
-
-    def _saved(
-        self, network: nn.Module, trial: Trial, best: BestEpoch, image_macs: int
-    ) -> Trained:
-        """Measures the finished network on test, once, and saves it."""
-        config, subject, header = self._config, self._subject, self._study.header
-        self._callbacks.on_stage("test")
-        folder = Path(config.folder)
-        report = TestReport(self._places.test, config.space.data, folder, task=subject.task)
-        plan, epochs = f"trial {trial.number}", config.space.train.epochs
-        name = f"{plan}, trained by {self._prune.recipe}"
-        test = report.measure(name, network).score
-        named = replace(NamedNetwork.of_trial(trial), name=name, test=test)
-        whole = steps_cost(epochs * len(subject.data.train), header.base_cost)
-        card = {
-            "run": str(self._folder),
-            "plan": plan,
-            "strategy": self._prune.recipe,
-            "seed": header.seed,
-            "space_digest": header.space_digest,
-            "networks": [network_json(named, header.base_cost)],
-            "training": {
-                "prune": self._prune.model_dump(mode="json"),
-                "train": config.space.train.model_dump(mode="json"),
-                "seconds": best.history[-1].seconds,
-                "image_macs": image_macs,
-                "share": image_macs / whole,
-            },
-            "notes": [
-                "search accuracy is optimistic: the best epoch was selected on that split",
-                f"epoch {best.epoch} of {epochs} was the best on the search split of those after"
-                " the last cut, and was kept",
-                f"the test split was opened {report.opened} times in this run",
-            ],
-            "best_epoch": best.epoch,
-            "environment": environment(torch.get_num_threads()),
-        }
-        artifact = Artifact.save(
-            self._places.artifact(plan),
-            network=network,
-            base=subject.model,
-            mask=trial.mask,
-            model_section=config.space.model.model_dump(mode="json", exclude_none=True),
-            space_folder=folder,
-            card=card,
-        )
-        self._places.training.unlink(missing_ok=True)
-        self._log.event("artifact", folder=artifact.folder, test_opened=report.opened)
-        return _trained(artifact, named)
-
-    def _known(self) -> Trained | None:
-        """Returns what came of this training, where it was finished."""
-        study = self._study
-        if not study.trials:
-            return None
-        trial = study.trials[-1]
-        folder = self._places.artifact(f"trial {trial.number}")
-        if not folder.exists():
-            return None
-        artifact = Artifact.open(folder)
-        return _trained(artifact, network_from_card(artifact.card["networks"][-1], trial.mask))
-
-
-def _trained(artifact: Artifact, network: NamedNetwork) -> Trained:
-    training = artifact.card["training"]
-    return Trained(
-        network=network,
-        artifact=artifact,
-        recipe=training["prune"]["recipe"],
-        seconds=training["seconds"],
-        image_macs=training["image_macs"],
-        share=training["share"],
-    )

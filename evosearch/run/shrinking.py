@@ -187,6 +187,12 @@ class Shrinking(Part):
         self._whole = self._discovery.space
 
     @property
+    def mask(self) -> Mask:
+        """The channels that are left of the network that the training began with."""
+        assert self._training.mask is not None
+        return self._training.mask
+
+    @property
     def is_done(self) -> bool:
         """Whether the network is within the budget, so that it shrinks no more."""
         return self._budget.violation(self._cost) == 0
@@ -221,8 +227,8 @@ class Shrinking(Part):
 
     def _cut(self, target: Budget, moment: Moment) -> None:
         training = self._training
-        if self._trained and training.mask is not None:
-            self._on_leave(training.model, training.mask, self.left, moment.t)
+        if self._trained:
+            self._on_leave(training.model, self.mask, self.left, moment.t)
             self.left, self._trained = self.left + 1, False
         for left in reversed(range(self._config.rounds)):
             budget = self._between(target, left)

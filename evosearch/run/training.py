@@ -6,10 +6,12 @@ from pathlib import Path
 from evosearch.criteria import criterion_class
 from evosearch.errors import InputError
 from evosearch.machine import resolve_device, torch_threads
+from evosearch.models.build import BUILT
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import RunConfig, SearchConfig
-from evosearch.run.course import Course, Trained
+from evosearch.run.course import Course
 from evosearch.run.creation import new_header, write_run
+from evosearch.run.finished import Trained
 from evosearch.run.folder import RunFolder
 from evosearch.run.log import unexpected_logged
 from evosearch.run.reopening import held, reopen_training
@@ -26,7 +28,7 @@ from evosearch.tasks.scoring import image_scores
 from evosearch.training.base_training import label_loss
 from evosearch.training.pacing import parse_pace
 from evosearch.training.penalties import require_penalties
-from evosearch.training.recipes import PruneConfig, recipe_of, resolved_settings
+from evosearch.training.recipes import PruneConfig, resolved_settings
 from evosearch.training.recorded_paces import Epi, Slack
 
 UNTRAINED = "whole network, untrained"
@@ -61,7 +63,12 @@ def begin_training(
         raise InputError(f"{folder}: exists already; resume it, or name another with --out")
     prune = resolved_settings(prune)
     _require_possible(prune, space_file.train.epochs, request)
-    recipe, search = recipe_of(prune.recipe), _on_device(search)
+    fresh, search = prune.weights == "fresh", _on_device(search)
+    if fresh and space_file.model.weights == BUILT:
+        raise InputError(
+            '[model] weights = "built": the network comes trained, and this training begins with'
+            ' fresh weights; [prune] weights = "base" begins with its own'
+        )
 
     def check(space: SearchSpace) -> None:
         _resolved(request, space)
@@ -71,7 +78,7 @@ def begin_training(
         subject = load_subject(
             space_file,
             space_folder,
-            fresh=search.seed if recipe.fresh else None,
+            fresh=search.seed if fresh else None,
             on_epoch=callbacks.on_epoch,
             on_space=check,
         )
@@ -89,7 +96,7 @@ def begin_training(
         prune=prune,
     )
     whole = NamedNetwork(
-        name=UNTRAINED if recipe.fresh else "base",
+        name=UNTRAINED if fresh else "base",
         mask=space.full_mask(),
         cost=space.base_cost,
         evaluation=evaluation,

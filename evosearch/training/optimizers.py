@@ -1,6 +1,6 @@
 """Optimizers: SGD for all weights, or Muon for the kernels of convolutions."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, final
 
 import torch
@@ -107,6 +107,19 @@ def follow(optimizer: torch.optim.Optimizer, replacements: Iterable[Replacement]
                     else value
                     for key, value in state.items()
                 }
+
+
+def spare(optimizer: torch.optim.Optimizer, parameters: Collection[Tensor]) -> None:
+    """Has an optimizer leave some of its parameters to themselves: without weight decay, in place.
+
+    They get a group of their own, so it comes before a schedule takes the optimizer.
+    """
+    spared = {id(parameter) for parameter in parameters}
+    for group in list(optimizer.param_groups):
+        own = [parameter for parameter in group["params"] if id(parameter) in spared]
+        if own:
+            group["params"] = [p for p in group["params"] if id(p) not in spared]
+            optimizer.add_param_group({**group, "params": own, "weight_decay": 0.0})
 
 
 def _sgd(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:

@@ -70,6 +70,10 @@ class Part:
     def joined(self, training: Host) -> None:
         """Is called once, by the training that it takes part in, when that is made."""
 
+    def undecayed(self) -> frozenset[str]:
+        """Returns the names of parameters that weight decay must leave alone; asked once."""
+        return frozenset()
+
     def before_step(self, moment: Moment) -> None:
         """Is called before every step; the place for a cut."""
 

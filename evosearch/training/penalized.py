@@ -23,6 +23,10 @@ class Penalized(Part):
         self._training = training
         self._build()
 
+    def undecayed(self) -> frozenset[str]:
+        """See `Part.undecayed`."""
+        return self._penalties.undecayed
+
     def before_step(self, moment: Moment) -> None:
         """See `Part.before_step`."""
         if moment.begins_epoch:

@@ -18,11 +18,17 @@ class PruneConfig(BaseModel):
 
     Attributes:
         recipe: the row of `evosearch recipes` that the other keys begin with.
+        weights: what training begins with: "fresh" weights, or those of the "base" network, which
+            is trained first where the space names none.
         pace: when how much is gone; a name, or a table of a name and settings.
         criterion: importance of the channels, scored anew at every cut.
         plan: which widths a budget gives: uniform, global, triangular or relative.
         every: steps between cuts at least, or "epoch".
         rounds: scorings at one cut; each but the last stops at a larger budget.
+        drop: share of the cost that goes between two trainings, each of all epochs, of a network
+            that is cut before it; the last is within the budget. 0 is one training, cut by `pace`.
+        rewind: what each training after the first begins with: the weights of the "start", "fresh"
+            ones, or those that it has ("keep").
         images: calibration images that channels are scored on, at most.
         penalties: losses on the weights by name, each with its weight beside the task's loss.
     """
@@ -30,11 +36,14 @@ class PruneConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str = "one_cycle"
+    weights: Literal["fresh", "base"] = "fresh"
     pace: str | dict[str, Any] = "one_cycle"
     criterion: str = "l2"
     plan: str = "uniform"
     every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 25
     rounds: int = Field(default=1, ge=1)
+    drop: float = Field(default=0.0, ge=0, le=1)
+    rewind: Literal["start", "fresh", "keep"] = "start"
     images: int = Field(default=256, ge=2)
     penalties: dict[str, float] = Field(default_factory=dict)
 
@@ -49,14 +58,12 @@ class Recipe:
         source: the publication, and what is this program's own.
         costs: what it takes beside one training of a network that shrinks.
         settings: keys of `[prune]`; the rest are the defaults there.
-        fresh: whether it begins with fresh weights; else with those of the base network.
     """
 
     about: str
     source: str
     costs: str
     settings: Mapping[str, Any]
-    fresh: bool = True
 
 
 RECIPES: dict[str, Recipe] = {
@@ -134,12 +141,39 @@ RECIPES: dict[str, Recipe] = {
             "penalties": {"group_lasso": 1e-4},
         },
     ),
+    "imp": Recipe(
+        about="train, cut a fifth by one threshold on L2 norms, rewind to the start, again",
+        source="Frankle and Carbin 2019, arXiv 1803.03635; channels and costs ours",
+        costs="a whole training for each fifth, and one more",
+        settings={"drop": 0.2, "rewind": "start", "criterion": "l2", "plan": "global"},
+    ),
+    "dropnet": Recipe(
+        about="train, cut a fifth by mean activations, rewind to the start, again",
+        source="Tan and Motani 2020 (DropNet), ICML; costs instead of units ours",
+        costs="a whole training for each fifth, and one more",
+        settings={
+            "drop": 0.2,
+            "rewind": "start",
+            "criterion": "mean_activation",
+            "plan": "uniform",
+        },
+    ),
+    "retrain": Recipe(
+        about="train, cut all at once by one threshold on L1 norms, train that from fresh weights",
+        source="Liu et al. 2019 (rethinking the value of network pruning), arXiv 1810.05270",
+        costs="one training of the whole network, and one of the small one",
+        settings={"drop": 1.0, "rewind": "fresh", "criterion": "l1", "plan": "global"},
+    ),
     "fisher": Recipe(
         about="evenly from trained weights, by the Fisher information of each channel",
         source="Liu et al. 2021, arXiv 2108.00708; several channels at a time ours",
         costs="base training, and gradients of the scored images at every cut",
-        settings={"pace": "linear", "criterion": "group_fisher", "plan": "global"},
-        fresh=False,
+        settings={
+            "weights": "base",
+            "pace": "linear",
+            "criterion": "group_fisher",
+            "plan": "global",
+        },
     ),
 }
 """Every recipe by name."""

@@ -19,7 +19,7 @@ from evosearch.study.scores import Score
 from evosearch.surgery.compaction import cut
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.narrowing import narrow
-from evosearch.training.optimizers import OPTIMIZERS, Optimizer, follow
+from evosearch.training.optimizers import OPTIMIZERS, Optimizer, follow, spare
 from evosearch.training.parts import Moment, Part
 
 NORM_IMAGES = 4096
@@ -124,12 +124,15 @@ class Training:
         self.mask = None if discovery is None else discovery.space.full_mask()
         self._done = 0
         self._steps = math.ceil(len(train) / schedule.batch_size)
+        for part in self._parts:
+            part.joined(self)
+        undecayed = frozenset[str]().union(*(part.undecayed() for part in self._parts))
         self._optimizers = OPTIMIZERS[optimizer](model, schedule.lr, schedule.weight_decay)
+        for own in self._optimizers:
+            spare(own, [p for name, p in model.named_parameters() if name in undecayed])
         self._cosines = [
             CosineAnnealingLR(part, schedule.epochs * self._steps) for part in self._optimizers
         ]
-        for part in self._parts:
-            part.joined(self)
 
     def epochs(self) -> Iterator[float]:
         """Trains, yielding the mean objective after every epoch that is left.

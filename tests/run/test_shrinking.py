@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from evosearch.data.splits import CalibrationSplit, TrainSplit
@@ -86,7 +86,7 @@ class Watched:
         return self.training.mask
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if not RECIPES[r].settings.get("drop")])
 def test_every_recipe_ends_within_the_budget(recipe: str) -> None:
     watched = Watched(recipe).run()
     assert watched.shrinking.is_done
@@ -210,6 +210,25 @@ def test_penalties_pull_while_it_trains() -> None:
         return sum(parameter.detach().abs().sum().item() for parameter in model.parameters())
 
     assert size({"group_lasso": 0.1}) < 0.9 * size({})
+
+
+def test_polarized_scales_do_not_decay_and_stay_in_range() -> None:
+    watched = Watched("while_training", penalties={"polarization": 1e-3})
+    watched.run()
+    (optimizer,) = watched.training._optimizers
+    decaying, spared = optimizer.param_groups
+    assert (decaying["weight_decay"], spared["weight_decay"]) == (SCHEDULE.weight_decay, 0.0)
+    norms = [m for m in watched.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {id(p) for p in spared["params"]} == {id(norm.weight) for norm in norms}
+    assert all(0 <= norm.weight.min() <= norm.weight.max() <= 1 for norm in norms)
+
+
+def test_several_budgets_hold_together() -> None:
+    both = BudgetRequest.of(flops="60%", params="20%").resolve(SPACE.base_cost)
+    for recipe in ("gradual", "one_cycle"):
+        cost = SPACE.cost(Watched(recipe, both).run().mask)
+        assert cost.macs <= 0.6 * SPACE.base_cost.macs
+        assert cost.params <= 0.2 * SPACE.base_cost.params
 
 
 def test_an_unknown_plan_names_the_nearest() -> None:

@@ -23,7 +23,7 @@ from evosearch.run import identity as identity_module
 from evosearch.run import subject as subject_module
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import read_run_config, run_config_to_toml
-from evosearch.run.course import Trained
+from evosearch.run.finished import Trained
 from evosearch.run.folder import RunFolder
 from evosearch.run.spacefile import load_space_file
 from evosearch.space.text import load_space
@@ -253,6 +253,11 @@ BAD = {
         "[prune.penalties]\nbn_l2 = 1.0",
         "did you mean 'bn_l1'",
     ),
+    "a network that comes trained": (
+        ["--flops", "50%"],
+        "[model]",
+        'weights = "built": the network comes trained',
+    ),
     "an unknown key": (["--flops", "50%"], "[prune]\npaces = 1", "did you mean 'pace'"),
     "no steps between cuts": (["--flops", "50%"], "[prune]\nevery = 0", "prune.every"),
     "a range": (["--flops", "30%..50%"], "", "not at a range"),
@@ -270,7 +275,10 @@ def test_what_cannot_be_is_refused_before_any_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments, section, message = BAD[name]
-    (tmp_path / "space.toml").write_text(SPACE.format(epochs=2) + section)
+    text = SPACE.format(epochs=2)
+    if section == "[model]":
+        text, section = text.replace("[model]", '[model]\nweights = "built"'), ""
+    (tmp_path / "space.toml").write_text(text + section)
     monkeypatch.setattr("evosearch.training.trainer.Training.epochs", None)
     done = run("train", "space.toml", *arguments, "--out", "out", cwd=tmp_path)
     assert done.returncode == 2

@@ -10,6 +10,7 @@ from evosearch.training.optimizers import (
     OPTIMIZERS,
     KernelMuon,
     resolve_optimizer,
+    spare,
 )
 
 
@@ -117,3 +118,22 @@ def test_a_kernel_without_a_gradient_stays():
     KernelMuon(kernels, lr=0.1, weight_decay=0.0).step()
     assert not torch.equal(kernels[0], torch.ones(2, 2, 1, 1))
     assert torch.equal(kernels[1], torch.ones(2, 2, 1, 1))
+
+
+def test_what_is_spared_does_not_decay():
+    """Without gradients a step takes `lr * decay` of a weight, and nothing of a spared one."""
+    first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([first, second], lr=0.5, weight_decay=0.1)
+    spare(optimizer, [second])
+    for parameter in (first, second):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert first.tolist() == pytest.approx([0.95] * 2)
+    assert second.tolist() == [1.0] * 3
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
+
+
+def test_sparing_nothing_changes_nothing():
+    (part,) = OPTIMIZERS["sgd"](network(), 0.1, 0.01)
+    spare(part, [])
+    assert len(part.param_groups) == 1

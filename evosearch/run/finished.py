@@ -1,0 +1,140 @@
+"""The finished network of a training under a budget: measured on test once, and saved."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import nn
+
+from evosearch.export.artifact import Artifact
+from evosearch.export.card import network_from_card, network_json
+from evosearch.machine import environment
+from evosearch.run.config import RunConfig
+from evosearch.run.cycles import Cycle
+from evosearch.run.folder import RunFolder
+from evosearch.run.shrinking import steps_cost
+from evosearch.run.subject import Subject
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.study import Study
+from evosearch.study.trial import Trial
+from evosearch.tasks.testing import TestReport
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What came of a training under a budget.
+
+    Attributes:
+        network: the finished one.
+        artifact: the same on disk.
+        recipe: how it was trained.
+        trainings: from the first step to the last learning rate; more than one by recipes that
+            cut between them.
+        seconds: that all of it took, with the scoring of channels and epochs.
+        image_macs: what its steps cost, forward and backward: images times MACs.
+        share: of what one training of the whole network costs in these.
+    """
+
+    network: NamedNetwork
+    artifact: Artifact
+    recipe: str
+    trainings: int
+    seconds: float
+    image_macs: int
+    share: float
+
+
+def save_finished(
+    folder: Path,
+    config: RunConfig,
+    subject: Subject,
+    study: Study,
+    network: nn.Module,
+    trial: Trial,
+    ended: Cycle,
+    best_epoch: int,
+) -> Trained:
+    """Measures a finished network on test, once, and saves it.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        subject: the whole network as it was before training, and data.
+        study: of the run.
+        network: the finished one.
+        trial: of it.
+        ended: how many trainings there were, and what they cost.
+        best_epoch: of the last training, whose weights the network has.
+    """
+    assert config.prune is not None
+    header, recipe, places = study.header, config.prune.recipe, RunFolder(folder)
+    space_folder = Path(config.folder)
+    report = TestReport(places.test, config.space.data, space_folder, task=subject.task)
+    plan, epochs = f"trial {trial.number}", config.space.train.epochs
+    name = f"{plan}, trained by {recipe}"
+    test = report.measure(name, network).score
+    named = replace(NamedNetwork.of_trial(trial), name=name, test=test)
+    whole = steps_cost(epochs * len(subject.data.train), header.base_cost)
+    card = {
+        "run": str(folder),
+        "plan": plan,
+        "strategy": recipe,
+        "seed": header.seed,
+        "space_digest": header.space_digest,
+        "networks": [network_json(named, header.base_cost)],
+        "training": {
+            "prune": config.prune.model_dump(mode="json"),
+            "train": config.space.train.model_dump(mode="json"),
+            "trainings": ended.number,
+            "seconds": ended.seconds,
+            "image_macs": ended.image_macs,
+            "share": ended.image_macs / whole,
+        },
+        "notes": [
+            "search accuracy is optimistic: the best epoch was selected on that split",
+            f"epoch {best_epoch} of {epochs} was the best on the search split of those after the"
+            " last cut, and was kept",
+            f"the test split was opened {report.opened} times in this run",
+        ],
+        "best_epoch": best_epoch,
+        "environment": environment(torch.get_num_threads()),
+    }
+    artifact = Artifact.save(
+        places.artifact(plan),
+        network=network,
+        base=subject.model,
+        mask=trial.mask,
+        model_section=config.space.model.model_dump(mode="json", exclude_none=True),
+        space_folder=space_folder,
+        card=card,
+    )
+    places.training.unlink(missing_ok=True)
+    return _trained(artifact, named)
+
+
+def load_finished(folder: Path, study: Study) -> Trained | None:
+    """Returns what came of a training under a budget; None where it is not finished."""
+    if not study.trials:
+        return None
+    trial, places = study.trials[-1], RunFolder(folder)
+    saved = places.artifact(f"trial {trial.number}")
+    if not saved.exists():
+        return None
+    places.training.unlink(missing_ok=True)
+    artifact = Artifact.open(saved)
+    return _trained(artifact, network_from_card(artifact.card["networks"][-1], trial.mask))
+
+
+def _trained(artifact: Artifact, network: NamedNetwork) -> Trained:
+    training = artifact.card["training"]
+    return Trained(
+        network=network,
+        artifact=artifact,
+        recipe=training["prune"]["recipe"],
+        trainings=training["trainings"],
+        seconds=training["seconds"],
+        image_macs=training["image_macs"],
+        share=training["share"],
+    )
