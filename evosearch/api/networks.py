@@ -30,6 +30,8 @@ def cut(
     Args:
         target: folder of a run, or a space file (TOML), which is cut by one allocation from the
             two-step errors.
+        flops: of a space file: 50% or 40M, of one image; with --params both hold together.
+        params: of a space file: 50% or 0.2M.
         latency: not here; it takes a search.
         accuracy_drop: not here; it takes a search.
         pick: of a run: knee, best, smallest or a trial's number (default as for finetune).
@@ -38,8 +40,7 @@ def cut(
         anyway: of a space file: go on with a base network that guesses, or is far under its stated
             accuracy.
         callbacks: told what is being done.
-        **budgets: of a space file: what the network may take of FLOPs and params, "50%" of the
-            base network or an amount; those that are given together hold together.
+        **budgets: those of the table of resources, as above.
 
     Raises:
         InputError: something that was given is at fault.

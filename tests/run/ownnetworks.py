@@ -17,7 +17,8 @@ class VGG(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x).flatten(1))
+        x = self.features(x)
+        return self.classifier(x.view(x.size(0), -1))  # fails where x lies channels last
 
 
 class Inverted(nn.Module):
@@ -86,7 +87,7 @@ class Shuffle(nn.Module):
         left, right = x.chunk(2, 1)
         x = torch.cat([left, self.branch(right)], 1)
         batch, channels, height, width = x.shape
-        x = x.view(batch, 2, channels // 2, height, width).transpose(1, 2)
+        x = x.reshape(batch, 2, channels // 2, height, width).transpose(1, 2)
         return x.reshape(batch, channels, height, width)
 
 
