@@ -224,6 +224,22 @@ def test_what_a_run_cannot_be_cut_to(run: evosearch.Run, place: Path) -> None:
         cut(place / "nowhere", flops="50%")
 
 
+def test_a_base_network_that_guesses_is_refused_as_by_a_search(tmp_path: Path) -> None:
+    space = {
+        "model": {
+            "build": "evosearch.models.zoo:digits_resnet",
+            "input": [1, 8, 8],
+            "weights": "built",
+            "kwargs": {"width": 4},
+        },
+        "data": {"name": "digits", "calibration": 32, "search": 64},
+    }
+    (tmp_path / "guessing.toml").write_text(tomli_w.dumps(space))
+    with pytest.raises(InputError, match=r"guessing their commonest class .* --anyway"):
+        cut(tmp_path / "guessing.toml", flops="50%")
+    assert cut(tmp_path / "guessing.toml", flops="50%", anyway=True).plan.search.images == 64
+
+
 def test_code_that_no_process_can_import_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
