@@ -169,8 +169,8 @@ def _reopen_subject(
 def _require_same_score(folder: Path, base: NamedNetwork, now: Score) -> None:
     """Compares what the base network scores now with the record.
 
-    It shows what no digest does: code that the task or an operator of the user's own calls, or a
-    device that computes something else.
+    It shows what no digest does: an operator of the user's own, code that the task finds by other
+    ways than imports, or a device that computes something else.
     """
     was = base.search
     turned = max(TOLERANCE * was.accuracy_se, TURNED / was.images)
