@@ -65,10 +65,10 @@ class AccuracyAim:
         """Measures ever smaller trials on the confirmation split, until one fails.
 
         The trials were selected on the search split, where the smallest that seems to keep the
-        accuracy owes some of it to chance. Here each is held to the one-sided 95 % bound of its
-        paired difference to the base network. The order is fixed before any is measured, from
-        the largest down, and the first that fails ends it: so all tests together err as rarely
-        as one, without a correction (fixed-sequence testing, Maurer, Hothorn and Lehmacher 1995;
+        accuracy owes some of it to chance. Here each is held to the exact one-sided 95 % bound of
+        its paired difference to the base network. The order is fixed before any is measured, from
+        the largest down, and the first that fails ends it: so all tests together err as rarely as
+        one, without a correction (fixed-sequence testing, Maurer, Hothorn and Lehmacher 1995;
         where the first fails, its own bound is a claim that holds as surely, Hsu and Berger 1999).
         From the smallest up, each of n tests would have to err n times as rarely, which few
         hundred images cannot show.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evosearch.space.budget import Budget
-from evosearch.study.intervals import drop_bound, images_to_certify, least_certifiable_drop
+from evosearch.study.dropbound import drop_bound, images_to_certify, least_certifiable_drop
 
 CONFIDENCE = 0.95
 """That a claim is right."""
