@@ -5,8 +5,6 @@ that some earlier call set. One that has not seen it is what a user starts.
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +16,7 @@ from evosearch.errors import EvosearchError
 from evosearch.export.rebuild import OtherNetworkError, rebuild
 from evosearch.files import write_json
 from evosearch.models.build import ModelConfig, build_model
+from evosearch.processes import ProcessError, run_fresh
 
 _ANSWER = "answer.json"
 
@@ -34,17 +33,11 @@ def verify_reload(folder: Path, space_folder: Path) -> None:
     """
     with TemporaryDirectory() as exchange:
         arguments = (folder.resolve(), space_folder.resolve(), exchange, torch.get_num_threads())
-        done = subprocess.run(
-            [sys.executable, "-m", "evosearch.export.reloading", *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            problem = (done.stderr.strip().splitlines() or ["it ended without a reason"])[-1]
-        else:
+        try:
+            run_fresh("-m", "evosearch.export.reloading", *arguments, importing=True)
             problem = json.loads(Path(exchange, _ANSWER).read_text(encoding="utf-8"))["problem"]
+        except ProcessError as error:
+            problem = str(error)
     if problem is not None:
         raise EvosearchError(
             f"the network cannot be saved: loaded in a fresh process, {problem}; expected all that"

@@ -234,6 +234,22 @@ def test_an_artifact_of_a_format_before_is_still_read_and_said_to_be_one(
     assert not (tmp_path / "out" / "check.safetensors").exists()
 
 
+def test_a_network_is_saved_from_a_folder_with_files_that_hide_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fresh process finds the builder where this one does, and nothing else there."""
+    (tmp_path / "random.py").write_text("open('ran', 'w').close()\nraise ImportError('not this')")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "found_by_path.py").write_text(NET.format(act="ReLU"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    section = {"build": "found_by_path:make", "input": [1, 8, 8]}
+    base = build_model(ModelConfig.model_validate(section)).eval()
+    folder = tmp_path / "artifact"
+    Artifact.save(folder, network=base, base=base, mask=Mask({}), model_section=section, card={})
+    assert not (tmp_path / "ran").exists()
+
+
 # A builder that was edited
 
 NET = """
