@@ -15,8 +15,18 @@ from evosearch.run.planning import pick_plan
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
-from evosearch.study.accuracy_certificate import AccuracyCertificate, limit_of
-from evosearch.study.certificate import add_certificate, certificate_of, load_certificates
+from evosearch.study.accuracy_certificate import (
+    AccuracyCertificate,
+    ConfirmedNetwork,
+    claims_beside,
+    limit_of,
+)
+from evosearch.study.certificate import (
+    add_claim,
+    certificate_of,
+    load_certificates,
+    load_claims,
+)
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.scores import Score
@@ -201,11 +211,37 @@ def test_claims_on_the_same_images_are_counted(tmp_path: Path) -> None:
     assert conclude(study, Measurer(300), [first, second, second]).earlier == 1
 
 
+def test_networks_trained_after_the_search_are_claims_too(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [100, 200])
+    drop = conclude(study, Measurer(300)).attempts[0].drop
+    network = ConfirmedNetwork(
+        name="plan, distilled", weights="a", config={"epochs": 1}, drop=drop, earlier=0
+    )
+    assert str(network) == f"{drop} (95% confidence)"
+    other = replace(network, weights="b", earlier=2)
+    assert str(other).endswith(
+        "(95% confidence; the run has made 3 such claims on these images, which hold together with"
+        " 85%)"
+    )
+    for claim in (network, other, replace(network, name="another name")):
+        add_claim(tmp_path, claim)
+    claims = load_claims(tmp_path)
+    assert claims[:2] == (network, other)
+    certificate = AccuracyAim().conclude(study, Measurer(300), claims)
+    assert certificate.earlier == 2
+    assert "has made 3 such claims on these images" in str(certificate)
+    first = replace(certificate, earlier=0)
+    assert AccuracyAim().conclude(study, Measurer(300), [first, network, other]) == first
+    add_claim(tmp_path, certificate)
+    assert load_certificates(tmp_path) == (certificate,)
+    assert claims_beside(load_claims(tmp_path), "a") == 2  # the sequence, and the other network
+
+
 def test_certificates_are_kept_by_budget_and_name_the_pick(tmp_path: Path) -> None:
     study = study_of(tmp_path, [100, 200, 300])
     assert pick_plan(tmp_path, study, None, None).trial == 0  # by its search accuracy alone
     first = conclude(study, Measurer(1000, {1: (30, 0)}))
-    add_certificate(tmp_path, first)
+    add_claim(tmp_path, first)
     assert load_certificates(tmp_path) == (first,)
     assert certificate_of(tmp_path, study.requested) == first
     assert pick_plan(tmp_path, study, None, None).trial == 2
@@ -215,7 +251,7 @@ def test_certificates_are_kept_by_budget_and_name_the_pick(tmp_path: Path) -> No
     assert certificate_of(tmp_path, other) is None
     assert pick_plan(tmp_path, study, None, None).trial == 0
     second = conclude(study, Measurer(1000), [first])
-    add_certificate(tmp_path, second)
+    add_claim(tmp_path, second)
     assert load_certificates(tmp_path) == (first, second)
     assert certificate_of(tmp_path, first.budget) == first
 
