@@ -133,8 +133,8 @@ class Session:
                 changes = changes_since(RunFolder(folder).environment, threads)
                 session = cls(folder, prepared, study, lock)
                 session._log.event("resume", trials=len(study.trials))
-                if changes:
-                    session._log.event("environment", logging.WARNING, changes="; ".join(changes))
+                if changes:  # of which `reopen` warns
+                    session._log.event("environment", changes="; ".join(changes))
                 return session
         except BaseException:
             lock.release()
