@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from evosearch.data.splits import CalibrationSplit, TrainSplit
 from evosearch.errors import InputError
-from evosearch.run.shrinking import PLANS, Scorer, Shrinking, plan_of
+from evosearch.run.choosing import PLANS, Scorer, plan_of
+from evosearch.run.shrinking import Shrinking
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
