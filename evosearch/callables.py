@@ -5,10 +5,11 @@ import builtins
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from importlib.machinery import SourceFileLoader
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.machinery import PathFinder, SourceFileLoader
 from importlib.metadata import packages_distributions, version
 from importlib.util import module_from_spec, spec_from_file_location
+from keyword import iskeyword
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, final
@@ -21,13 +22,19 @@ MOVED = {
 }
 """Modules that space files may still name as they were once called -> where that is now."""
 _LIBRARIES = ("site-packages", "dist-packages")
+_PRIVATE = "_evosearch_"
+_IMPORTED: dict[str, ModuleType] = {}
+"""The modules of files, by what they and the files that they import hold."""
 
 
 def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., Any]:
     """Returns the callable that a space file names.
 
     A `file.py` is imported as it is now, with the files beside it that it imports: where one of
-    them was edited since it was last named, it is a module of its own.
+    them was edited since it was last named, it is a module of its own. Each takes the name that
+    `import` gives it, so that what is pickled of it loads wherever it can be imported; where that
+    name is something else's, the module has one that nothing can import, see
+    `files_without_name`.
 
     Args:
         reference: "module:callable", "file.py:callable" or "torchvision:name".
@@ -68,6 +75,16 @@ def code_digest(reference: str, folder: Path, where: str) -> str:
         packages = packages_distributions().get(module.__name__.partition(".")[0], [])
         code = f"{module.__name__} {sorted(version(package) for package in packages)}"
     return hashlib.sha256(f"{name}\n{code}".encode()).hexdigest()[:32]
+
+
+def files_without_name(objects: Iterable[object]) -> list[str]:
+    """Returns the `file.py`s that define what is given and that `import` does not find by name.
+
+    What is pickled of them loads in no other process.
+    """
+    modules = {type(item).__module__ for item in objects}
+    private = sorted(name for name in modules if name.startswith(_PRIVATE))
+    return [str(sys.modules[name].__file__) for name in private]
 
 
 def one_line(error: Exception) -> str:
@@ -118,9 +135,19 @@ class _CurrentCode(SourceFileLoader):
 
 
 def _import_file(path: Path) -> ModuleType:
+    """Returns the module of a file as it is now.
+
+    Of files of one name, those that were named last have it in `sys.modules`.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    return _loaded(path, _sources(path, _content))
+    sources = _sources(path.absolute(), _content)
+    module = _loaded(path.absolute(), sources)
+    for at in sources:
+        known = _IMPORTED.get(_key(at, sources))
+        if known is not None and known.__name__ == at.stem and _is_free(at):
+            sys.modules[at.stem] = known
+    return module
 
 
 def _content(path: Path) -> bytes | None:
@@ -159,37 +186,47 @@ def _imports(path: Path, content: bytes) -> set[str]:
 def _loaded(path: Path, sources: Mapping[Path, bytes]) -> ModuleType:
     """Returns a file as a module, which imports the files beside it as they were read.
 
-    Its name comes from what it and they hold: no edit is missed, and those who import the same
-    file get the same module.
+    No edit is missed, and those who import the same file get the same module.
 
     Args:
         path: of the file.
         sources: content of it, and of all that it comes to import from beside it.
     """
-    own = _sources(path, sources.get)
-    contents = (f"{at.resolve()}\n".encode() + own[at] for at in (path, *sorted(own)))
-    digest = hashlib.sha256(b"\n".join(contents)).hexdigest()[:12]
-    name = f"_evosearch_{path.stem}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    loader = _CurrentCode(name, path, own[path])
+    key = _key(path, sources)
+    if key in _IMPORTED:
+        return _IMPORTED[key]
+    name = path.stem if _is_free(path) else f"{_PRIVATE}{path.stem}_{key}"
+    loader = _CurrentCode(name, path, sources[path])
     spec = spec_from_file_location(name, path, loader=loader)
     assert spec is not None  # as there is a loader
     module = module_from_spec(spec)
-    if len(own) > 1:
-        # What code imports by is `__import__` of the builtins that it is run with; see `exec`.
-        vars(module)["__builtins__"] = {**vars(builtins), "__import__": _importing(own)}
-    sys.modules[name] = module
+    # What code imports by is `__import__` of the builtins that it is run with; see `exec`.
+    find = _importing(_sources(path, sources.get))
+    vars(module)["__builtins__"] = {**vars(builtins), "__import__": find}
+    before = sys.modules.get(name)
+    sys.modules[name] = _IMPORTED[key] = module  # the code itself may look there
     try:
         loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        del _IMPORTED[key], sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
         raise
     return module
 
 
+def _key(path: Path, sources: Mapping[Path, bytes]) -> str:
+    """Returns what tells a file from all others: a digest of what it and those it imports hold."""
+    own = _sources(path, sources.get)
+    contents = (f"{at.resolve()}\n".encode() + own[at] for at in (path, *sorted(own)))
+    return hashlib.sha256(b"\n".join(contents)).hexdigest()[:12]
+
+
 def _importing(sources: Mapping[Path, bytes]) -> Callable[..., ModuleType]:
-    """Returns what takes the place of `__import__` in files that import each other."""
+    """Returns what takes the place of `__import__` in files that import each other.
+
+    Files of another folder that have their name in `sys.modules` are not found by it.
+    """
     files = {path.stem: path for path in sources}
 
     def find(
@@ -201,9 +238,28 @@ def _importing(sources: Mapping[Path, bytes]) -> Callable[..., ModuleType]:
     ) -> ModuleType:
         if level == 0 and name in files:
             return _loaded(files[name], sources)
+        if level == 0 and sys.modules.get(name) in _IMPORTED.values():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return builtins.__import__(name, globals, locals, fromlist, level)
 
     return find
+
+
+def _is_free(path: Path) -> bool:
+    """Returns whether `import` finds nothing else than a file under the file's name."""
+    name = path.stem
+    if not name.isidentifier() or iskeyword(name):
+        return False
+    if name in sys.modules:
+        holder = sys.modules[name]
+        return holder in _IMPORTED.values() or _same_file(getattr(holder, "__file__", None), path)
+    spec = PathFinder.find_spec(name)
+    found = None if spec is None else spec.origin  # none for a folder, which a file goes before
+    return name not in sys.stdlib_module_names and (found is None or _same_file(found, path))
+
+
+def _same_file(found: str | None, path: Path) -> bool:
+    return found is not None and Path(found).resolve() == path.resolve()
 
 
 def _is_installed(module: str, file: str) -> bool:

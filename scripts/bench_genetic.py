@@ -30,7 +30,7 @@ from evosearch.engine.loop import Limits
 from evosearch.report.searches import reference_point
 from evosearch.run.baselines import baseline_studies
 from evosearch.run.config import SearchConfig
-from evosearch.run.finetuning import measure_at
+from evosearch.run.picking import measure_at
 from evosearch.run.planning import plan_at
 from evosearch.run.session import Session
 from evosearch.run.spacefile import load_space_file

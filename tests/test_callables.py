@@ -1,14 +1,16 @@
 """A user's own files are imported as they are now, and told apart by their code."""
 
 import os
+import pickle
+import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 
 import pytest
 import torch
 
 from evosearch import callables
-from evosearch.callables import code_digest, resolve_callable
+from evosearch.callables import code_digest, files_without_name, resolve_callable
 from evosearch.errors import InputError
 
 CODE = """
@@ -72,7 +74,13 @@ def test_an_edit_that_fails_is_refused_though_the_file_was_fine(own):
     own("def other(:\n")
     with pytest.raises(InputError, match=r"cannot import 'own\.py': SyntaxError"):
         resolve_callable("own.py:other", folder, "here")
-    assert not [name for name in sys.modules if name.startswith("_evosearch_own") and "(" in name]
+    before = sys.modules["own"]
+    with pytest.raises(InputError, match="ZeroDivisionError"):
+        resolve_callable("own.py:other", own("1 / 0\n"), "here")
+    assert sys.modules["own"] is before
+    with pytest.raises(InputError, match="ZeroDivisionError"):
+        resolve_callable("fresh.py:other", own("1 / 0\n", name="fresh.py"), "here")
+    assert "fresh" not in sys.modules
 
 
 def test_functions_know_their_file(own):
@@ -121,7 +129,8 @@ def test_a_file_imports_those_beside_it(beside):
     folder = beside()
     assert resolve_callable("own.py:loss", folder, "here")(5, 1) == 9
     assert resolve_callable("own.py:later", folder, "here")() == ((3, 2), 2)
-    assert not {"common", "lazy"} & set(sys.modules)
+    for name in ("common", "lazy"):  # what is pickled of them is looked up there
+        assert sys.modules[name].__file__ == str(folder / f"{name}.py")
     assert str(folder) not in sys.path
     names = ["common.py", "lazy.py", "own.py", "random.py"]
     assert sorted(path.name for path in folder.iterdir()) == names
@@ -181,6 +190,81 @@ def test_networks_of_a_file_that_imports_another_are_traced(own):
     traced = torch.export.export(net, (images,), strict=True).module()
     compiled = torch.compile(net, backend="eager")
     assert [f(images).tolist() for f in (net, traced, compiled)] == [[[4.0, 4.0]]] * 3
+
+
+# Pickling
+
+CLASSES = """
+from dataclasses import dataclass
+
+@dataclass
+class Net:
+    width: int
+
+def make():
+    return Net({value})
+"""
+
+
+def reloaded(pickled, folder):
+    """Returns what a fresh process in a folder prints of something that was pickled."""
+    code = "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, pickled.hex()],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+def test_what_a_file_makes_is_pickled_and_loads_where_the_file_is(own):
+    folder = own(CLASSES)
+    made = resolve_callable("own.py:make", folder, "here")()
+    assert reloaded(pickle.dumps(made), folder) == "Net(width=1)"
+    assert files_without_name([made]) == []
+
+
+def test_of_files_of_one_name_the_last_that_was_named_has_it(own):
+    first, second = own(CLASSES), own(CLASSES, name="elsewhere/own.py", value=2)
+    for folder, width in ((first, 1), (second, 2), (first, 1)):
+        made = resolve_callable("own.py:make", folder, "here")()
+        assert reloaded(pickle.dumps(made), folder) == f"Net(width={width})"
+
+
+def test_what_a_file_beside_it_defines_is_pickled(own):
+    parts, importing = CLASSES.replace("make", "build"), "from parts import build as make\n"
+    folders = []
+    for place, value in (("", 1), ("elsewhere/", 2)):
+        own(parts, name=f"{place}parts.py", value=value)
+        folders.append(own(importing, name=f"{place}own.py"))
+    for folder, width in zip((*folders, folders[0]), (1, 2, 1), strict=True):
+        made = resolve_callable("own.py:make", folder, "here")()
+        assert reloaded(pickle.dumps(made), folder) == f"Net(width={width})"
+
+
+def test_a_file_that_its_owner_imported_too_is_pickled(own, monkeypatch):
+    folder = own(CLASSES, name="imported_before.py")
+    monkeypatch.syspath_prepend(folder)
+    import_module("imported_before")
+    made = resolve_callable("imported_before.py:make", folder, "here")()
+    assert reloaded(pickle.dumps(made), folder) == "Net(width=1)"
+    del sys.modules["imported_before"]
+
+
+@pytest.mark.parametrize(
+    "name", ["random.py", "colorsys.py", "pytest.py", "my-net.py", "class.py"]
+)
+def test_a_name_that_is_something_elses_is_not_taken(own, name):
+    """Not of Python's, imported or not, not of a package; and not one that is no name."""
+    before = sys.modules.get(name.removesuffix(".py"))
+    folder = own(CLASSES, name=name)
+    made = resolve_callable(f"{name}:make", folder, "here")()
+    assert resolve_callable(f"{name}:make", folder, "here")() == made
+    assert sys.modules.get(name.removesuffix(".py")) is before
+    assert files_without_name([made, 1]) == [str(folder / name)]
+    assert "No module named '_evosearch_" in reloaded(pickle.dumps(made), folder)
 
 
 # Code

@@ -86,6 +86,7 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
     assert picture.returncode == 0, picture.stderr
     assert (place / "front.png").read_bytes().startswith(b"\x89PNG")
     assert "lowest-L1 uniform" in picture.stdout
+    assert "largest of their kind within both ends and the middle" in picture.stdout
 
     more = evosearch("resume", "run", "--trials", "9", cwd=place)
     assert more.returncode == 0, more.stderr
@@ -95,8 +96,9 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
     assert front["front"]
     assert all(point["flops_ratio"] <= 0.7 for point in front["front"])
 
-    tuned = evosearch("finetune", "run", "--at", "flops=60%", cwd=place)
+    tuned = evosearch("finetune", "run", "--at", "flops=60%", "--latency", cwd=place)
     assert tuned.returncode == 0, tuned.stderr
+    assert "largest of their kind within flops=60%" in tuned.stdout
     artifact = next((place / "run" / "artifacts").iterdir())
     card = json.loads((artifact / "card.json").read_text())
     names = [network["name"].split(",")[0] for network in card["networks"]]
@@ -120,6 +122,21 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
         "card.md",
         "load.py",
     }
+
+
+def test_a_network_is_cut_of_a_run_and_of_a_space(place: Path, run: InProcess) -> None:
+    of_run = run("cut", "run", "--at", "flops=50%", "--to", "cut/run", cwd=place)
+    of_space = run("cut", "quick.toml", "--flops", "50%", "--to", "cut/space", cwd=place)
+    for done, name in ((of_run, "run"), (of_space, "space")):
+        assert done.returncode == 0, done.stderr
+        assert f"artifact: cut/{name}" in done.stdout
+        assert "base network" in done.stdout
+        card = json.loads((place / "cut" / name / "card.json").read_text())
+        assert 0.3 < card["networks"][-1]["ratios"]["macs"] <= 0.5
+        assert card["networks"][-1]["search"]["accuracy"] > 0.5
+    done = run("export", "cut/space", "--to", "cut/copy", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "not saved: --to" in run("cut", "quick.toml", "--params", "70%", cwd=place).stdout
 
 
 def test_any_budget_has_a_plan_and_evaluate_measures_it(place: Path, run: InProcess) -> None:
@@ -399,7 +416,7 @@ def test_an_artifact_of_other_settings_is_not_replaced(place: Path, run: InProce
     again = ["finetune", "run", "--pick", "smallest", "--epochs"]
     first = run(*again, "1", cwd=place)
     assert first.returncode == 0, first.stderr
-    assert_refused(run(*again, "2", cwd=place), "distilled with other settings")
+    assert_refused(run(*again, "2", cwd=place), "fine-tuned with other settings")
     assert run(*again, "1", cwd=place).returncode == 0
 
 
@@ -413,6 +430,12 @@ def test_an_artifact_of_other_settings_is_not_replaced(place: Path, run: InProce
         (["finetune", "run", "--pick", "kne"], "did you mean 'knee'"),
         (["finetune", "run", "--at", "50%"], "expected NAME=AMOUNT"),
         (["finetune", "run", "--at", "flops=1%"], "smallest reachable network"),
+        (["cut", "nowhere", "--flops", "50%"], "no such file"),
+        (["cut", "run", "--flops", "50%"], "named by --at flops=50% or --pick"),
+        (["cut", "run", "--at", "flops=50%", "--to", "cache"], "exists already"),
+        (["cut", "quick.toml"], "needs a budget"),
+        (["cut", "quick.toml", "--latency", "60%"], "evosearch search SPACE --latency"),
+        (["cut", "quick.toml", "--accuracy-drop", "1"], "evosearch search SPACE --accuracy-drop"),
         (["pareto", "run", "--x", "latencies"], "unknown --x"),
         (["pareto", "run", "--at", "flops:37%"], "expected NAME=AMOUNT"),
         (["pareto", "run", "--at", "flop=37%"], "did you mean 'flops'"),

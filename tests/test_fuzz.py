@@ -249,6 +249,7 @@ COMMANDS = {
     ),
     "resume": ("run", list(SEARCH)),
     "pareto": ("run", ["--at", "--x", "--json", "--plot", "--evaluate"]),
+    "cut": ("quick.toml", ["--flops", "--params", "--latency", "--at", "--pick", "--to"]),
     "finetune": ("run", ["--pick", "--at", "--epochs"]),
     "export": ("run", ["--to"]),
     "compare": ("run", ["--x", "--json", "--plot"]),

@@ -29,6 +29,7 @@ FUNCTIONS = {
     "pareto": evosearch.pareto,
     "report": evosearch.write_report,
     "compare": evosearch.compare,
+    "cut": evosearch.cut,
     "finetune": evosearch.finetune,
     "export": evosearch.export_artifact,
     "inspect": evosearch.inspect,

@@ -1,8 +1,9 @@
 """evosearch from Python: a function for each command, with the same parameters.
 
 ============  ==========================================================================
-`searching`   search, resume and fine-tune
+`searching`   search and resume
 `runs`        read a run and pick a network of it
+`networks`    cut and fine-tune a network
 `training`    train a base network, or one under a budget
 `spaces`      inspect a search space, profile it, write a new one
 `fronts`      show the front of a run, compare those of several, write a page
@@ -16,8 +17,9 @@ docstrings. Imported without torch: a function that needs it imports it when it 
 
 from evosearch.api.artifacts import export_artifact, load_artifact
 from evosearch.api.fronts import compare, pareto, write_report
+from evosearch.api.networks import cut, finetune
 from evosearch.api.runs import Run, load_run
-from evosearch.api.searching import finetune, resume, search
+from evosearch.api.searching import resume, search
 from evosearch.api.spaces import inspect, list_criteria, list_recipes, new_space, profile
 from evosearch.api.training import train
 from evosearch.run.callbacks import Callbacks
@@ -26,6 +28,7 @@ __all__ = [
     "Callbacks",
     "Run",
     "compare",
+    "cut",
     "export_artifact",
     "finetune",
     "inspect",

@@ -20,6 +20,7 @@ from evosearch.study.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import nn
 
     from evosearch.run.finished import Trained
     from evosearch.run.session import Ended
@@ -87,7 +88,7 @@ class Run:
         named = pick_plan(self.folder, self.study, None if pick is None else str(pick), at)
         if at is None or not evaluate:
             return named
-        from evosearch.run.finetuning import measure_at
+        from evosearch.run.picking import measure_at
 
         return measure_at(self.folder, at, callbacks=callbacks)
 
@@ -96,6 +97,32 @@ class Run:
         from evosearch.report.plot import front_figure
 
         return front_figure(self.study, self.front, self.baselines)
+
+    def network(
+        self,
+        pick: str | int | None = None,
+        *,
+        at: str | None = None,
+        callbacks: Callbacks = SILENT,
+    ) -> "nn.Module":
+        """Returns one network of the run as a module that can be used, trained or saved.
+
+        It is compact and compensated, not trained, on the CPU and in eval mode, and the same
+        every time. `torch.save` of it loads wherever the model's code can be imported: of a
+        `net.py` beside the space file, in a process that was started in that folder.
+
+        Args:
+            pick: as `pick`.
+            at: as `pick`; the plan is measured first where it is only predicted.
+            callbacks: told what is being done.
+
+        Raises:
+            InputError: there is none, or the run cannot be opened.
+        """
+        from evosearch.run.cutting import network_of
+
+        named = None if pick is None else str(pick)
+        return network_of(self.folder, pick=named, at=at, callbacks=callbacks)
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns a flat dict for every trial, as `pandas.DataFrame` takes them.

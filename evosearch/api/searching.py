@@ -1,4 +1,4 @@
-"""Searches from Python: started, resumed, and a network of one fine-tuned."""
+"""Searches from Python: started and resumed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,6 @@ from evosearch.run.folder import RunFolder
 from evosearch.space.budget import BudgetRequest
 
 if TYPE_CHECKING:
-    from evosearch.run.finetuning import Finetuned
     from evosearch.run.session import Session
 
 
@@ -134,40 +133,6 @@ def resume(
     asked = None if request.is_empty else request
     session = Session.resume(Path(run), request=asked, callbacks=callbacks)
     return _searched(session, trials, seconds, workers, cluster, callbacks)
-
-
-@public
-def finetune(
-    run: PathLike,
-    *,
-    pick: str | int | None = None,
-    at: str | None = None,
-    epochs: Count = None,
-    baselines: bool = False,
-    callbacks: Callbacks = SILENT,
-) -> "Finetuned":
-    """Distils one network of a run, measures it on test once, and saves it.
-
-    What a kill cuts short goes on from its last epoch when it is called again.
-
-    Args:
-        run: folder of a run.
-        pick: which one: knee, best, smallest or a trial's number (default the one that is
-            certified, the smallest where the budget is an accuracy, or else the knee).
-        at: the best within any FLOPs or params: flops=37%.
-        epochs: of distillation (default 20, or as the space file of the run said).
-        baselines: distil the global plan without a search alike, beside it.
-        callbacks: told what is being done, and how the distillation goes.
-
-    Raises:
-        InputError: no such run or trial, or nothing fits the budget.
-    """
-    from evosearch.run.finetuning import finetune as finetune_plan
-
-    named = None if pick is None else str(pick)
-    return finetune_plan(
-        Path(run), pick=named, at=at, epochs=epochs, baselines=baselines, callbacks=callbacks
-    )
 
 
 def _begun(

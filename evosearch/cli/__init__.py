@@ -6,7 +6,7 @@
 `parameters`  the parameters of commands, made from those of the functions
 `searching`   search, resume
 `inspecting`  pareto, report, compare
-`deploying`   finetune, export
+`deploying`   cut, finetune, export
 `training`    train
 `spaces`      inspect, profile, space new, criteria, recipes
 ============  ==========================================================================

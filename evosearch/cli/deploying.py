@@ -8,6 +8,20 @@ from evosearch.cli.parameters import command
 from evosearch.report.progress import shown
 
 
+@command(app, api.cut)
+def cut(**given: Any) -> None:
+    """Cut a network without training it: one of a run, or that of a space without a search."""
+    from evosearch.report.networks import cut_table
+
+    with shown(messages) as callbacks:
+        done = api.cut(**given, callbacks=callbacks)
+    output.print(cut_table(done.base, done.plan))
+    if done.artifact is None:
+        output.print("not saved: --to DIR writes the artifact")
+    else:
+        output.print(f"artifact: {done.artifact.folder}", soft_wrap=True)
+
+
 @command(app, api.finetune)
 def finetune(**given: Any) -> None:
     """Distil one network of a run, measure it on test once, and save it."""
@@ -21,9 +35,10 @@ def finetune(**given: Any) -> None:
         output.print("stopped: the same command goes on from the last whole epoch")
         raise
     output.print(networks_table(Study.open(given["run"]), done.networks))
+    output.print(f"uniform and global plans are the largest of their kind within {done.within}")
     if done.confirmed is not None:
         output.print(f"{done.networks[-1].name} {done.confirmed}")
-    if done.distillation.best_epoch == 0:
+    if done.distillation is not None and done.distillation.best_epoch == 0:
         output.print("distillation did not help: no epoch was better on the search split")
     output.print(f"artifact: {done.artifact.folder}", soft_wrap=True)
 

@@ -18,15 +18,14 @@ PLAN, CARD, CARD_TEXT = "plan.json", "card.json", "card.md"
 
 
 def network_json(network: NamedNetwork, base: Cost) -> dict[str, Any]:
-    """Returns a finished network as a card has it, its sizes also as shares of the base's."""
-    assert network.test is not None
+    """Returns a network as a card has it, its sizes also as shares of the base's."""
     return {
         "name": network.name,
         **{r.key: r.to_json(network.cost) for r in RESOURCES.values() if r.of(base)},
         "activations": network.cost.activations,
         "ratios": network.cost.relative_to(base),
         "search": asdict(network.search),
-        "test": asdict(network.test),
+        **({} if network.test is None else {"test": asdict(network.test)}),
     }
 
 
@@ -42,7 +41,7 @@ def network_from_card(entry: Mapping[str, Any], mask: Mask) -> NamedNetwork:
         mask=mask,
         cost=_cost(entry),
         evaluation=Evaluation(score=Score(**entry["search"]), seconds=0.0),
-        test=Score(**entry["test"]),
+        test=Score(**entry["test"]) if "test" in entry else None,
     )
 
 
@@ -71,14 +70,16 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     networks = card.get("networks", ())
     resources = [r for r in RESOURCES.values() if any(r.key in entry for entry in networks)]
     names = [f"{r.heading}{' of one image' if r.name == 'macs' else ''}" for r in resources]
-    yield f"| {' | '.join(['network', *names, 'search accuracy', 'test accuracy'])} |"
-    yield f"|{'---|' * (3 + len(names))}"
+    splits = [s for s in ("search", "test") if not networks or s in networks[0]]
+    heads = ["network", *names, *(f"{split} accuracy" for split in splits)]
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{'---|' * len(heads)}"
     for entry in networks:
         sizes = [
             f"{r.shown(r.from_json(entry[r.key]))} ({entry['ratios'][r.name]:.1%})"
             for r in resources
         ]
-        scores = [Score(**entry[split]).accuracy_text for split in ("search", "test")]
+        scores = [Score(**entry[split]).accuracy_text for split in splits]
         yield f"| {' | '.join([entry['name'], *sizes, *scores])} |"
     yield ""
     latency = card.get("latency")
@@ -89,7 +90,8 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         yield f"- Before fine-tuning: {card['certificate']}."
     if card.get("confirmed"):
         drop = ConfirmedDrop(**card["confirmed"])
-        yield f"- Fine-tuned, it {drop} ({CONFIDENCE:.0%} confidence)."
+        trained = card.get("best_epoch") is not None
+        yield f"- {'Fine-tuned, it' if trained else 'It'} {drop} ({CONFIDENCE:.0%} confidence)."
     exported = card.get("export")
     if exported is not None:
         yield (

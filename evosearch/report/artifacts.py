@@ -27,9 +27,10 @@ class FoundArtifact:
 
 
 def artifacts_of(folder: Path) -> dict[str, FoundArtifact]:
-    """Returns the artifacts of a run, by the plan that each is of ("trial 17").
+    """Returns the fine-tuned networks of a run, by the plan that each is of ("trial 17").
 
-    One that cannot be read is left out: the report shows what there is.
+    One that cannot be read is left out: the report shows what there is. So is one that was cut
+    and not trained, which has the plan's own name.
     """
     found = {}
     for path in sorted(RunFolder(folder).artifacts.glob(f"*/{CARD}")):
@@ -38,7 +39,8 @@ def artifacts_of(folder: Path) -> dict[str, FoundArtifact]:
             plan = json.loads(path.with_name(PLAN).read_text(encoding="utf-8"))
             mask = Mask.from_json(plan["keep"], plan["sizes"])
             network = network_from_card(card["networks"][-1], mask)
-            found[card["plan"]] = FoundArtifact(folder=path.parent, network=network)
+            if network.name != card["plan"]:
+                found[card["plan"]] = FoundArtifact(folder=path.parent, network=network)
         except (OSError, ValueError, LookupError, TypeError, InputError):
             continue
     return found

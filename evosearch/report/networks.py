@@ -6,15 +6,19 @@ from typing import Any
 from rich.table import Table
 
 from evosearch.report.columns import (
+    ALWAYS,
+    MEASURED,
     NAME,
     PREDICTED_LOSS,
     SEARCH_ACCURACY,
     TEST_ACCURACY,
     NetworkColumn,
     measured_columns,
+    size_column,
     size_columns,
 )
 from evosearch.report.tables import json_object, terminal_table
+from evosearch.space.resources import RESOURCES
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 
@@ -44,3 +48,9 @@ def networks_table(study: Study, networks: Sequence[NamedNetwork]) -> Table:
     """Returns finished networks of a run, each measured once on test."""
     columns = (NAME, *size_columns(study), SEARCH_ACCURACY, TEST_ACCURACY)
     return terminal_table(columns, networks)
+
+
+def cut_table(base: NamedNetwork, plan: NamedNetwork) -> Table:
+    """Returns a network that was cut and not trained, beside its base network."""
+    sizes = (size_column(RESOURCES[name], base.cost) for name in ALWAYS)
+    return terminal_table((NAME, *sizes, *MEASURED), [base, plan])

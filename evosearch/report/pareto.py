@@ -108,6 +108,8 @@ class ParetoView(View):
         parts += [trust_table(self.study), *trust_advice(self.study)]
         if self.space is not None:
             parts.append(_proof_line(self.space))
+        if len(self.study.header.references) > 1:
+            parts.append(_references_line(self.study))
         if any(self.notes.tied.values()):
             parts.append(
                 "tied: the 95 % interval of the loss difference, image by image, contains 0; of"
@@ -149,6 +151,14 @@ def proof_json(space: SearchSpace) -> dict[str, Any]:
         "channels": sum(space.sizes.values()),
         "frozen": [asdict(part) for part in space.frozen],
     }
+
+
+def _references_line(study: Study) -> str:
+    """Returns what the plans without a search are within, whose widths come in whole channels."""
+    budget = study.header.budget
+    several = budget.is_range or budget.least_accuracy is not None
+    where = "both ends and the middle of the budget" if several else "the budget"
+    return f"uniform and global plans are the largest of their kind within {where}"
 
 
 def _proof_line(space: SearchSpace) -> str:

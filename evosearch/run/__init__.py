@@ -27,7 +27,10 @@
 `lock`          one process at a time
 `log`           a line for each event
 `planning`      the best known network at any budget
-`compared`      the networks that a fine-tuned one is shown beside
+`picking`       a plan of a run, with the run opened for it
+`compared`      the networks that a plan is built as and shown beside
+`cutting`       the network of a plan before any training
+`saving`        a network's artifact
 `finetuning`    a network distilled, measured on test, and saved
 `measurer`      what an aim has measured of networks beyond their trials
 `freshtiming`   networks timed in a process of their own

@@ -1,7 +1,7 @@
-"""The networks beside a fine-tuned one: the base network, and plans of the same budget."""
+"""The networks beside a plan: the base network, and plans of the same budget."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -13,9 +13,9 @@ from evosearch.space.budget import Budget
 from evosearch.space.mask import Mask
 from evosearch.strategies.fixed_plans import uniform_mask
 from evosearch.study.networks import NamedNetwork
+from evosearch.study.scores import Score
 from evosearch.study.trial import Evaluation
 from evosearch.tasks.scoring import score
-from evosearch.tasks.testing import TestReport
 
 
 @final
@@ -38,6 +38,11 @@ def base_of(prepared: Prepared) -> Compared:
     """Returns the base network of a run."""
     mask = prepared.subject.discovery.space.full_mask()
     return Compared(name="base network", mask=mask, network=prepared.subject.model)
+
+
+def built(prepared: Prepared, name: str, mask: Mask) -> Compared:
+    """Returns the network that a mask is worth keeping as, before any training."""
+    return Compared(name=name, mask=mask, network=prepared.evaluator.builder.final(mask))
 
 
 def plain_within(prepared: Prepared, budget: Budget, at: str) -> Compared:
@@ -66,14 +71,15 @@ def global_within(prepared: Prepared, budget: Budget, at: str) -> Compared:
     """
     space, criterion = prepared.subject.discovery.space, prepared.config.search.criterion
     mask = plans_without_search(space, budget, prepared.knowledge, criterion)[GLOBAL]
-    network = prepared.evaluator.builder.final(mask)
-    return Compared(name=f"{GLOBAL}, {at}", mask=mask, network=network)
+    return built(prepared, f"{GLOBAL}, {at}", mask)
 
 
 def measured(
-    prepared: Prepared, report: TestReport, compared: Sequence[Compared]
+    prepared: Prepared,
+    compared: Sequence[Compared],
+    test: Callable[[Compared], Score | None] = lambda _: None,
 ) -> tuple[NamedNetwork, ...]:
-    """Returns networks with their scores on the search split, and on test, once for each name."""
+    """Returns networks with their scores on the search split, and with those that `test` gives."""
     subject, networks = prepared.subject, []
     for item in compared:
         began = time.perf_counter()
@@ -85,7 +91,7 @@ def measured(
                 mask=item.mask,
                 cost=subject.discovery.space.cost(item.mask),
                 evaluation=evaluation,
-                test=report.measure(item.name, item.network).score,
+                test=test(item),
             )
         )
     return tuple(networks)

@@ -149,7 +149,9 @@ def read_run_config(folder: Path) -> RunConfig:
 
 
 def space_folder_of(card: Mapping[str, Any]) -> Path:
-    """Returns where the space file of an artifact's run lies, if the run is still there."""
+    """Returns where the space file of an artifact lies, of a run's if that is still there."""
+    if isinstance(space := card.get("space"), str):
+        return Path(space).parent
     run = card.get("run")
     if not isinstance(run, str) or not RunFolder(Path(run)).config.is_file():
         return Path()

@@ -1,4 +1,4 @@
-"""The fine-tuning of a run's network: picked, distilled, measured on test, and saved."""
+"""The fine-tuning of a run's network: cut, distilled, measured on test, and saved."""
 
 import copy
 from collections.abc import Mapping
@@ -6,21 +6,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from evosearch.errors import InputError
 from evosearch.export.artifact import Artifact
-from evosearch.export.card import network_json
 from evosearch.latency.meter import SECONDS
-from evosearch.machine import environment
 from evosearch.run.callbacks import SILENT, Callbacks
-from evosearch.run.compared import Compared, base_of, global_within, measured, plain_within
+from evosearch.run.compared import (
+    Compared,
+    base_of,
+    built,
+    global_within,
+    measured,
+    plain_within,
+)
 from evosearch.run.folder import RunFolder
 from evosearch.run.freshtiming import time_fresh
 from evosearch.run.measurer import RunMeasurer
-from evosearch.run.planning import measured_plan, parse_at, pick_plan
+from evosearch.run.picking import picked
+from evosearch.run.planning import parse_at
 from evosearch.run.preparation import Prepared
-from evosearch.run.reopening import held, reopen
+from evosearch.run.saving import SELECTED, UNTRAINED, from_run, save_artifact
 from evosearch.space.budget import Budget
 from evosearch.study.accuracy_certificate import ConfirmedDrop
 from evosearch.study.certificate import certificate_of
@@ -36,17 +40,19 @@ class Finetuned:
 
     Attributes:
         plan: the one that was picked.
+        within: what the plans without a search are the largest of their kind within, in words.
         networks: base, lowest-L1 uniform, global without a search (and distilled, where that was
             asked for), searched, searched and distilled.
-        distillation: how it went.
-        artifact: the distilled network on disk.
+        distillation: how it went; None where no epoch was asked for.
+        artifact: the last of the networks on disk.
         confirmed: its drop against the base network; None without confirmation images.
         test_opened: how often the run opened the test split so far.
     """
 
     plan: NamedNetwork
+    within: str
     networks: tuple[NamedNetwork, ...]
-    distillation: Distillation
+    distillation: Distillation | None
     artifact: Artifact
     confirmed: ConfirmedDrop | None
     test_opened: int
@@ -67,6 +73,7 @@ class _Task:
         at: the budget that it was picked for, as written; None where it was picked by itself.
         config: how it is distilled.
         baselines: whether the plan without a search is distilled alike.
+        latency: whether it is timed.
     """
 
     folder: Path
@@ -76,6 +83,7 @@ class _Task:
     at: str | None
     config: FinetuneConfig
     baselines: bool
+    latency: bool
 
     @property
     def target(self) -> Path:
@@ -98,6 +106,7 @@ def finetune(
     at: str | None = None,
     epochs: int | None = None,
     baselines: bool = False,
+    latency: bool = False,
     callbacks: Callbacks = SILENT,
 ) -> Finetuned:
     """Distils a plan of a run, measures it on test once, and saves the artifact.
@@ -107,77 +116,54 @@ def finetune(
     Args:
         folder: of the run.
         pick: see `planning.pick_plan`.
-        at: a budget such as "flops=50%"; then the best known plan within it is meant, measured
-            on the search split first where it is only predicted.
-        epochs: takes the place of the space's.
+        at: a budget; see `picking.picked`.
+        epochs: takes the place of the space's; with 0 the network stays as it was cut.
         baselines: whether the global plan without a search is distilled alike, beside it.
+        latency: whether the plan is timed; under a latency budget it is in any case.
         callbacks: told what is being done, and how the distillation goes.
 
     Raises:
         InputError: no such run or trial, or nothing fits the budget.
     """
-    study = Study.open(folder)
-    plan = pick_plan(folder, study, pick, at)
-    with held(folder) as log:
-        prepared = reopen(folder, study.header, callbacks.on_stage)
-        if at is not None:
-            callbacks.on_stage("search split")
-            plan = measured_plan(folder, study, at, prepared.evaluator.evaluate)
-        log.event("finetune", plan=plan.name, epochs=epochs)
-        config = prepared.config.space.finetune
+    with picked(folder, pick=pick, at=at, callbacks=callbacks) as run:
+        run.log.event("finetune", plan=run.plan.name, epochs=epochs)
+        config = run.prepared.config.space.finetune
         if epochs is not None:
             config = config.model_copy(update={"epochs": epochs})
         task = _Task(
             folder=folder,
-            study=study,
-            prepared=prepared,
-            plan=plan,
+            study=run.study,
+            prepared=run.prepared,
+            plan=run.plan,
             at=at,
             config=config,
             baselines=baselines,
+            latency=latency or bool(run.study.requested.measured),
         )
         done = _finetuned(task, callbacks)
-        log.event("artifact", folder=done.artifact.folder, test_opened=done.test_opened)
+        run.log.event("artifact", folder=done.artifact.folder, test_opened=done.test_opened)
         return done
 
 
-def measure_at(folder: Path, at: str, *, callbacks: Callbacks = SILENT) -> NamedNetwork:
-    """Returns the best plan of a run within a budget, once what can be decoded is measured.
-
-    Args:
-        folder: of the run.
-        at: a budget such as "flops=37%".
-        callbacks: told what is being done.
-
-    Raises:
-        InputError: the folder holds no run that can be opened, or nothing fits.
-    """
-    study = Study.open(folder)
-    pick_plan(folder, study, None, at)  # refuses what cannot be before anything is opened
-    with held(folder):
-        prepared = reopen(folder, study.header, callbacks.on_stage)
-        callbacks.on_stage("search split")
-        return measured_plan(folder, study, at, prepared.evaluator.evaluate)
-
-
 def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
-    """Distils a plan, measures it beside what it is compared with, and saves it."""
+    """Cuts and distils a plan, measures it beside what it is compared with, and saves it."""
     _require_no_other(task.target, task.config)
     prepared, (budget, at) = task.prepared, task.budget
-    searched = Compared(
-        name=task.plan.name,
-        mask=task.plan.mask,
-        network=prepared.evaluator.builder.final(task.plan.mask),
-    )
+    cut = built(prepared, task.plan.name, task.plan.mask)
     rival = global_within(prepared, budget, at)
     compared = [base_of(prepared), plain_within(prepared, budget, at), rival]
-    callbacks.on_stage("latency")
-    latency = _latency(task.folder, task.plan)
-    callbacks.on_stage("distillation")
-    distilled, distillation = _distilled(task, searched, callbacks)
-    if task.baselines:
-        callbacks.on_stage(f"distillation of {rival.name}")
-        compared.append(_distilled(task, rival, callbacks)[0])
+    latency = None
+    if task.latency:
+        callbacks.on_stage("latency")
+        latency = _latency(task.folder, task.plan)
+    done, distillation = [cut], None
+    if task.config.epochs:
+        callbacks.on_stage("distillation")
+        distilled, distillation = _distilled(task, cut, callbacks)
+        done.append(distilled)
+        if task.baselines:
+            callbacks.on_stage(f"distillation of {rival.name}")
+            compared.append(_distilled(task, rival, callbacks)[0])
     callbacks.on_stage("test")
     report = TestReport(
         RunFolder(task.folder).test,
@@ -185,21 +171,33 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
         Path(prepared.config.folder),
         task=prepared.subject.task,
     )
-    networks = measured(prepared, report, [*compared, searched, distilled])
-    confirmed = RunMeasurer(task.folder, prepared).drop_of(distilled.network)
-    artifact = Artifact.save(
-        task.target,
-        network=distilled.network,
-        base=task.prepared.subject.model,
-        mask=task.plan.mask,
-        model_section=task.prepared.config.space.model.model_dump(mode="json", exclude_none=True),
-        space_folder=Path(task.prepared.config.folder),
-        card=_card(task, networks, latency, confirmed, distillation, report.opened),
+    networks = measured(
+        prepared,
+        [*compared, *done],
+        lambda item: report.measure(item.name, item.network).score,
     )
-    for name in (searched.name, rival.name):
+    confirmed = RunMeasurer(task.folder, prepared).drop_of(done[-1].network)
+    artifact = save_artifact(
+        task.target,
+        prepared,
+        done[-1],
+        networks=networks,
+        card={
+            **from_run(task.folder, task.study),
+            "plan": task.plan.name,
+            "latency": latency,
+            "certificate": _certified(task),
+            "confirmed": None if confirmed is None else asdict(confirmed),
+            "notes": _notes(task.config, distillation, report.opened),
+            "finetune": task.config.model_dump(mode="json"),
+            "best_epoch": None if distillation is None else distillation.best_epoch,
+        },
+    )
+    for name in (cut.name, rival.name):
         RunFolder(task.folder).progress(name).unlink(missing_ok=True)
     return Finetuned(
         plan=task.plan,
+        within=at,
         networks=networks,
         distillation=distillation,
         artifact=artifact,
@@ -209,13 +207,13 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
 
 
 def _require_no_other(target: Path, config: FinetuneConfig) -> None:
-    """Refuses to replace an artifact that was distilled in another way."""
+    """Refuses to replace an artifact that was trained in another way."""
     if not target.exists():
         return
     made = Artifact.open(target).card.get("finetune")
     if made != config.model_dump(mode="json"):
         raise InputError(
-            f"{target}: holds this network distilled with other settings; move it elsewhere first"
+            f"{target}: holds this network fine-tuned with other settings; move it elsewhere first"
         )
 
 
@@ -253,34 +251,17 @@ def _distilled(
     return replace(compared, name=name, network=network), distillation
 
 
-def _card(
-    task: _Task,
-    networks: tuple[NamedNetwork, ...],
-    latency: Mapping[str, Any],
-    confirmed: ConfirmedDrop | None,
-    distillation: Distillation,
-    opened: int,
-) -> dict[str, Any]:
-    """Returns what the artifact says of itself."""
-    header = task.study.header
-    return {
-        "run": str(task.folder),
-        "plan": task.plan.name,
-        "strategy": header.strategy,
-        "seed": header.seed,
-        "space_digest": header.space_digest,
-        "networks": [network_json(network, header.base_cost) for network in networks],
-        "latency": latency,
-        "certificate": _certified(task),
-        "confirmed": None if confirmed is None else asdict(confirmed),
-        "notes": [
+def _notes(config: FinetuneConfig, distillation: Distillation | None, opened: int) -> list[str]:
+    """Returns what the card says in words."""
+    made = [UNTRAINED, SELECTED]
+    if distillation is not None:
+        made = [
             "search accuracy is optimistic: the search and the best epoch were selected"
             " on that split",
-            f"epoch {distillation.best_epoch} of {task.config.epochs} was the best of the"
+            f"epoch {distillation.best_epoch} of {config.epochs} was the best of the"
             " distillation on the search split, and was kept; 0 is the network before it",
-            f"the test split was opened {opened} times in this run, once for each named network",
-        ],
-        "finetune": task.config.model_dump(mode="json"),
-        "best_epoch": distillation.best_epoch,
-        "environment": environment(torch.get_num_threads()),
-    }
+        ]
+    return [
+        *made,
+        f"the test split was opened {opened} times in this run, once for each named network",
+    ]

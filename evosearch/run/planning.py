@@ -153,7 +153,7 @@ def decoded_plan(folder: Path, study: Study, budget: Budget) -> NamedNetwork | N
         predictions = np.maximum(model.predict(rows, weights), 1e-12)
         error = float(np.log(np.maximum(losses, 1e-12) / predictions).std())
     return NamedNetwork(
-        name=_decoded_name(mask),
+        name=plan_name(mask),
         mask=mask,
         cost=space.cost(mask),
         prediction=Prediction(loss=loss, high=loss * float(np.exp(error))),
@@ -214,7 +214,7 @@ def _plans_within(
         evaluation = evaluation_from_json(entry["evaluation"])
         cost = space.cost(mask)
         if budget.violation(cost, evaluation.score.accuracy) == 0:
-            name = _decoded_name(mask)
+            name = plan_name(mask)
             plans.append(NamedNetwork(name=name, mask=mask, cost=cost, evaluation=evaluation))
     return plans
 
@@ -225,6 +225,6 @@ def _stored(folder: Path) -> list[dict[str, Any]]:
     return stored
 
 
-def _decoded_name(mask: Mask) -> str:
+def plan_name(mask: Mask) -> str:
     """Returns what tables call a plan that was decoded."""
     return f"plan {mask.key[:8]}"

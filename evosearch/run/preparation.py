@@ -138,7 +138,7 @@ def prepare(
             space_file,
             space_folder,
             on_epoch=callbacks.on_epoch,
-            on_space=lambda space: _require_possible(request, space),
+            on_space=lambda space: require_possible(request, space),
         )
         on_stage("base network on the search split")
         search, fallback = fitted(search, subject)
@@ -188,7 +188,7 @@ def prepare(
     return prepared
 
 
-def _require_possible(request: BudgetRequest, space: SearchSpace) -> None:
+def require_possible(request: BudgetRequest, space: SearchSpace) -> None:
     """Refuses a budget that no network meets; what must be measured first is not known yet."""
     known = request.exact()
     if not known.is_empty:

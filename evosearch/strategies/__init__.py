@@ -16,6 +16,7 @@ A new one is a class in a file, and a line in `STRATEGIES`; `README.md` has the 
 `two_step`       the error of dropping channels, as a quadratic form
 `sensitivity`    measured sensitivities: the scale of error curves, widths for a tolerance
 `allocation`     the widths of least weighted error within a budget
+`two_step_plan`  the plan of least two-step error: one allocation, and no search
 `knapsack`       the dynamic program inside it
 `regression`     a Bayesian regression of losses on what each group's cut costs
 `learned`        the loss of any mask, as that regression predicts it

@@ -15,6 +15,7 @@ that fits the budget. The strategies that propose these plans are in `baselines`
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evosearch.space.budget import Budget
 from evosearch.space.knowledge import Array, ImportanceScores
@@ -23,10 +24,11 @@ from evosearch.space.space import SearchSpace, Widths
 
 
 def uniform_widths(space: SearchSpace, budget: Budget) -> Widths:
-    """Returns the widths of the largest common keep ratio that fits.
+    """Returns the widths of the largest common keep ratio that fits, to a step of one group.
 
     Every group gets its largest legal width that is at most the ratio times its size, or its
-    smallest legal width where there is none.
+    smallest legal width where there is none. Groups that reach a width at the same ratio do so
+    one after the other, from the first to the last: together they may be a large step.
 
     Args:
         space: what is searched.
@@ -38,7 +40,10 @@ def uniform_widths(space: SearchSpace, budget: Budget) -> Widths:
     Raises:
         InfeasibleBudget: no legal plan fits.
     """
-    return _largest(space, budget, _keep_ratios(space))
+    ratios = _keep_ratios(space)
+    numbers = np.repeat(np.arange(len(ratios)), [len(own) for own in ratios])
+    order = np.lexsort((numbers, np.concatenate(ratios)))
+    return _largest(space, budget, _places(order, ratios))
 
 
 def uniform_mask(space: SearchSpace, budget: Budget, scores: ImportanceScores) -> Mask:
@@ -162,10 +167,18 @@ def _ranked_mask(space: SearchSpace, budget: Budget, scores: ImportanceScores) -
         heights.append(np.concatenate([[np.inf], np.minimum.accumulate(means[1:])]))
     ratios = _keep_ratios(space)
     order = np.lexsort((np.concatenate(ratios), -np.concatenate(heights)))
-    # Places in that order, not scores, are the levels: equal scores come one after the other.
+    return space.top_channels(_largest(space, budget, _places(order, ratios)), scores)
+
+
+def _places(order: NDArray[np.int64], ratios: Sequence[Array]) -> list[Array]:
+    """Returns levels that are places in an order of all widths: equal ones come one by one.
+
+    Args:
+        order: of the widths of all groups, one group after the other.
+        ratios: something of each of the groups' widths.
+    """
     places = np.argsort(order).astype(np.float64)
-    levels = np.split(places, np.cumsum([len(own) for own in ratios])[:-1])
-    return space.top_channels(_largest(space, budget, levels), scores)
+    return np.split(places, np.cumsum([len(own) for own in ratios])[:-1])
 
 
 def _largest(space: SearchSpace, budget: Budget, levels: Sequence[Array]) -> Widths:

@@ -34,6 +34,7 @@ from evosearch.strategies.regression import sampled_weights
 from evosearch.strategies.sensitivity import calibrated
 from evosearch.strategies.spdy import sampled_coefficients
 from evosearch.strategies.two_step import ErrorCurve, TwoStep
+from evosearch.strategies.two_step_plan import steep
 from evosearch.study.trial import Proposal, Trial
 
 ATTEMPTS = 8
@@ -239,7 +240,7 @@ class Rates:
 
 def _predicted(curve: ErrorCurve, group: str, knowledge: Knowledge) -> ErrorCurve:
     measured = calibrated(curve, group, knowledge.sensitivity)
-    return ErrorCurve(widths=curve.widths, errors=np.sqrt(measured.errors * curve.errors**4))
+    return ErrorCurve(widths=curve.widths, errors=np.sqrt(measured.errors * steep(curve).errors))
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class FinetuneConfig(BaseModel):
     """How a compact network is fine-tuned.
 
     Attributes:
-        epochs: passes over the train split.
+        epochs: passes over the train split; 0 keeps the network as it was cut.
         batch_size: images per step, at most.
         lr: SGD's learning rate in the first step, of which Muon takes a share; a cosine takes it
             to zero.
@@ -60,7 +60,7 @@ class FinetuneConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=20, ge=0)
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.05, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)

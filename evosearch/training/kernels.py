@@ -199,7 +199,12 @@ def require_kernels(name: str, where: str) -> None:
 
 
 def nonzero_macs(model: nn.Module, layers: Sequence[Layer]) -> int:
-    """Returns the MACs of a network's layers for one image without those with a zero weight."""
+    """Returns the MACs of a network's layers for one image without those with a zero weight.
+
+    Args:
+        model: its kernels are folded.
+        layers: all of its layers.
+    """
     total = 0
     for layer in layers:
         weight = model.get_parameter(layer.weight)

@@ -29,7 +29,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> InProcess:
     monkeypatch.setitem(RUNTIMES, "eager", FAKE_RUNTIME)
     monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: FakeStopwatch())
-    monkeypatch.setattr("evosearch.run.measurer.time_fresh", time_here)
+    for module in ("measurer", "finetuning"):
+        monkeypatch.setattr(f"evosearch.run.{module}.time_fresh", time_here)
     return InProcess(monkeypatch, capfd)
 
 
@@ -62,6 +63,13 @@ def test_a_search_is_certified_and_resumes_equal(run: InProcess, place: Path) ->
     assert run(*asked, "17", "--out", "parts", cwd=place).returncode == 0
     assert run("resume", "parts", "--trials", "30", cwd=place).returncode == 0
     assert comparable(Study.open(place / "parts").trials) == comparable(study.trials)
+
+
+def test_what_was_cut_for_a_latency_is_timed_unasked(run: InProcess, place: Path) -> None:
+    done = run("finetune", "whole", "--epochs", "0", cwd=place)
+    assert done.returncode == 0, done.stderr
+    (card,) = (place / "whole" / "artifacts").glob("*/card.json")
+    assert json.loads(card.read_text())["latency"]["timing"]["ratio_high"] <= 0.7
 
 
 def test_another_latency_on_resume(run: InProcess, place: Path) -> None:

@@ -71,17 +71,30 @@ def at_ratio(space: SearchSpace, ratio: float) -> Widths:
 
 @settings(deadline=None, max_examples=80)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 6), st.floats(0, 1), st.booleans())
-def test_is_the_largest_ratio_that_fits(
+def test_is_the_last_that_fits_of_plans_that_grow_by_ratio_and_then_by_group(
     seed: int, groups: int, multiple_of: int, share: float, both: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     space = chain(rng.integers(2, 30, groups), multiple_of=multiple_of)
     budget = budget_of(space, macs=share, **({"params": 0.5} if both else {}))
+    steps = sorted(
+        (Fraction(w, g.size), i, w)
+        for i, g in enumerate(space.groups)
+        for w in g.legal_widths()[1:]
+    )
+    expected = space.least_widths.copy()
+    for _, group, width in steps:
+        larger = expected.copy()
+        larger[group] = width
+        if not space.fits(larger[None], budget)[0]:
+            break
+        expected = larger
+    found = uniform_widths(space, budget)
+    np.testing.assert_array_equal(found, expected)
+    # Between the plans of two neighbouring ratios, each of which is the same for all groups.
     ratios = np.unique([w / g.size for g in space.groups for w in g.legal_widths()])
-    plans = np.stack([at_ratio(space, ratio) for ratio in ratios])
-    fitting = plans[space.fits(plans, budget)]
-    expected = fitting[-1] if len(fitting) else space.least_widths
-    np.testing.assert_array_equal(uniform_widths(space, budget), expected)
+    for plan in (at_ratio(space, ratio) for ratio in ratios):
+        assert (plan <= found).all() or (plan >= found).all()
 
 
 def test_by_hand() -> None:
@@ -91,6 +104,9 @@ def test_by_hand() -> None:
     assert space.base_cost.macs == 32882
     assert uniform_widths(space, budget_of(space, macs=1.0)).tolist() == [8, 16]
     assert uniform_widths(space, budget_of(space, macs=0.3)).tolist() == [4, 8]
+    # (5, 10) is one ratio, and costs 14090; (5, 9) costs 12650.
+    assert uniform_widths(space, budget_of(space, macs=14090 / 32882)).tolist() == [5, 10]
+    assert uniform_widths(space, budget_of(space, macs=14089 / 32882)).tolist() == [5, 9]
 
 
 def test_mask_drops_the_lowest_scores() -> None:

@@ -137,19 +137,15 @@ def _log_probability_of(strategy: Policy, actions) -> float:
     return log_probability(strategy._policy, states, actions, 0.5)
 
 
-def test_failures_count_as_the_worst() -> None:
-    def run(last: float | None) -> list[object]:
+def test_a_failure_counts_as_the_worst_so_far() -> None:
+    def asked(last: float | None) -> list[object]:
         strategy = build()
+        # Five uniform plans, whose losses are those that others are held against.
+        losses = [1.0] * 5 + [1.2, 0.8, 1.1, 0.9, 2.5, 1.0, last]
         for generation in range(3):
-            losses = [1.0, 1.2, 0.8, 1.1]
-            if generation == 2:
-                losses[2:] = [2.5, last]
-            strategy.tell(
-                [
-                    outcome(SPACE, p, 4 * generation + i, generation, losses[i])
-                    for i, p in enumerate(strategy.ask())
-                ]
-            )
+            numbered = enumerate(strategy.ask(), 4 * generation)
+            strategy.tell([outcome(SPACE, p, i, generation, losses[i]) for i, p in numbered])
         return [p.genome for p in strategy.ask()]
 
-    assert run(None) != run(0.5)
+    assert asked(None) == asked(2.5)
+    assert asked(None) != asked(0.5)

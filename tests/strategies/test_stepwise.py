@@ -93,8 +93,8 @@ def test_the_next_walk_begins_at_the_end_of_the_last_and_may_lose_twice_as_much(
     second = [own for t, own in zip(told, widths(told), strict=True) if t.genome.get("walk") == 1]
     assert second
     assert all(max(own) <= 5 for own in second)
-    # From 1.09, 6 % of it for the first group: no 7 channels are left there, so all go but one.
-    assert min(own[0] for own in second) == 1
+    # 13 channels less than at first are within 6 % of 1.0891, and would not be within 3 %.
+    assert [1, 2, 5] in second
 
 
 def test_a_failure_passes_no_limit_and_a_failed_start_has_none() -> None:
@@ -102,6 +102,8 @@ def test_a_failure_passes_no_limit_and_a_failed_start_has_none() -> None:
     assert widths(told) == [[8, 8, 8], [4, 8, 8], [6, 8, 8], [5, 8, 8]]
     told = search(build(round_size=1), 4, lambda own: None if own == (8, 8, 8) else 50.0)
     assert widths(told) == [[8, 8, 8], [4, 8, 8], [2, 8, 8], [1, 8, 8]]
+    told = search(build(round_size=1), 5, lambda own: None if own[0] in (8, 4) else 50.0)
+    assert widths(told) == [[8, 8, 8], [4, 8, 8], [6, 8, 8], [5, 8, 8], [5, 4, 8]]
 
 
 def test_as_many_probes_as_asked() -> None:

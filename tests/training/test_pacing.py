@@ -105,6 +105,16 @@ def test_an_indicator_under_those_before_it_does_not_decide() -> None:
     assert found.share(0.1, Record(widths=moving[::-1])) == 1
 
 
+def test_an_indicator_is_held_against_the_five_before_it() -> None:
+    found, widths = Epi(r=1, tau=0.5), [10**9]
+    for psi in (0.99, 0.9, 0.9, 0.9, 0.9, 0.95, 0.96):
+        widths.append(round(widths[-1] * (2 - psi) / psi))
+    record = Record(widths=[(width,) for width in widths])
+    assert found.indicators(record) == pytest.approx([0.99, *[0.9] * 4, 0.95, 0.96])
+    assert found.share(0.1, Record(widths=record.widths[:-1])) == 0  # 0.99 is among the five
+    assert found.share(0.1, record) == 1
+
+
 # The tolerated drop
 
 

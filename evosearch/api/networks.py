@@ -1,0 +1,122 @@
+"""Networks from Python: cut to a budget, and fine-tuned."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evosearch.api.parameters import Amount, CountOrNone, PathLike, public
+from evosearch.errors import InputError
+from evosearch.run.callbacks import SILENT, Callbacks
+from evosearch.space.budget import BudgetRequest
+
+if TYPE_CHECKING:
+    from evosearch.run.cutting import Cut
+    from evosearch.run.finetuning import Finetuned
+
+
+@public
+def cut(
+    target: PathLike,
+    *,
+    accuracy_drop: float | None = None,
+    pick: str | int | None = None,
+    at: str | None = None,
+    to: PathLike | None = None,
+    anyway: bool = False,
+    callbacks: Callbacks = SILENT,
+    **budgets: Amount,
+) -> "Cut":
+    """Cuts a network without training it: one of a run, or that of a space without a search.
+
+    Args:
+        target: folder of a run, or a space file (TOML), which is cut by one allocation from the
+            two-step errors.
+        flops: of a space file: 50% or 40M, of one image; with --params both hold together.
+        params: of a space file: 50% or 0.2M.
+        latency: not here; it takes a search.
+        accuracy_drop: not here; it takes a search.
+        pick: of a run: knee, best, smallest or a trial's number (default as for finetune).
+        at: of a run: the best within any FLOPs or params: flops=37%.
+        to: new folder of the artifact (default none, and nothing is written).
+        anyway: of a space file: go on with a base network that guesses, or is far under its stated
+            accuracy.
+        callbacks: told what is being done.
+        **budgets: those of the table of resources, as above.
+
+    Raises:
+        InputError: something that was given is at fault.
+    """
+    path, folder = Path(target), None if to is None else Path(to)
+    request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
+    if path.is_dir():
+        if not request.is_empty:
+            raise InputError("a network of a run is named by --at flops=50% or --pick knee")
+        from evosearch.run.cutting import cut_run
+
+        named = None if pick is None else str(pick)
+        return cut_run(path, pick=named, at=at, to=folder, callbacks=callbacks)
+    if pick is not None or at is not None:
+        raise InputError(f"{path}: --pick and --at name networks of a run, which is a folder")
+    _require_certain(request)
+    from evosearch.run.cutting import cut_space
+
+    return cut_space(path, request=request, to=folder, anyway=anyway, callbacks=callbacks)
+
+
+@public
+def finetune(
+    run: PathLike,
+    *,
+    pick: str | int | None = None,
+    at: str | None = None,
+    epochs: CountOrNone = None,
+    baselines: bool = False,
+    latency: bool = False,
+    callbacks: Callbacks = SILENT,
+) -> "Finetuned":
+    """Distils one network of a run, measures it on test once, and saves it.
+
+    What a kill cuts short goes on from its last epoch when it is called again.
+
+    Args:
+        run: folder of a run.
+        pick: which one: knee, best, smallest or a trial's number (default the one that is
+            certified, the smallest where the budget is an accuracy, or else the knee).
+        at: the best within any FLOPs or params: flops=37%.
+        epochs: of distillation (default 20, or as the space file of the run said); 0 saves the
+            network as it was cut.
+        baselines: distil the global plan without a search alike, beside it.
+        latency: time it against the base network here, which takes seconds; a run with a latency
+            budget does so in any case.
+        callbacks: told what is being done, and how the distillation goes.
+
+    Raises:
+        InputError: no such run or trial, or nothing fits the budget.
+    """
+    from evosearch.run.finetuning import finetune as finetune_plan
+
+    named = None if pick is None else str(pick)
+    return finetune_plan(
+        Path(run),
+        pick=named,
+        at=at,
+        epochs=epochs,
+        baselines=baselines,
+        latency=latency,
+        callbacks=callbacks,
+    )
+
+
+def _require_certain(request: BudgetRequest) -> None:
+    """Refuses a budget that one cut cannot be made for."""
+    measured = [f"--{name}" for name in request.amounts if name not in request.exact().amounts]
+    if request.accuracy_drop is not None:
+        measured.append("--accuracy-drop")
+    if measured:
+        raise InputError(
+            f"{measured[0]} takes a search, which measures networks: evosearch search SPACE"
+            f" {measured[0]} ..."
+        )
+    if request.is_empty:
+        raise InputError("a cut of a space needs a budget: --flops 50%, --params 0.2M or both")
+    if any(".." in text for text in request.amounts.values()):
+        raise InputError("a cut is one network: give a budget such as 50%, without a range")

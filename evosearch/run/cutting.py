@@ -1,0 +1,202 @@
+"""The pruned network of a plan before any training: of a run, or of a space without a search."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+
+from evosearch.callables import files_without_name
+from evosearch.config import validated
+from evosearch.errors import InputError
+from evosearch.export.artifact import Artifact
+from evosearch.machine import resolve_device, torch_threads
+from evosearch.run.baselook import fitted, look_at_base
+from evosearch.run.callbacks import SILENT, Callbacks
+from evosearch.run.compared import base_of, built, measured
+from evosearch.run.config import RunConfig, SearchConfig
+from evosearch.run.evaluating import make_evaluator
+from evosearch.run.picking import picked
+from evosearch.run.planning import plan_name
+from evosearch.run.preparation import Prepared, require_possible
+from evosearch.run.saving import SELECTED, UNTRAINED, from_run, save_artifact
+from evosearch.run.spacefile import load_space_file
+from evosearch.run.subject import Subject, load_subject
+from evosearch.seeding import Stream, generator
+from evosearch.space.budget import BudgetRequest
+from evosearch.space.mask import Mask
+from evosearch.strategies.two_step_plan import two_step_plan
+from evosearch.study.networks import NamedNetwork
+
+_logger = logging.getLogger(__name__)
+
+UNSEARCHED = (
+    "no search: the widths are one allocation by the layers' two-step errors, for which no image"
+    " of the search split was used"
+)
+"""The note of a plan without a search."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A pruned network that was not trained.
+
+    Attributes:
+        base: the base network as it was measured beside.
+        plan: its channels, cost, and score on the search split.
+        network: compact and compensated, on the CPU, in eval mode.
+        artifact: the same on disk, where that was asked for.
+    """
+
+    base: NamedNetwork
+    plan: NamedNetwork
+    network: nn.Module
+    artifact: Artifact | None
+
+
+def network_of(
+    folder: Path, *, pick: str | None, at: str | None, callbacks: Callbacks = SILENT
+) -> nn.Module:
+    """Returns the pruned network of a run's plan; see `cut_run`."""
+    with picked(folder, pick=pick, at=at, callbacks=callbacks) as run:
+        return _handed_over(built(run.prepared, run.plan.name, run.plan.mask).network)
+
+
+def cut_run(
+    folder: Path,
+    *,
+    pick: str | None,
+    at: str | None,
+    to: Path | None,
+    callbacks: Callbacks = SILENT,
+) -> Cut:
+    """Builds the network of a run's plan as it is before training, and scores it.
+
+    Args:
+        folder: of the run.
+        pick: see `planning.pick_plan`.
+        at: a budget; see `picking.picked`.
+        to: new folder of its artifact; None writes none.
+        callbacks: told what is being done.
+
+    Raises:
+        InputError: no such run or trial, nothing fits the budget, or the new folder exists.
+    """
+    _require_new(to)
+    with picked(folder, pick=pick, at=at, callbacks=callbacks) as run:
+        card = {**from_run(folder, run.study), "notes": [UNTRAINED, SELECTED]}
+        cut = _cut(run.prepared, run.plan.name, run.plan.mask, to, card, callbacks)
+        run.log.event("cut", plan=run.plan.name, to=to)
+        return cut
+
+
+def cut_space(
+    path: Path,
+    *,
+    request: BudgetRequest,
+    to: Path | None,
+    anyway: bool = False,
+    callbacks: Callbacks = SILENT,
+) -> Cut:
+    """Cuts the base network of a space to a budget without a search, and scores what is left.
+
+    Args:
+        path: of the space file.
+        request: FLOPs, params or both; no range.
+        to: new folder of the artifact; None writes none.
+        anyway: whether a base network that is not what it should be is passed over.
+        callbacks: told what is being done.
+
+    Raises:
+        InputError: something that was given is at fault, or the new folder exists.
+    """
+    _require_new(to)
+    file = load_space_file(path)
+    search = validated(SearchConfig, file.search, f"{path}: [search]")
+    search = search.model_copy(update={"device": resolve_device(search.device)})
+    with torch_threads(search.threads):
+        callbacks.on_stage("base network and search space")
+        subject = load_subject(
+            file,
+            path.parent,
+            identify_images=file.model.weights is None,  # else they are of no use here
+            on_epoch=callbacks.on_epoch,
+            on_space=lambda space: require_possible(request, space),
+        )
+        space = subject.discovery.space
+        budget = request.resolve(space.base_cost)
+        callbacks.on_stage("base network on the search split")
+        search, fallback = fitted(search, subject)
+        evaluator = make_evaluator(search, subject, file.finetune)
+        look_at_base(evaluator, subject, file, anyway=anyway, on_note=callbacks.on_note)
+        if fallback is not None:
+            callbacks.on_note(fallback)
+        callbacks.on_stage("statistics of layer inputs")
+        few = make_evaluator(search, _with_few(subject, search), file.finetune)
+        knowledge = few.knowledge(())
+        prepared = Prepared(
+            config=RunConfig(
+                folder=str(path.parent.resolve()),
+                budget=budget.to_json(),
+                search=search,
+                space=file,
+            ),
+            subject=subject,
+            evaluator=evaluator,
+            knowledge=knowledge,
+        )
+        mask = two_step_plan(space, budget, knowledge.gram)
+        card = {"space": str(path.resolve()), "notes": [UNTRAINED, UNSEARCHED]}
+        return _cut(prepared, plan_name(mask), mask, to, card, callbacks)
+
+
+def _with_few(subject: Subject, search: SearchConfig) -> Subject:
+    """Returns a subject with as many calibration images as candidates are built on, at most.
+
+    They are enough to choose channels by, in a share of the time; weights are refitted on all.
+    """
+    images = subject.data.calibration
+    order = generator(search.seed, Stream.STATISTICS, "order").permutation(len(images))
+    few = images.take(order[: search.evaluator.build_images])
+    return replace(subject, data=replace(subject.data, calibration=few))
+
+
+def _require_new(to: Path | None) -> None:
+    if to is not None and to.exists():
+        raise InputError(f"{to}: exists already; name a new folder")
+
+
+def _cut(
+    prepared: Prepared,
+    name: str,
+    mask: Mask,
+    to: Path | None,
+    card: Mapping[str, Any],
+    callbacks: Callbacks,
+) -> Cut:
+    """Builds the network of a mask, scores it beside the base network, and saves it."""
+    callbacks.on_stage("compact network")
+    compared = built(prepared, name, mask)
+    callbacks.on_stage("search split")
+    base, plan = measured(prepared, [base_of(prepared), compared])
+    artifact = None
+    if to is not None:
+        callbacks.on_stage("artifact, and its check in a fresh process")
+        said = {"plan": name, **card}
+        artifact = save_artifact(to, prepared, compared, networks=(base, plan), card=said)
+    return Cut(base=base, plan=plan, network=_handed_over(compared.network), artifact=artifact)
+
+
+def _handed_over(network: nn.Module) -> nn.Module:
+    """Returns a network as its new owner gets it, who may pickle it."""
+    for file in files_without_name(network.modules()):
+        _logger.warning(
+            "%s: what torch.save writes of this network loads in no other process, as `import`"
+            " finds something else by the name of this file, or nothing; rename the file, or keep"
+            " the network's artifact",
+            file,
+        )
+    return network.cpu()

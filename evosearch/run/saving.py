@@ -1,0 +1,66 @@
+"""The artifact of a network, trained or not: its files, and what its card always says."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evosearch.export.artifact import Artifact
+from evosearch.export.card import network_json
+from evosearch.machine import environment
+from evosearch.run.compared import Compared
+from evosearch.run.preparation import Prepared
+from evosearch.study.networks import NamedNetwork
+from evosearch.study.study import Study
+
+UNTRAINED = (
+    "not trained: the weights that stay were refitted by least squares to the base network's"
+    " layers, and BatchNorm statistics measured, on calibration images"
+)
+"""The note of a network that was cut and no more."""
+SELECTED = "search accuracy is optimistic: the search was selected on that split"
+
+
+def save_artifact(
+    target: Path,
+    prepared: Prepared,
+    compared: Compared,
+    *,
+    networks: Sequence[NamedNetwork],
+    card: Mapping[str, Any],
+) -> Artifact:
+    """Writes the artifact of a network.
+
+    Args:
+        target: its folder.
+        prepared: what the network was made with.
+        compared: the network.
+        networks: what stands on the card, the network itself last.
+        card: what else its card says.
+
+    Raises:
+        StorageError: it cannot be written.
+        EvosearchError: what was written is not the network; nothing is left behind.
+    """
+    space, section = prepared.subject.discovery.space, prepared.config.space.model
+    return Artifact.save(
+        target,
+        network=compared.network,
+        base=prepared.subject.model,
+        mask=compared.mask,
+        model_section=section.model_dump(mode="json", exclude_none=True),
+        space_folder=Path(prepared.config.folder),
+        card={
+            "space_digest": space.digest,
+            "networks": [network_json(network, space.base_cost) for network in networks],
+            "environment": environment(torch.get_num_threads()),
+            **card,
+        },
+    )
+
+
+def from_run(folder: Path, study: Study) -> dict[str, Any]:
+    """Returns where a network of a run is from, as its card has it."""
+    header = study.header
+    return {"run": str(folder), "strategy": header.strategy, "seed": header.seed}
