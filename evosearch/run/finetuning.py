@@ -179,7 +179,8 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
     confirmed = RunMeasurer(task.folder, prepared).drop_of(done[-1].network)
     artifact = save_artifact(
         task.target,
-        prepared,
+        prepared.config,
+        prepared.subject,
         done[-1],
         networks=networks,
         card={
