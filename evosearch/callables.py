@@ -1,27 +1,33 @@
 """Callables that a user names in a file: found, imported, told apart by their code."""
 
-import ast
 import builtins
 import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.machinery import PathFinder, SourceFileLoader
+from importlib.machinery import PathFinder
 from importlib.metadata import packages_distributions, version
 from importlib.util import module_from_spec, spec_from_file_location
 from keyword import iskeyword
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import Any, final
+from types import ModuleType
+from typing import Any
 
 from evosearch.errors import InputError, unknown_name
+from evosearch.sourcecode import (
+    CurrentCode,
+    code,
+    imports,
+    is_installed,
+    own_modules,
+    require_unedited,
+)
 
 MOVED = {
     "evosearch.evaluation.models": "evosearch.models.zoo",
     "evosearch.evaluation.task": "evosearch.tasks.classification",
 }
 """Modules that space files may still name as they were once called -> where that is now."""
-_LIBRARIES = ("site-packages", "dist-packages")
 _PRIVATE = "_evosearch_"
 _IMPORTED: dict[str, ModuleType] = {}
 """The modules of files, by what they and the files that they import hold."""
@@ -34,7 +40,8 @@ def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., 
     them was edited since it was last named, it is a module of its own. Each takes the name that
     `import` gives it, so that what is pickled of it loads wherever it can be imported; where that
     name is something else's, the module has one that nothing can import, see
-    `files_without_name`.
+    `files_without_name`. Any other module of the user's own is the one that Python imported, and
+    may not be edited after that.
 
     Args:
         reference: "module:callable", "file.py:callable" or "torchvision:name".
@@ -42,7 +49,8 @@ def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., 
         where: the key that holds the reference, for messages.
 
     Raises:
-        InputError: there is no such module, file or callable, or importing it fails.
+        InputError: there is no such module, file or callable, importing it fails, or a module was
+            edited since it was imported.
     """
     return _named(reference, folder, where)[1]
 
@@ -50,10 +58,11 @@ def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., 
 def code_digest(reference: str, folder: Path, where: str) -> str:
     """Returns 32 hexadecimal digits for the code of a callable that a space file names.
 
-    They change with its name and with any code of the file that it is in, and of the files beside
-    that one that it imports, though not with comments, docstrings and layout, nor with where the
-    files lie; for a callable of an installed package, with its full name and the package's
-    version. What else the file imports is not looked into.
+    They change with its name and with any code of the user's own that it comes to import: of the
+    file that it is in, of the files beside that one, of modules that are not installed. They do
+    not change with comments, docstrings and layout, nor with where files lie. For a callable of
+    an installed package they change with its full name, its module's code, and the package's
+    version.
 
     Args:
         reference: as `resolve_callable`.
@@ -65,16 +74,22 @@ def code_digest(reference: str, folder: Path, where: str) -> str:
     """
     module, _ = _named(reference, folder, where)
     source, _, name = reference.partition(":")
-    file = getattr(module, "__file__", None) or ""  # what is built into Python has none
-    if source.endswith(".py") or not _is_installed(module.__name__, file):
-        sources = _sources(Path(file), _content)
-        parts = [_code(sources.pop(Path(file)))]
-        parts += [f"{path.name}\n{_code(sources[path])}" for path in sorted(sources)]
-        code = "\n".join(parts)
-    else:
+    file = Path(getattr(module, "__file__", None) or "")  # what is built into Python has none
+    others: Mapping[str, bytes] = {}
+    parts = []
+    if source.endswith(".py"):
+        beside = _sources(file, _content)
+        others = own_modules(_elsewhere(beside))
+        parts = [code(beside.pop(file))]
+        parts += [f"{path.name}\n{code(beside[path])}" for path in sorted(beside)]
+    elif is_installed(module.__name__, str(file)):
         packages = packages_distributions().get(module.__name__.partition(".")[0], [])
-        code = f"{module.__name__} {sorted(version(package) for package in packages)}"
-    return hashlib.sha256(f"{name}\n{code}".encode()).hexdigest()[:32]
+        parts = [f"{module.__name__} {sorted(version(package) for package in packages)}"]
+        parts += [code(file.read_bytes())] if file.suffix == ".py" else []
+    else:
+        others = own_modules([module.__name__])
+    parts += [f"{other}\n{code(others[other])}" for other in sorted(others)]
+    return hashlib.sha256("\n".join([name, *parts]).encode()).hexdigest()[:32]
 
 
 def files_without_name(objects: Iterable[object]) -> list[str]:
@@ -102,9 +117,11 @@ def _named(reference: str, folder: Path, where: str) -> tuple[ModuleType, Callab
         if source == "torchvision":
             module = importlib.import_module("torchvision.models")
         elif source.endswith(".py"):
-            module = _import_file(folder / source)
+            module, beside = _import_file(folder / source)
+            require_unedited(own_modules(_elsewhere(beside)))
         else:
             module = importlib.import_module(MOVED.get(source, source))
+            require_unedited(own_modules([module.__name__]))
     except Exception as error:
         raise InputError(
             f"{where} = {reference!r}: cannot import {source!r}: {one_line(error)}"
@@ -116,26 +133,8 @@ def _named(reference: str, folder: Path, where: str) -> tuple[ModuleType, Callab
     return module, found
 
 
-@final
-class _CurrentCode(SourceFileLoader):
-    """Compiles the bytes that it is given, and keeps nothing.
-
-    Compiled files go by the time of change in whole seconds and the size, which an edit may leave
-    as they were.
-    """
-
-    def __init__(self, name: str, path: Path, source: bytes) -> None:
-        super().__init__(name, str(path))
-        self._source = source
-
-    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
-        """Returns the module's code."""
-        code: CodeType = self.source_to_code(self._source, self.path)
-        return code
-
-
-def _import_file(path: Path) -> ModuleType:
-    """Returns the module of a file as it is now.
+def _import_file(path: Path) -> tuple[ModuleType, dict[Path, bytes]]:
+    """Returns the module of a file as it is now, and what `_sources` found.
 
     Of files of one name, those that were named last have it in `sys.modules`.
     """
@@ -147,7 +146,7 @@ def _import_file(path: Path) -> ModuleType:
         known = _IMPORTED.get(_key(at, sources))
         if known is not None and known.__name__ == at.stem and _is_free(at):
             sys.modules[at.stem] = known
-    return module
+    return module, sources
 
 
 def _content(path: Path) -> bytes | None:
@@ -168,19 +167,19 @@ def _sources(path: Path, read: Callable[[Path], bytes | None]) -> dict[Path, byt
         content = None if at in found else read(at)
         if content is not None:
             found[at] = content
-            waiting += [at.with_name(f"{name}.py") for name in _imports(at, content)]
+            waiting += [at.with_name(f"{name}.py") for name in imports(content, str(at))]
     return found
 
 
-def _imports(path: Path, content: bytes) -> set[str]:
-    """Returns the modules that code imports, anywhere in it, but for those of Python itself."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(content, str(path))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
-    return names - sys.stdlib_module_names
+def _elsewhere(sources: Mapping[Path, bytes]) -> set[str]:
+    """Returns the modules that files beside each other import by name, as `_importing` has it."""
+    names = {name for path, content in sources.items() for name in imports(content, str(path))}
+    beside = {path.stem for path in sources}
+    return {
+        name
+        for name in names
+        if name.partition(".")[0] not in beside and sys.modules.get(name) not in _IMPORTED.values()
+    }
 
 
 def _loaded(path: Path, sources: Mapping[Path, bytes]) -> ModuleType:
@@ -196,7 +195,7 @@ def _loaded(path: Path, sources: Mapping[Path, bytes]) -> ModuleType:
     if key in _IMPORTED:
         return _IMPORTED[key]
     name = path.stem if _is_free(path) else f"{_PRIVATE}{path.stem}_{key}"
-    loader = _CurrentCode(name, path, sources[path])
+    loader = CurrentCode(name, path, sources[path])
     spec = spec_from_file_location(name, path, loader=loader)
     assert spec is not None  # as there is a loader
     module = module_from_spec(spec)
@@ -260,21 +259,3 @@ def _is_free(path: Path) -> bool:
 
 def _same_file(found: str | None, path: Path) -> bool:
     return found is not None and Path(found).resolve() == path.resolve()
-
-
-def _is_installed(module: str, file: str) -> bool:
-    """Returns whether code goes by a version: Python's, evosearch's, or that of a package."""
-    package = module.partition(".")[0]
-    known = package == "evosearch" or package in sys.stdlib_module_names
-    installed = any(part in _LIBRARIES for part in Path(file).parts)
-    return known or installed or not file.endswith(".py")
-
-
-def _code(source: bytes) -> str:
-    """Returns code as Python reads it: without comments, docstrings and layout."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)

@@ -102,7 +102,7 @@ def page(results: Mapping[float, list[dict[str, Any]]], trials: int) -> str:
         " `scripts/bench_accuracy_drop.py`.",
         "",
         "A seed draws all splits, trains a base network, and searches. *Claimed* is what the",
-        "certificate says: the drop asked for where it is certified, or else the one that the 270",
+        "certificate says: the drop asked for where it is certified, or else the one that the",
         "confirmation images do certify (one-sided, 95 % confidence). *Lost, gained*: of these",
         "images, those that the base network or the compact network alone gets right. Networks",
         "are as built, before fine-tuning. The drop on test is of 450 images, paired, ± its",

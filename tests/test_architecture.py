@@ -13,7 +13,7 @@ import evosearch
 ROOT = Path(evosearch.__file__).parent
 RANKS = (
     ("errors",),
-    ("seeding",),
+    ("seeding", "sourcecode", "processes"),
     ("config", "files", "machine", "callables"),
     ("space",),
     ("study", "models", "data"),

@@ -1,5 +1,6 @@
 """A user's own files are imported as they are now, and told apart by their code."""
 
+import importlib
 import os
 import pickle
 import subprocess
@@ -298,13 +299,126 @@ def test_a_function_that_is_a_docstring_alone(own):
     )
 
 
-def test_a_module_of_ones_own_goes_by_its_code(own, monkeypatch, tmp_path):
-    own(name="my_losses.py")
+# Modules of one's own, that Python imported by name
+
+
+@pytest.fixture
+def on_path(own, monkeypatch, tmp_path):
+    """Writes modules that are found by name; what is imported of them is forgotten after it."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield own
+    forget(set(sys.modules) - before)
+
+
+def forget(names):
+    """Has Python import modules anew, as a new process would."""
+    for name in names:
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+
+
+def test_a_module_of_ones_own_goes_by_its_code(on_path, tmp_path):
+    on_path(name="my_losses.py")
     before = digest(tmp_path, "my_losses:loss")
-    own(name="my_losses.py", value=3)
+    assert digest(tmp_path, "my_losses:loss") == before
+    on_path(name="my_losses.py", value=3)
+    forget(["my_losses"])
     assert digest(tmp_path, "my_losses:loss") != before
-    sys.modules.pop("my_losses")
+
+
+def test_a_module_edited_after_its_import_is_refused(on_path, tmp_path):
+    """Else what runs is the old code, and what is kept of it has the new code's name."""
+    on_path(name="my_losses.py")
+    assert resolve_callable("my_losses:other", tmp_path, "here")() == 1
+    on_path(REWRITTEN, name="my_losses.py")
+    before = digest(tmp_path, "my_losses:loss")  # the same code, otherwise written
+    on_path(name="my_losses.py", value=3)
+    for look in (resolve_callable, code_digest):
+        with pytest.raises(
+            InputError, match=r"here = 'my_losses:loss': .*my_losses\.py was edited"
+        ):
+            look("my_losses:loss", tmp_path, "here")
+    on_path(name="my_losses.py")
+    assert digest(tmp_path, "my_losses:loss") == before
+    on_path(name="my_losses.py", value=3)
+    importlib.reload(sys.modules["my_losses"])
+    assert resolve_callable("my_losses:other", tmp_path, "here")() == 3
+    assert digest(tmp_path, "my_losses:loss") != before
+
+
+def test_a_file_that_was_edited_since_is_not_taken_for_the_module_of_its_name(on_path, tmp_path):
+    """A file takes its name among Python's modules, where a reference by name finds it."""
+    on_path(name="my_losses.py")
+    resolve_callable("my_losses.py:other", tmp_path, "here")
+    assert resolve_callable("my_losses:other", tmp_path, "here")() == 1
+    forget(["my_losses"])
+    resolve_callable("my_losses.py:other", tmp_path, "here")
+    on_path(name="my_losses.py", value=3)
+    with pytest.raises(InputError, match=r"my_losses\.py was edited since"):
+        digest(tmp_path, "my_losses:loss")
+
+
+HELPED = """
+import my_tools.scales
+from my_tools import offset
+
+def loss(output, target):
+    from my_lazy import SIGN
+    return SIGN * my_tools.scales.SCALE * (output - target) + offset.OFFSET
+"""
+
+
+@pytest.fixture
+def helped(on_path):
+    """Writes a loss, as a module and as a file, and the package and the module that it imports."""
+
+    def write(name="my_loss.py", **values):
+        values = {"__init__": 0, "scales": 2, "offset": 0, "inner": 1, "my_lazy": 1} | values
+        for module in ("__init__", "inner"):
+            on_path(f"VALUE = {values[module]}", name=f"my_tools/{module}.py")
+        on_path(f"SCALE = {values['scales']}", name="my_tools/scales.py")
+        on_path(
+            f"from .inner import VALUE\nOFFSET = {values['offset']}", name="my_tools/offset.py"
+        )
+        on_path(f"SIGN = {values['my_lazy']}", name="my_lazy.py")
+        return on_path(HELPED, name=name)
+
+    return write
+
+
+MODULES = ("my_loss", "my_lazy", *(f"my_tools{m}" for m in ("", ".scales", ".offset", ".inner")))
+
+
+@pytest.mark.parametrize("reference", ["my_loss:loss", "files/my_loss.py:loss"])
+@pytest.mark.parametrize("edited", ["__init__", "scales", "offset", "inner", "my_lazy"])
+def test_what_a_loss_imports_counts(helped, tmp_path, reference, edited):
+    name = reference.partition(":")[0] if reference.startswith("files") else "my_loss.py"
+    helped(name=name)
+    before = digest(tmp_path, reference)
+    assert resolve_callable(reference, tmp_path, "here")(3, 1) == 4
+    assert digest(tmp_path, reference) == before
+    helped(name=name, **{edited: 5})
+    with pytest.raises(InputError, match="edited since it was imported"):
+        resolve_callable(reference, tmp_path, "here")
+    forget(MODULES)
+    assert digest(tmp_path, reference) != before
+    forget(MODULES)
+    helped(name=name)
+    assert digest(tmp_path, reference) == before
+
+
+def test_an_installed_module_goes_by_its_code_too(on_path, monkeypatch, tmp_path):
+    """A version says nothing of what was edited where it is installed."""
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    on_path(name="site-packages/their_losses.py")
+    before = digest(tmp_path, "their_losses:loss")
+    on_path(name="site-packages/their_losses.py", value=3)
+    assert digest(tmp_path, "their_losses:loss") != before
+
+
+# Packages
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """The example scripts run as they are, on few trials."""
 
+import copy
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 from tests.report.toyrun import toy_run
 from tests.toys import toy_knowledge
@@ -42,6 +47,15 @@ def example(tmp_path: Path, cache: Path) -> Example:
     return run
 
 
+def loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_every_example_is_run_here() -> None:
     text = Path(__file__).read_text()
     assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in text] == []
@@ -73,6 +87,47 @@ def test_own_model(example: Example, tmp_path: Path) -> None:
     out = example("own_model.py", "--trials", "4", "--out", tmp_path / "run")
     assert "stem.0: keeps" in out
     assert "test accuracy" in out
+
+
+@pytest.mark.slow
+def test_spiking(example: Example) -> None:
+    out = example("spiking.py", "--epochs", "8")
+    base, cut, trained = (float(x) for x in re.findall(r"([\d.]+) %", out) if "." in x)
+    assert base > 85
+    assert trained > max(cut, 85)
+
+
+def test_steps_that_go_backward_by_themselves_give_the_gradient_of_their_sum() -> None:
+    spiking = loaded("spiking.py")
+    torch.manual_seed(0)
+    online = spiking.make_model().double()
+    images, labels = torch.rand(8, 1, 8, 8).double(), torch.arange(8)
+    together = copy.deepcopy(online)
+    spiking.backward_online(online, images, labels)
+    total, carried = torch.zeros(()).double(), spiking.Potentials()
+    for _ in range(spiking.STEPS):
+        logits, carried = together.step(images, carried)
+        carried = spiking.Potentials(*(potential.detach() for potential in carried))
+        total = total + spiking.step_loss(logits, labels)
+    total.backward()
+    for own, other in zip(online.parameters(), together.parameters(), strict=True):
+        assert own.grad.abs().max() > 0
+        torch.testing.assert_close(own.grad, other.grad, rtol=0, atol=1e-14)
+
+
+def test_weightless(example: Example) -> None:
+    out = example("weightless.py")
+    whole, best, _, anything, _ = (float(x) for x in re.findall(r"([\d.]+) %", out))
+    assert whole > 85
+    assert whole > best > anything + 5
+
+
+def test_a_filter_is_worth_what_it_fires_for_its_own_class() -> None:
+    """Two classes: it fires in the discriminator of class 0, on images of classes 0, 0 and 1."""
+    fires = torch.zeros(4, 2, 1)
+    fires[:3, 0] = 1
+    found = loaded("weightless.py").scores(fires, torch.tensor([0, 0, 1, 1]))
+    assert found.tolist() == [[1 + 1 - 1], [0]]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ gives a tolerated drop, and the step to a smaller network shrinks as the slack g
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import final
 
 from evosearch.aims.base import Measurer
@@ -15,9 +16,10 @@ from evosearch.study.accuracy_certificate import (
     AccuracyCertificate,
     Confirmation,
     ConfirmedDrop,
+    claims_beside,
     limit_of,
 )
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import Claim
 from evosearch.study.front import ParetoFront
 from evosearch.study.latency_certificate import Check
 from evosearch.study.records import Header, Segment
@@ -60,15 +62,15 @@ class AccuracyAim:
         return ()
 
     def conclude(
-        self, study: Study, measurer: Measurer, earlier: Sequence[Certificate]
+        self, study: Study, measurer: Measurer, earlier: Sequence[Claim]
     ) -> AccuracyCertificate:
         """Measures ever smaller trials on the confirmation split, until one fails.
 
         The trials were selected on the search split, where the smallest that seems to keep the
-        accuracy owes some of it to chance. Here each is held to the one-sided 95 % bound of its
-        paired difference to the base network. The order is fixed before any is measured, from
-        the largest down, and the first that fails ends it: so all tests together err as rarely
-        as one, without a correction (fixed-sequence testing, Maurer, Hothorn and Lehmacher 1995;
+        accuracy owes some of it to chance. Here each is held to the exact one-sided 95 % bound of
+        its paired difference to the base network. The order is fixed before any is measured, from
+        the largest down, and the first that fails ends it: so all tests together err as rarely as
+        one, without a correction (fixed-sequence testing, Maurer, Hothorn and Lehmacher 1995;
         where the first fails, its own bound is a claim that holds as surely, Hsu and Berger 1999).
         From the smallest up, each of n tests would have to err n times as rarely, which few
         hundred images cannot show.
@@ -86,15 +88,17 @@ class AccuracyAim:
             attempts.append(Confirmation(trial=trial.number, drop=drop))
             if drop.bound > limit:
                 break
-        before = [known for known in earlier if isinstance(known, AccuracyCertificate)]
-        others = {known.attempts for known in before} - {(), tuple(attempts)}
-        return AccuracyCertificate(
+        new = AccuracyCertificate(
             budget=budget,
             drop=asked,
             images=images,
             attempts=tuple(attempts),
-            earlier=len(others),
+            earlier=claims_beside(earlier, tuple(attempts)),
         )
+        known = [claim for claim in earlier if isinstance(claim, AccuracyCertificate)]
+        # Networks that were claimed since do not make it another one.
+        same = bool(known) and replace(known[-1], earlier=new.earlier) == new
+        return known[-1] if same else new
 
     def winner(self, front: ParetoFront) -> Trial:
         """See `Aim.winner`: the smallest."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import Certificate, Claim
 from evosearch.study.front import ParetoFront
 from evosearch.study.latency_certificate import Check
 from evosearch.study.records import Segment
@@ -68,14 +68,14 @@ class Aim(Protocol):
         ...
 
     def conclude(
-        self, study: Study, measurer: Measurer, earlier: Sequence[Certificate]
+        self, study: Study, measurer: Measurer, earlier: Sequence[Claim]
     ) -> Certificate | None:
         """Measures whether the winner keeps the budget; None where that needs no measurement.
 
         Args:
             study: has the trials.
             measurer: measures.
-            earlier: what was concluded before, of this and of other budgets.
+            earlier: what was claimed before, of this and of other budgets, and of networks.
         """
         ...
 

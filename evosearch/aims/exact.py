@@ -6,7 +6,7 @@ from typing import final
 from evosearch.aims.base import Measurer
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import Claim
 from evosearch.study.front import ParetoFront
 from evosearch.study.latency_certificate import Check
 from evosearch.study.records import Segment
@@ -36,7 +36,7 @@ class ExactAim:
         """See `Aim.check`."""
         return ()
 
-    def conclude(self, study: Study, measurer: Measurer, earlier: Sequence[Certificate]) -> None:
+    def conclude(self, study: Study, measurer: Measurer, earlier: Sequence[Claim]) -> None:
         """See `Aim.conclude`."""
 
     def winner(self, front: ParetoFront) -> Trial:

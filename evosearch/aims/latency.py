@@ -8,7 +8,7 @@ from evosearch.aims.base import Measurer
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.cost import Cost
 from evosearch.space.resources import RESOURCES
-from evosearch.study.certificate import Certificate
+from evosearch.study.certificate import Claim
 from evosearch.study.front import ParetoFront
 from evosearch.study.latency_certificate import Check, LatencyCertificate, interval
 from evosearch.study.records import Segment
@@ -59,7 +59,7 @@ class LatencyAim:
         self,
         study: Study,
         measurer: Measurer,
-        earlier: Sequence[Certificate],  # noqa: ARG002
+        earlier: Sequence[Claim],  # noqa: ARG002
     ) -> LatencyCertificate:
         """Times the best trial against the base network, then smaller ones, until one holds.
 

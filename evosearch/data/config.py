@@ -78,7 +78,7 @@ class DataConfig(BaseModel):
             space file, or else to $EVOSEARCH_DATA.
         confirmation: images that no score sees until the search is over, taken out of the training
             images that search and calibration leave; an accuracy drop is certified on them, and
-            one of D points takes at least 270 / D. The default is 0, with which none is: they are
+            one of D points takes at least 300 / D. The default is 0, with which none is: they are
             lost to training, so that giving them up is for the space to say.
         seed: draws the splits. It belongs to the space and not to a run, because the base
             network has seen the train split.

@@ -1,6 +1,7 @@
 """A compact network on disk: plan (JSON), weights (safetensors), card (JSON); no pickle."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,13 +14,17 @@ from torch import nn
 from evosearch.errors import InputError
 from evosearch.export import rebuild as rebuild_module
 from evosearch.export.card import CARD, CARD_TEXT, PLAN, card_markdown
+from evosearch.export.rebuild import CHECK
 from evosearch.export.reloading import verify_reload
 from evosearch.files import write_json, write_text, writing
 from evosearch.models.weights import save_weights
 from evosearch.space.mask import Mask
 
-FORMAT, OLDER = 2, 1
-"""Format 1 has no buffers that a state dict leaves out; it is still read."""
+_logger = logging.getLogger(__name__)
+
+FORMAT, OLDER = 3, (1, 2)
+"""Format 2 has no outputs to compare with, and format 1 no buffers either that a state dict leaves
+out; both are still read."""
 WEIGHTS = "weights.safetensors"
 
 
@@ -56,7 +61,7 @@ class Artifact:
         """Writes a compact network; the folder appears whole and checked, or not at all.
 
         Checked: a fresh process builds the model anew, loads what was written, and gives the
-        outputs of the network.
+        outputs of the network. They are kept, and compared whenever it is loaded.
 
         Args:
             folder: replaced where it exists, once the new one is whole.
@@ -86,7 +91,8 @@ class Artifact:
                 write_json(partial / PLAN, plan)
                 write_card(partial, card)
                 save_weights(network, partial / WEIGHTS)
-                verify_reload(partial, network, space_folder)
+                rebuild_module.write_outputs(network, partial)
+                verify_reload(partial, space_folder)
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
         finally:
@@ -101,7 +107,7 @@ class Artifact:
             InputError: the folder holds none, one of another version, or one that is not
                 whole in itself: with links out of it, or a plan of more than sizes.
         """
-        for name in (PLAN, CARD, WEIGHTS):
+        for name in (PLAN, CARD, WEIGHTS, CHECK):
             if (folder / name).is_symlink():
                 raise InputError(f"{folder / name}: a link out of its folder; copy the file here")
         try:
@@ -113,13 +119,14 @@ class Artifact:
             ) from error
         except ValueError as error:
             raise InputError(f"{folder}: malformed {PLAN} or {CARD}: {error}") from error
-        if not isinstance(plan, dict) or plan.get("format") not in (FORMAT, OLDER):
-            raise InputError(
-                f"{folder / PLAN}: this version reads artifact formats {OLDER} and {FORMAT}"
-            )
+        if not isinstance(plan, dict) or plan.get("format") not in (*OLDER, FORMAT):
+            formats = f"{', '.join(map(str, OLDER))} and {FORMAT}"
+            raise InputError(f"{folder / PLAN}: this version reads artifact formats {formats}")
         if not isinstance(card, dict):
             raise InputError(f"{folder / CARD}: malformed: expected an object")
         _require_sizes(folder / PLAN, plan.get("modules"))
+        if plan["format"] == FORMAT and not (folder / CHECK).is_file():
+            raise InputError(f"{folder}: not whole: {CHECK} is missing; copy the whole folder")
         return cls(plan=plan, card=card, folder=folder)
 
     def load(self, build_model: Callable[[], nn.Module]) -> nn.Module:
@@ -129,8 +136,15 @@ class Artifact:
             build_model: makes the original, unpruned model; its weights do not matter.
 
         Raises:
-            InputError: the model is not the one that the artifact was made from.
+            InputError: the model is not the one that the artifact was made from: it has other
+                modules or tensors, or computes something else with the artifact's weights.
         """
+        if self.plan.get("format") in OLDER:
+            _logger.warning(
+                "%s: of an earlier version, without outputs to compare with: nothing tells whether"
+                " its builder still makes the network that was measured",
+                self.folder,
+            )
         try:
             return rebuild_module.rebuild(build_model(), self.folder)
         except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
@@ -147,8 +161,9 @@ class Artifact:
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name in (PLAN, WEIGHTS):
-            shutil.copyfile(self.folder / name, partial / name)
+        for name in (PLAN, WEIGHTS, CHECK):
+            if (self.folder / name).is_file():  # earlier formats have no outputs
+                shutil.copyfile(self.folder / name, partial / name)
         write_card(partial, self.card)
         shutil.copyfile(rebuild_module.__file__, partial / "load.py")
         partial.rename(target)

@@ -8,7 +8,7 @@ from evosearch.errors import InputError
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.space.resources import RESOURCES
-from evosearch.study.accuracy_certificate import CONFIDENCE, ConfirmedDrop
+from evosearch.study.accuracy_certificate import CONFIDENCE, ConfirmedDrop, ConfirmedNetwork
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.scores import Score
 from evosearch.study.timing import Conditions, Timing
@@ -89,9 +89,8 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     if card.get("certificate"):
         yield f"- Before fine-tuning: {card['certificate']}."
     if card.get("confirmed"):
-        drop = ConfirmedDrop(**card["confirmed"])
         trained = card.get("best_epoch") is not None
-        yield f"- {'Fine-tuned, it' if trained else 'It'} {drop} ({CONFIDENCE:.0%} confidence)."
+        yield f"- {'Fine-tuned, it' if trained else 'It'} {_confirmed(card['confirmed'])}."
     exported = card.get("export")
     if exported is not None:
         yield (
@@ -122,6 +121,13 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
             f"- Made with evosearch {environment['evosearch']}, torch {environment['torch']},"
             f" Python {environment['python']}, on {environment['processor']}."
         )
+
+
+def _confirmed(entry: Mapping[str, Any]) -> str:
+    if "drop" in entry:
+        return str(ConfirmedNetwork.of_record(entry))
+    # Cards of earlier versions have the drop alone, and do not say what else was claimed.
+    return f"{ConfirmedDrop(**entry)} ({CONFIDENCE:.0%} confidence)"
 
 
 def _capital(text: str) -> str:

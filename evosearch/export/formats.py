@@ -7,8 +7,6 @@ hash: a `.pt2` can hold code, so a file is run again only where it is the one th
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import file_digest
@@ -25,6 +23,7 @@ from evosearch.export.artifact import Artifact, write_card
 from evosearch.export.builder import BuildModel, model_section
 from evosearch.export.card import CARD
 from evosearch.machine import environment
+from evosearch.processes import ProcessError, run_fresh
 
 BATCHES = (1, 7)
 """Sizes of the batches that an exported file is checked on."""
@@ -232,21 +231,14 @@ def _sha256(path: Path) -> str:
 def _compared(folder: Path, kind: str) -> tuple[float, float]:
     """Runs a file in a fresh process, and compares its outputs; see `verify`.
 
-    The process looks for modules where packages are installed, not where it was started: that
-    may be the folder of the file.
+    The process imports what is installed alone: where it is started may be the file's folder.
     """
     path = folder / FORMATS[kind].file
     code = _CHECK.format(load=FORMATS[kind].load, batches=BATCHES)
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(path), str(folder / CHECK)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise EvosearchError(f"{path}: does not run: {reason}")
-    difference = float(done.stdout)
+    try:
+        difference = float(run_fresh("-c", code, path, folder / CHECK, importing=False))
+    except ProcessError as error:
+        raise EvosearchError(f"{path}: does not run: {error}") from error
     with np.load(folder / CHECK, allow_pickle=False) as checks:
         largest = max(float(np.abs(checks[f"outputs{size}"]).max()) for size in BATCHES)
     if not difference <= TOLERANCE * max(1.0, largest):

@@ -6,12 +6,34 @@
     network = rebuild(build_model(), "path/to/artifact")
 """
 
+import copy
 import json
+import math
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch.utils import _pytree as pytree
+
+CHECK = "check.safetensors"
+"""The file of outputs that a compact network must give."""
+IMAGES = 3
+"""Images in the batch that they are of."""
+KEPT = 4096
+"""Numbers that are kept of each output, at most."""
+TOLERANCE = 1e-5
+"""Largest difference of outputs allowed, as a share of the largest output."""
+_PRIME = 2**31 - 1
+
+
+class OtherNetworkError(ValueError):
+    """The outputs of a rebuilt network are not those of the network that was saved."""
 
 
 def rebuild(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
@@ -26,6 +48,7 @@ def rebuild(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
 
     Raises:
         ValueError: a module or tensor of the artifact is not in the model, or one is missing.
+        OtherNetworkError: the model's code computes something else with them.
     """
     folder = Path(folder)
     plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
@@ -60,4 +83,86 @@ def rebuild(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
             made[id(original)] = tensor
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, made[id(original)])
-    return model.eval()
+    _require_outputs(model.eval(), folder)
+    return model
+
+
+def write_outputs(network: torch.nn.Module, folder: Path) -> None:
+    """Keeps what a network gives for random images, which `rebuild` compares.
+
+    Args:
+        network: in eval mode; not changed.
+        folder: of the artifact, with its plan.
+    """
+    save_file(_outputs(network, folder), folder / CHECK)
+
+
+def _require_outputs(network: torch.nn.Module, folder: Path) -> None:
+    if not (folder / CHECK).is_file():  # formats 1 and 2 have none
+        return
+    expected, found = load_file(folder / CHECK), _outputs(network, folder)
+    if not expected:
+        raise OtherNetworkError("it has no outputs that can be compared")
+    shapes = [[o[n].tolist() for n in sorted(o) if n.endswith("shape")] for o in (found, expected)]
+    if shapes[0] != shapes[1]:
+        raise OtherNetworkError(f"it has outputs of the shapes {shapes[0]}, not {shapes[1]}")
+    for name, theirs in expected.items():
+        if torch.equal(found[name], theirs) or not theirs.numel():
+            continue
+        difference = float((found[name] - theirs).abs().max())
+        largest = float(theirs.abs().max())
+        if not difference <= TOLERANCE * largest:
+            raise OtherNetworkError(
+                f"its outputs differ by {difference:.1e}, of outputs up to {largest:.1e}, from"
+                " those of the network that was saved"
+            )
+
+
+def _outputs(network: torch.nn.Module, folder: Path) -> dict[str, torch.Tensor]:
+    """Returns the shape of each output, and some of its numbers, evenly spread.
+
+    In float64, as float32 rounds otherwise where a network lies otherwise in memory.
+    """
+    plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    shapes = plan["model"]["input"]
+    shapes = shapes if isinstance(shapes[0], list) else [shapes]
+    # A forward pass may leave tensors on modules: the copy's, and those that hang on a graph.
+    attributes = (value for module in network.modules() for value in vars(module).values())
+    held = {id(v): v.detach() for v in attributes if isinstance(v, torch.Tensor) and not v.is_leaf}
+    exact = copy.deepcopy(network, held).cpu().double()
+    outputs: dict[str, torch.Tensor] = {}
+    with _seeded(), torch.inference_mode():
+        leaves = pytree.tree_leaves(exact(*(_images(shape) for shape in shapes)))
+        for number, leaf in enumerate(v for v in leaves if isinstance(v, torch.Tensor)):
+            flat = leaf.flatten().double()
+            count = min(KEPT, len(flat))
+            places = torch.arange(count) * len(flat) // max(1, count)
+            outputs[f"{number} shape"] = torch.tensor(leaf.shape, dtype=torch.int64)
+            outputs[f"{number} numbers"] = flat[places].clone()
+    return outputs
+
+
+def _images(shape: list[int]) -> torch.Tensor:
+    """Returns numbers that look random, of mean 0 and variance 1: the same wherever it runs."""
+    base = torch.arange(IMAGES * math.prod(shape)) + 2**16 + 1
+    square = base * base % _PRIME
+    shares = (square * square % _PRIME).double() / _PRIME
+    return ((shares - 0.5) * math.sqrt(12)).reshape(IMAGES, *shape)
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seeds the generators that a forward pass may draw from, and puts them back."""
+    numpy: Any = sys.modules.get("numpy")  # what is not imported draws nothing
+    states = random.getstate(), numpy and numpy.random.get_state()
+    random.seed(0)
+    if numpy:
+        numpy.random.seed(0)
+    try:
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(0)
+            yield
+    finally:
+        random.setstate(states[0])
+        if numpy:
+            numpy.random.set_state(states[1])

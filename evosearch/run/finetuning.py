@@ -26,7 +26,7 @@ from evosearch.run.planning import parse_at
 from evosearch.run.preparation import Prepared
 from evosearch.run.saving import SELECTED, UNTRAINED, from_run, save_artifact
 from evosearch.space.budget import Budget
-from evosearch.study.accuracy_certificate import ConfirmedDrop
+from evosearch.study.accuracy_certificate import ConfirmedNetwork
 from evosearch.study.certificate import certificate_of
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
@@ -54,7 +54,7 @@ class Finetuned:
     networks: tuple[NamedNetwork, ...]
     distillation: Distillation | None
     artifact: Artifact
-    confirmed: ConfirmedDrop | None
+    confirmed: ConfirmedNetwork | None
     test_opened: int
 
     def __repr__(self) -> str:
@@ -176,7 +176,11 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
         [*compared, *done],
         lambda item: report.measure(item.name, item.network).score,
     )
-    confirmed = RunMeasurer(task.folder, prepared).drop_of(done[-1].network)
+    confirmed = RunMeasurer(task.folder, prepared).confirmed(
+        done[-1].name,
+        done[-1].network,
+        None if distillation is None else task.config.model_dump(mode="json"),
+    )
     artifact = save_artifact(
         task.target,
         prepared.config,

@@ -5,7 +5,6 @@ large blocks at hand, and times another ratio to the base network than a fresh o
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from typing import Any
 
 from evosearch.errors import EvosearchError, InputError
 from evosearch.files import write_json
+from evosearch.processes import ProcessError, run_fresh
 from evosearch.run.reopening import reopen_meter
 from evosearch.space.mask import Mask
 from evosearch.study.study import Study
@@ -43,15 +43,12 @@ def time_fresh(
     with TemporaryDirectory() as exchange:
         request = {"masks": [mask.to_json() for mask in masks], "seconds": seconds}
         write_json(Path(exchange, REQUEST), request)
-        done = subprocess.run(
-            [sys.executable, "-m", "evosearch.run.freshtiming", str(folder.resolve()), exchange],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise EvosearchError(f"{folder}: latency cannot be measured: {reason}")
+        try:
+            run_fresh(
+                "-m", "evosearch.run.freshtiming", folder.resolve(), exchange, importing=True
+            )
+        except ProcessError as error:
+            raise EvosearchError(f"{folder}: latency cannot be measured: {error}") from error
         answer = json.loads(Path(exchange, ANSWER).read_text(encoding="utf-8"))
     if "error" in answer:
         raise InputError(f"{folder}: latency cannot be measured: {answer['error']}")

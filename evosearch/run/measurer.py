@@ -1,18 +1,20 @@
 """The measurer of a run: what its aim wants to know of networks beyond their trials."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from torch import nn
 
 from evosearch.aims.base import Metrics
 from evosearch.machine import torch_threads
+from evosearch.models.weights import weights_digest
 from evosearch.run.freshtiming import time_fresh
 from evosearch.run.preparation import Prepared
 from evosearch.space.mask import Mask
-from evosearch.study.accuracy_certificate import ConfirmedDrop
+from evosearch.study.accuracy_certificate import ConfirmedDrop, ConfirmedNetwork, claims_beside
+from evosearch.study.certificate import add_claim, load_claims
 from evosearch.study.timing import Conditions, Timing
 from evosearch.tasks.scoring import image_scores
 
@@ -49,11 +51,34 @@ class RunMeasurer:
             network = self._prepared.evaluator.builder.final(mask)
             return self._base_metrics, self._metrics(network)
 
-    def drop_of(self, network: nn.Module) -> ConfirmedDrop | None:
-        """Returns by how much a network is worse than the base network; None without images."""
+    def confirmed(
+        self, name: str, network: nn.Module, config: Mapping[str, Any] | None
+    ) -> ConfirmedNetwork | None:
+        """Returns by how much a network is worse than the base network, which the run records.
+
+        Args:
+            name: of the network.
+            network: finished.
+            config: how it was trained after the search, as JSON; None where it was not.
+
+        Returns:
+            The claim, the one that the run has where it is of this network; None without images.
+        """
         if not self.confirmation_images:
             return None
-        return ConfirmedDrop.of(self._base_metrics, self._metrics(network))
+        weights, known = weights_digest(network), load_claims(self._folder)
+        for claim in known:
+            if isinstance(claim, ConfirmedNetwork) and claim.weights == weights:
+                return claim
+        new = ConfirmedNetwork(
+            name=name,
+            weights=weights,
+            config=config,
+            drop=ConfirmedDrop.of(self._base_metrics, self._metrics(network)),
+            earlier=claims_beside(known, weights),
+        )
+        add_claim(self._folder, new)
+        return new
 
     @cached_property
     def _base_metrics(self) -> Metrics:

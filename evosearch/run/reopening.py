@@ -41,6 +41,9 @@ Another device rounds each image's loss otherwise, by some share of the losses' 
 apart, so that the mean is off by about the same share of its standard error, however many there
 are. This is a dozen roundoffs of bfloat16 (2**-8), and far above any of float32. What it lets
 through is small beside the error that the scores have anyway."""
+ROUNDOFF = 1e-5
+"""By how much the loss may differ anyway, as a share of it: a hundred roundoffs of float32
+(2**-23). Where every image has the same loss, its standard error is 0."""
 TURNED = 2
 """Images whose answer may turn right or wrong by rounding, at least."""
 
@@ -169,19 +172,20 @@ def _reopen_subject(
 def _require_same_score(folder: Path, base: NamedNetwork, now: Score) -> None:
     """Compares what the base network scores now with the record.
 
-    It shows what no digest does: code that the task or an operator of the user's own calls, or a
-    device that computes something else.
+    It shows what no digest does: an operator of the user's own, code that the task finds by other
+    ways than imports, or a device that computes something else.
     """
     was = base.search
+    rounding = max(TOLERANCE * was.loss_se, ROUNDOFF * abs(was.loss))
     turned = max(TOLERANCE * was.accuracy_se, TURNED / was.images)
     if (
         now.images != was.images
-        or abs(now.loss - was.loss) > TOLERANCE * was.loss_se
+        or abs(now.loss - was.loss) > rounding
         or abs(now.accuracy - was.accuracy) > turned
     ):
         raise InputError(
-            f"{folder}: the base network no longer scores what it did (loss {was.loss:.6g} and"
-            f" accuracy {was.accuracy:.2%} on {was.images} images; is {now.loss:.6g} and"
+            f"{folder}: the base network no longer scores what it did (loss {was.loss:.9g} and"
+            f" accuracy {was.accuracy:.2%} on {was.images} images; is {now.loss:.9g} and"
             f" {now.accuracy:.2%} on {now.images}): data, code that the model or task calls, or"
             " the device changed; undo that, or start a new run"
         )

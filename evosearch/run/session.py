@@ -29,7 +29,7 @@ from evosearch.run.spacefile import SpaceFile
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.strategies import strategy_class
 from evosearch.strategies.base import Problem, Strategy
-from evosearch.study.certificate import Certificate, add_certificate, load_certificates
+from evosearch.study.certificate import Certificate, add_claim, load_certificates, load_claims
 from evosearch.study.latency_certificate import Check
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
@@ -133,8 +133,8 @@ class Session:
                 changes = changes_since(RunFolder(folder).environment, threads)
                 session = cls(folder, prepared, study, lock)
                 session._log.event("resume", trials=len(study.trials))
-                if changes:
-                    session._log.event("environment", logging.WARNING, changes="; ".join(changes))
+                if changes:  # of which `reopen` warns
+                    session._log.event("environment", changes="; ".join(changes))
                 return session
         except BaseException:
             lock.release()
@@ -221,12 +221,12 @@ class Session:
             What came of it; None where there is nothing to certify.
         """
         on_stage("the winner, against the base network")
-        earlier = load_certificates(self.folder)
-        certificate = aim_of(self.study.requested).conclude(self.study, self._measurer, earlier)
+        earlier, aim = load_claims(self.folder), aim_of(self.study.requested)
+        certificate = aim.conclude(self.study, self._measurer, earlier)
         if certificate is None:
             return None
-        if certificate not in earlier[-1:]:
-            add_certificate(self.folder, certificate)
+        if certificate not in load_certificates(self.folder)[-1:]:
+            add_claim(self.folder, certificate)
         self._log.event("certificate", certified=certificate.certified, text=str(certificate))
         return certificate
 

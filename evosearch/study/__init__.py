@@ -9,7 +9,8 @@
 `front`                 the Pareto front of loss against size, and picks from it
 `networks`              a named network with its cost, scores and latency, wherever it is shown
 `trust`                 how well each rung's order agrees with the next one's
-`intervals`             intervals of shares: Wilson's, and Tango's bound of a paired drop
+`intervals`             Wilson's interval of a share
+`dropbound`             the exact bound of by how much a share falls, on the same images
 `timing`                a latency against the base network's, and its conditions
 `certificate`           certificates of a run on disk, by the budget that they are of
 `latency_certificate`   the timings that say whether the winner keeps a latency budget

@@ -1,6 +1,6 @@
 """The certificate of an accuracy budget: the drops that say whether a run's winner keeps it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, final
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evosearch.space.budget import Budget
-from evosearch.study.intervals import drop_bound, images_to_certify, least_certifiable_drop
+from evosearch.study.dropbound import drop_bound, images_to_certify, least_certifiable_drop
 
 CONFIDENCE = 0.95
 """That a claim is right."""
@@ -83,7 +83,8 @@ class AccuracyCertificate:
         drop: of the accuracy that it allows, as a share.
         images: of the confirmation split.
         attempts: the trials that were measured, largest first; all but the last keep `limit`.
-        earlier: how many sequences of other trials were measured on the same images before.
+        earlier: how many other claims were made on the same images before: by sequences of other
+            trials, and of networks that the run ships.
     """
 
     budget: Budget
@@ -156,14 +157,7 @@ class AccuracyCertificate:
     def _error(self) -> str:
         if not self.attempts:
             return ""
-        if not self.earlier:
-            return f" ({CONFIDENCE:.0%} confidence over all that was tried)"
-        claims = self.earlier + 1
-        together = max(0.0, 1 - claims * (1 - CONFIDENCE))  # Bonferroni's inequality
-        return (
-            f" ({CONFIDENCE:.0%} confidence; the run has made {claims} such claims on these"
-            f" images, which hold together with {together:.0%})"
-        )
+        return _confidence(self.earlier, " over all that was tried")
 
     @classmethod
     def of_record(cls, budget: Budget, record: Mapping[str, Any]) -> Self:
@@ -173,6 +167,60 @@ class AccuracyCertificate:
             for item in record["attempts"]
         )
         return cls(**{**record, "attempts": attempts, "budget": budget})
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ConfirmedNetwork:
+    """A network that a run ships, measured on the confirmation split.
+
+    Attributes:
+        name: what it is called.
+        weights: digest of them.
+        config: how it was trained after the search, as JSON; None where it was not.
+        drop: as measured.
+        earlier: how many other claims were made on the same images before.
+    """
+
+    name: str
+    weights: str
+    config: Mapping[str, Any] | None
+    drop: ConfirmedDrop
+    earlier: int
+
+    def __str__(self) -> str:
+        return f"{self.drop}{_confidence(self.earlier)}"
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self:
+        """Returns the network that `dataclasses.asdict` gave."""
+        return cls(**{**record, "drop": ConfirmedDrop(**record["drop"])})
+
+
+def claims_beside(known: Sequence[object], own: object) -> int:
+    """Returns how many claims on the confirmation images are about something else.
+
+    Two that are about the same trials, or the same network, are one.
+
+    Args:
+        known: what was concluded before; what is no claim on these images does not count.
+        own: what the new claim is about: its attempts, or its network's weights.
+    """
+    sequences = {claim.attempts for claim in known if isinstance(claim, AccuracyCertificate)}
+    networks = {claim.weights for claim in known if isinstance(claim, ConfirmedNetwork)}
+    return len((sequences | networks) - {(), own})
+
+
+def _confidence(earlier: int, alone: str = "") -> str:
+    """Returns how sure a claim is, and all of a run's together, where it has made others."""
+    if not earlier:
+        return f" ({CONFIDENCE:.0%} confidence{alone})"
+    claims = earlier + 1
+    together = max(0.0, 1 - claims * (1 - CONFIDENCE))  # Bonferroni's inequality
+    return (
+        f" ({CONFIDENCE:.0%} confidence; the run has made {claims} such claims on these images,"
+        f" which hold together with {together:.0%})"
+    )
 
 
 def limit_of(drop: float, images: int) -> float:

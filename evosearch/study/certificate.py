@@ -1,7 +1,6 @@
-"""The certificates of a run on disk: what was measured of whether its winners keep its budgets."""
+"""The claims of a run on disk: whether its winners keep its budgets, what its networks lose."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,15 @@ from typing import Any
 from evosearch.errors import InputError
 from evosearch.files import write_json, writing
 from evosearch.space.budget import Budget
-from evosearch.study.accuracy_certificate import AccuracyCertificate
+from evosearch.study.accuracy_certificate import AccuracyCertificate, ConfirmedNetwork
 from evosearch.study.latency_certificate import LatencyCertificate
 
 CERTIFICATES = "certificates.json"
 
 Certificate = LatencyCertificate | AccuracyCertificate
+Claim = Certificate | ConfirmedNetwork
 
+_NETWORK = "network"
 _KINDS: dict[str, type[LatencyCertificate] | type[AccuracyCertificate]] = {
     "latency": LatencyCertificate,
     "accuracy": AccuracyCertificate,
@@ -24,6 +25,16 @@ _KINDS: dict[str, type[LatencyCertificate] | type[AccuracyCertificate]] = {
 
 def load_certificates(folder: Path) -> tuple[Certificate, ...]:
     """Returns what a run certified so far, in order.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    claims = load_claims(folder)
+    return tuple(known for known in claims if not isinstance(known, ConfirmedNetwork))
+
+
+def load_claims(folder: Path) -> tuple[Claim, ...]:
+    """Returns what a run certified and confirmed so far, in order.
 
     Raises:
         InputError: the file cannot be read.
@@ -48,23 +59,27 @@ def certificate_of(folder: Path, budget: Budget) -> Certificate | None:
     return found[-1] if found else None
 
 
-def add_certificate(folder: Path, certificate: Certificate) -> None:
-    """Writes a certificate behind those that a run has.
+def add_claim(folder: Path, claim: Claim) -> None:
+    """Writes a claim behind those that a run has.
 
     Raises:
         StorageError: it cannot be written.
     """
-    every = (*load_certificates(folder), certificate)
+    every = (*load_claims(folder), claim)
     with writing(folder / CERTIFICATES):
         write_json(folder / CERTIFICATES, [_to_json(known) for known in every])
 
 
-def _to_json(certificate: Certificate) -> dict[str, Any]:
+def _to_json(claim: Claim) -> dict[str, Any]:
+    if isinstance(claim, ConfirmedNetwork):
+        return {"kind": _NETWORK, **asdict(claim)}
     names = {kind: name for name, kind in _KINDS.items()}
-    budget = {"budget": certificate.budget.to_json()}
-    return {"kind": names[type(certificate)], **asdict(certificate), **budget}
+    return {"kind": names[type(claim)], **asdict(claim), "budget": claim.budget.to_json()}
 
 
-def _from_json(kind: str, budget: Mapping[str, Any], **record: Any) -> Certificate:
+def _from_json(kind: str, **record: Any) -> Claim:
     """Reads what `_to_json` gave."""
-    return _KINDS[kind].of_record(Budget.from_json(budget), record)
+    if kind == _NETWORK:
+        return ConfirmedNetwork.of_record(record)
+    budget = Budget.from_json(record.pop("budget"))
+    return _KINDS[kind].of_record(budget, record)

@@ -12,7 +12,7 @@ from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import profile
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.mask import Mask
-from evosearch.study.certificate import add_certificate, certificate_of
+from evosearch.study.certificate import add_claim, certificate_of
 from evosearch.study.latency_certificate import LatencyCertificate
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
@@ -107,7 +107,7 @@ def test_the_best_trial_that_fits_is_certified(
     assert certificate.winner is not None
     assert certificate.winner.trial == 3
     assert str(certificate).startswith("latency budget of ")
-    add_certificate(tmp_path, certificate)
+    add_claim(tmp_path, certificate)
     assert certificate_of(tmp_path, study.requested) == certificate
 
 

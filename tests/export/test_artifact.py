@@ -1,6 +1,7 @@
 """Artifacts: bit-equal after a reload, in a fresh process, without search code or pickle."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from evosearch.errors import EvosearchError, InputError
+from evosearch.export import rebuild
 from evosearch.export.artifact import Artifact
+from evosearch.export.builder import model_section, own_builder
+from evosearch.export.formats import export_network
+from evosearch.models.build import ModelConfig, build_model
 from evosearch.models.zoo import digits_resnet
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact
@@ -146,7 +151,7 @@ def test_what_is_no_artifact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="malformed"):
         Artifact.open(artifact.folder)
     (artifact.folder / "plan.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(InputError, match="formats 1 and 2"):
+    with pytest.raises(InputError, match="formats 1, 2 and 3"):
         Artifact.open(artifact.folder)
 
 
@@ -208,13 +213,124 @@ def test_the_builder_may_lie_beside_the_space(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_an_artifact_of_the_format_before_is_still_read(tmp_path: Path) -> None:
-    """It has what a state dict has, and buffers beside that are the builder's."""
+@pytest.mark.parametrize("format", [1, 2])
+def test_an_artifact_of_a_format_before_is_still_read_and_said_to_be_one(
+    tmp_path: Path, format: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has no outputs to compare with, and in format 1 what a state dict has alone."""
     artifact, network = saved(tmp_path, Tied())
     plan = json.loads((artifact.folder / "plan.json").read_text())
-    (artifact.folder / "plan.json").write_text(json.dumps({**plan, "format": 1}))
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    save_file(state, artifact.folder / "weights.safetensors")
+    (artifact.folder / "plan.json").write_text(json.dumps({**plan, "format": format}))
+    (artifact.folder / "check.safetensors").unlink()
+    if format == 1:
+        state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        save_file(state, artifact.folder / "weights.safetensors")
     images = torch.randn(7, 1, 8, 8)
-    loaded = Artifact.open(artifact.folder).load(Tied)
+    opened = Artifact.open(artifact.folder)
+    loaded = opened.load(Tied)
     assert torch.equal(loaded(images), network(images))
+    assert "of an earlier version, without outputs to compare with" in caplog.text
+    opened.export(tmp_path / "out")
+    assert not (tmp_path / "out" / "check.safetensors").exists()
+
+
+def test_a_network_is_saved_from_a_folder_with_files_that_hide_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fresh process finds the builder where this one does, and nothing else there."""
+    (tmp_path / "random.py").write_text("open('ran', 'w').close()\nraise ImportError('not this')")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "found_by_path.py").write_text(NET.format(act="ReLU"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    section = {"build": "found_by_path:make", "input": [1, 8, 8]}
+    base = build_model(ModelConfig.model_validate(section)).eval()
+    folder = tmp_path / "artifact"
+    Artifact.save(folder, network=base, base=base, mask=Mask({}), model_section=section, card={})
+    assert not (tmp_path / "ran").exists()
+
+
+# A builder that was edited
+
+NET = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.{act}(), nn.Flatten(), nn.Linear(216, 3))
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with an artifact and the source of its network."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "net.py").write_text(NET.format(act="ReLU"))
+    section = {"build": "net.py:make", "input": [1, 8, 8]}
+    base = build_model(ModelConfig.model_validate(section), folder).eval()
+    Artifact.save(
+        folder / "artifact",
+        network=base,
+        base=base,
+        mask=Mask({}),
+        model_section=section,
+        card={},
+        space_folder=folder,
+    )
+    return folder
+
+
+@pytest.fixture
+def edited(made: Path, tmp_path: Path) -> Artifact:
+    """Returns an artifact whose network's source has another activation since."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "net.py").write_text(NET.format(act="Softsign"))
+    return Artifact.open(tmp_path / "artifact")
+
+
+def test_an_edited_builder_makes_another_network_that_is_refused(
+    edited: Artifact, tmp_path: Path
+) -> None:
+    """Its tensors are the same, so that their names and shapes tell nothing."""
+    config = model_section(edited)
+    build = own_builder(edited, config, tmp_path / "space.toml")
+    before = torch.get_rng_state()
+    message = r"artifact: cannot be loaded: its outputs differ by .* the network that was saved"
+    with pytest.raises(InputError, match=message):
+        edited.load(build)
+    with pytest.raises(InputError, match=message):
+        export_network(edited, "pt2", tmp_path / "out", build)
+    assert not (tmp_path / "out").exists()
+    assert torch.equal(torch.get_rng_state(), before)
+    (tmp_path / "net.py").write_text(NET.format(act="ReLU"))
+    edited.load(own_builder(edited, config, tmp_path / "space.toml"))
+
+
+def test_the_loader_that_is_copied_refuses_it_too(edited: Artifact, tmp_path: Path) -> None:
+    edited.export(tmp_path / "out")
+    program = (
+        "import sys\nsys.path[:0] = ['out', '.']\nimport load, net\n"
+        "load.rebuild(net.make(), 'out')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1].startswith("load.OtherNetworkError: its outputs differ by")
+
+
+def test_an_artifact_without_its_outputs_is_not_whole(edited: Artifact) -> None:
+    (edited.folder / "check.safetensors").unlink()
+    with pytest.raises(InputError, match=r"check\.safetensors is missing"):
+        Artifact.open(edited.folder)
+
+
+def test_the_images_that_outputs_are_of_look_random_and_are_always_the_same() -> None:
+    images = rebuild._images([3, 32, 32])
+    assert images.shape == (rebuild.IMAGES, 3, 32, 32)
+    assert float(images.mean()) == pytest.approx(0, abs=0.02)
+    assert float(images.var()) == pytest.approx(1, abs=0.02)
+    flat = images.flatten()
+    for lag in (1, 32, 1024, 3072):
+        assert abs(float((flat[lag:] * flat[:-lag]).mean())) < 0.04
+    by_hand = [(number + 65537) ** 4 % (2**31 - 1) / (2**31 - 1) for number in range(100)]
+    expected = (torch.tensor(by_hand, dtype=torch.float64) - 0.5) * 12**0.5
+    assert torch.equal(rebuild._images([10, 10]).flatten()[:100], expected)

@@ -11,7 +11,7 @@ from evosearch.report.pareto import ParetoView
 from evosearch.report.progress import Pace
 from evosearch.run.lock import RunLock
 from evosearch.study.accuracy_certificate import AccuracyCertificate, Confirmation, ConfirmedDrop
-from evosearch.study.certificate import add_certificate
+from evosearch.study.certificate import add_claim
 from tests.report.toyrun import ODD, toy_run, write_card
 
 
@@ -66,7 +66,7 @@ def test_the_certificate_of_the_budget_is_shown(tmp_path: Path) -> None:
         images=500,
         attempts=(Confirmation(trial=7, drop=drop),),
     )
-    add_certificate(tmp_path / "run", certificate)
+    add_claim(tmp_path / "run", certificate)
     view = ParetoView.read(tmp_path / "run")
     assert "accuracy drop of 2.00 points certified: trial 7 loses at most 1.23 points" in shown(
         view, width=400

@@ -11,7 +11,7 @@ from evosearch.run.references import GLOBAL, PLAIN
 from evosearch.run.reopening import reopen
 from evosearch.strategies.two_step import TwoStep
 from evosearch.study.accuracy_certificate import AccuracyCertificate
-from evosearch.study.certificate import load_certificates
+from evosearch.study.certificate import load_certificates, load_claims
 from evosearch.tasks.scoring import score
 from evosearch.training.distillation import distil
 from tests.test_cli import QUICK
@@ -84,12 +84,16 @@ def test_finetuning_shows_what_the_search_adds_and_what_is_lost(run: evosearch.R
         right = [
             (n(split.images[:]).argmax(1) == split.labels).numpy() for n in (subject.model, tuned)
         ]
-    assert beside.confirmed.lost == (right[0] & ~right[1]).sum()
-    assert beside.confirmed.gained == (right[1] & ~right[0]).sum()
+    drop = beside.confirmed.drop
+    assert drop.lost == (right[0] & ~right[1]).sum()
+    assert drop.gained == (right[1] & ~right[0]).sum()
+    # The certificate of the search is a claim on these images too; the same network is the same.
+    together = "2 such claims on these images, which hold together with 90%)"
+    assert str(beside.confirmed).endswith(f"(95% confidence; the run has made {together}")
     assert (
-        f"- Fine-tuned, it {beside.confirmed} (95% confidence)."
-        in (beside.artifact.folder / "card.md").read_text()
+        f"- Fine-tuned, it {beside.confirmed}." in (beside.artifact.folder / "card.md").read_text()
     )
+    assert load_claims(run.folder)[1:] == (alone.confirmed,) == (beside.confirmed,)
 
 
 def test_going_on_without_a_new_trial_claims_nothing_new(run: evosearch.Run) -> None:

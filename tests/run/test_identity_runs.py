@@ -1,6 +1,7 @@
 """Whatever changes under a run or a cache is refused by name or measured anew, never mixed."""
 
 import json
+import logging
 import os
 import shutil
 from importlib import metadata
@@ -154,6 +155,15 @@ def test_another_torch_is_one_line_though_the_environment_differs_too(run, monke
     with pytest.raises(InputError, match="no longer the same: torch"):
         evosearch.finetune(run, pick="best")
     assert "results can differ" not in caplog.text
+
+
+def test_another_environment_is_warned_of_once(run, caplog):
+    path = RunFolder(run).environment
+    path.write_text(json.dumps({**json.loads(path.read_text()), "python": "3.0.0"}))
+    evosearch.resume(run, trials=TRIALS)
+    warned = [r for r in caplog.records if "python was 3.0.0" in r.getMessage()]
+    assert [r.levelname for r in warned if r.levelno >= logging.WARNING] == ["WARNING"]
+    assert "python was 3.0.0" in RunFolder(run).log.read_text()
 
 
 def test_other_base_weights_in_the_run_are_refused_by_name(space, run):

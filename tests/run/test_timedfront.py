@@ -38,12 +38,25 @@ def test_pareto_by_latency(run: InProcess, place: Path, watch: FakeStopwatch) ->
     assert done.returncode == 2
 
 
-def test_a_fresh_process_times_really(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_fresh_process_times_really(
+    place: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """It imports from where this process does, and not from where it is started."""
+    (tmp_path / "random.py").write_text("raise ImportError('not this one')")
+    (tmp_path / "own").mkdir()
+    marker = tmp_path / "imported"
+    program = f"from pathlib import Path\nPath({str(marker)!r}).touch()"
+    (tmp_path / "own" / "sitecustomize.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "own")
     monkeypatch.setenv("EVOSEARCH_CACHE", str(place / "cache"))
     study = Study.open(place / "run")
     conditions, timings = time_fresh(place / "run", [study.trials[0].mask], seconds=0.1)
     assert conditions.runtime == "eager"
     assert len(timings) == 1
+    assert marker.exists()
     assert 0 < timings[0].ratio_low <= timings[0].ratio <= timings[0].ratio_high
     with pytest.raises(InputError, match=r"latency cannot be measured: .*not a run"):
         time_fresh(place / "missing", [], seconds=0.1)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
@@ -55,18 +56,21 @@ def _exported(model: nn.Module, example: tuple[Any, ...], *, training: bool) -> 
     # A copy, as modules may keep tensors of a call. Seeded, as code may draw which way it goes.
     own = copied(model).cpu().train(training)
     arguments = tuple(tree_map_only(Tensor, Tensor.cpu, example))
-    with torch_seeded(0), _python_seeded(0):
+    with torch_seeded(0), _others_seeded(0):
         return export_program(own, arguments)
 
 
 @contextmanager
-def _python_seeded(seed: int) -> Iterator[None]:
-    state = random.getstate()
+def _others_seeded(seed: int) -> Iterator[None]:
+    """Seeds Python's and NumPy's global generators inside the block, and puts them back."""
+    state, array_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
     try:
         yield
     finally:
         random.setstate(state)
+        np.random.set_state(array_state)  # noqa: NPY002
 
 
 def _canonical(program: ExportedProgram) -> str:

@@ -1,0 +1,41 @@
+"""A fresh Python process, as a user starts one: nothing in it is left over from this one."""
+
+import os
+import subprocess
+import sys
+
+from evosearch.errors import EvosearchError
+
+
+class ProcessError(EvosearchError):
+    """A fresh process failed; the message is its last word."""
+
+
+def run_fresh(*arguments: object, importing: bool) -> str:
+    """Runs Python in a fresh process, and returns what it printed.
+
+    It does not look for modules where it was started, or where its program lies: a file there may
+    have the name of one of Python's own.
+
+    Args:
+        arguments: of Python, such as "-m" and a module.
+        importing: whether it imports from where this process does, in the same order; otherwise
+            from where packages are installed.
+
+    Raises:
+        ProcessError: it failed.
+    """
+    environment = dict(os.environ)
+    if importing:
+        environment["PYTHONPATH"] = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-P", *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["it ended without a reason"])[-1]
+        raise ProcessError(reason)
+    return done.stdout
