@@ -214,6 +214,8 @@ def _require_comparable(
             f" second: {'; '.join(found)}"
         )
     losses = [_base_loss(name, studies[name]) for name in (first, second)]
+    if any(studies[name].header.is_from_fresh_weights for name in (first, second)):
+        return  # one has no base network but its own beginning
     if not math.isclose(*losses, rel_tol=SAME):
         raise InputError(
             f"{first} and {second} are of different base networks (base losses"

@@ -20,7 +20,8 @@
 `course`        the same to its end: its networks recorded, the last finished
 `cycles`        trainings one after the other, each of a smaller network
 `finished`      the finished network of a training, measured on test and saved
-`shrinking`     the budget in force while a network trains, and what goes for it
+`shrinking`     the budget in force while a network trains, and the cuts to it
+`choosing`      the channels that stay at a cut: a criterion, and a plan rule
 `baselines`     plans that learn nothing, searched beside
 `callbacks`     functions that are told how something goes
 `lock`          one process at a time

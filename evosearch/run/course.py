@@ -18,12 +18,13 @@ from evosearch.machine import torch_seeded
 from evosearch.models.build import build_model
 from evosearch.models.precision import fastest_numerics
 from evosearch.run.callbacks import Callbacks
+from evosearch.run.choosing import Scorer
 from evosearch.run.config import RunConfig
 from evosearch.run.cycles import Cycle, next_budget
 from evosearch.run.finished import Trained, load_finished, save_finished
 from evosearch.run.folder import RunFolder
 from evosearch.run.log import RunLog
-from evosearch.run.shrinking import Scorer, Shrinking
+from evosearch.run.shrinking import Shrinking
 from evosearch.run.subject import Subject
 from evosearch.seeding import Stream, generator, integer
 from evosearch.space.budget import Budget

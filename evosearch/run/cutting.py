@@ -186,7 +186,9 @@ def _cut(
     if to is not None:
         callbacks.on_stage("artifact, and its check in a fresh process")
         said = {"plan": name, **card}
-        artifact = save_artifact(to, prepared, compared, networks=(base, plan), card=said)
+        artifact = save_artifact(
+            to, prepared.config, prepared.subject, compared, networks=(base, plan), card=said
+        )
     return Cut(base=base, plan=plan, network=_handed_over(compared.network), artifact=artifact)
 
 

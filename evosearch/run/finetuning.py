@@ -183,7 +183,8 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
     )
     artifact = save_artifact(
         task.target,
-        prepared,
+        prepared.config,
+        prepared.subject,
         done[-1],
         networks=networks,
         card={

@@ -4,15 +4,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-import torch
 from torch import nn
 
 from evosearch.export.artifact import Artifact
-from evosearch.export.card import network_from_card, network_json
-from evosearch.machine import environment
+from evosearch.export.card import network_from_card
+from evosearch.run.compared import Compared
 from evosearch.run.config import RunConfig
 from evosearch.run.cycles import Cycle
 from evosearch.run.folder import RunFolder
+from evosearch.run.saving import from_run, save_artifact
 from evosearch.run.shrinking import steps_cost
 from evosearch.run.subject import Subject
 from evosearch.study.networks import NamedNetwork
@@ -77,38 +77,31 @@ def save_finished(
     test = report.measure(name, network).score
     named = replace(NamedNetwork.of_trial(trial), name=name, test=test)
     whole = steps_cost(epochs * len(subject.data.train), header.base_cost)
-    card = {
-        "run": str(folder),
-        "plan": plan,
-        "strategy": recipe,
-        "seed": header.seed,
-        "space_digest": header.space_digest,
-        "networks": [network_json(named, header.base_cost)],
-        "training": {
-            "prune": config.prune.model_dump(mode="json"),
-            "train": config.space.train.model_dump(mode="json"),
-            "trainings": ended.number,
-            "seconds": ended.seconds,
-            "image_macs": ended.image_macs,
-            "share": ended.image_macs / whole,
-        },
-        "notes": [
-            "search accuracy is optimistic: the best epoch was selected on that split",
-            f"epoch {best_epoch} of {epochs} was the best on the search split of those after the"
-            " last cut, and was kept",
-            f"the test split was opened {report.opened} times in this run",
-        ],
-        "best_epoch": best_epoch,
-        "environment": environment(torch.get_num_threads()),
-    }
-    artifact = Artifact.save(
+    artifact = save_artifact(
         places.artifact(plan),
-        network=network,
-        base=subject.model,
-        mask=trial.mask,
-        model_section=config.space.model.model_dump(mode="json", exclude_none=True),
-        space_folder=space_folder,
-        card=card,
+        config,
+        subject,
+        Compared(name=name, mask=trial.mask, network=network),
+        networks=(named,),
+        card={
+            **from_run(folder, study),
+            "plan": plan,
+            "training": {
+                "prune": config.prune.model_dump(mode="json"),
+                "train": config.space.train.model_dump(mode="json"),
+                "trainings": ended.number,
+                "seconds": ended.seconds,
+                "image_macs": ended.image_macs,
+                "share": ended.image_macs / whole,
+            },
+            "notes": [
+                "search accuracy is optimistic: the best epoch was selected on that split",
+                f"epoch {best_epoch} of {epochs} was the best on the search split of those after"
+                " the last cut, and was kept",
+                f"the test split was opened {report.opened} times in this run",
+            ],
+            "best_epoch": best_epoch,
+        },
     )
     places.training.unlink(missing_ok=True)
     return _trained(artifact, named)

@@ -10,7 +10,8 @@ from evosearch.export.artifact import Artifact
 from evosearch.export.card import network_json
 from evosearch.machine import environment
 from evosearch.run.compared import Compared
-from evosearch.run.preparation import Prepared
+from evosearch.run.config import RunConfig
+from evosearch.run.subject import Subject
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 
@@ -24,7 +25,8 @@ SELECTED = "search accuracy is optimistic: the search was selected on that split
 
 def save_artifact(
     target: Path,
-    prepared: Prepared,
+    config: RunConfig,
+    subject: Subject,
     compared: Compared,
     *,
     networks: Sequence[NamedNetwork],
@@ -34,8 +36,9 @@ def save_artifact(
 
     Args:
         target: its folder.
-        prepared: what the network was made with.
-        compared: the network.
+        config: what was asked for.
+        subject: the base network, and its space.
+        compared: the network that came of it.
         networks: what stands on the card, the network itself last.
         card: what else its card says.
 
@@ -43,14 +46,14 @@ def save_artifact(
         StorageError: it cannot be written.
         EvosearchError: what was written is not the network; nothing is left behind.
     """
-    space, section = prepared.subject.discovery.space, prepared.config.space.model
+    space, section = subject.discovery.space, config.space.model
     return Artifact.save(
         target,
         network=compared.network,
-        base=prepared.subject.model,
+        base=subject.model,
         mask=compared.mask,
         model_section=section.model_dump(mode="json", exclude_none=True),
-        space_folder=Path(prepared.config.folder),
+        space_folder=Path(config.folder),
         card={
             "space_digest": space.digest,
             "networks": [network_json(network, space.base_cost) for network in networks],

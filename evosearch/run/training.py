@@ -8,6 +8,7 @@ from evosearch.errors import InputError
 from evosearch.machine import resolve_device, torch_threads
 from evosearch.models.build import BUILT
 from evosearch.run.callbacks import Callbacks
+from evosearch.run.choosing import plan_of
 from evosearch.run.config import RunConfig, SearchConfig
 from evosearch.run.course import Course
 from evosearch.run.creation import new_header, write_run
@@ -15,7 +16,6 @@ from evosearch.run.finished import Trained
 from evosearch.run.folder import RunFolder
 from evosearch.run.log import unexpected_logged
 from evosearch.run.reopening import held, reopen_training
-from evosearch.run.shrinking import plan_of
 from evosearch.run.spacefile import SpaceFile
 from evosearch.run.subject import load_subject
 from evosearch.space.budget import Budget, BudgetRequest

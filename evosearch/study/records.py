@@ -64,6 +64,11 @@ class Header:
         """The unpruned network."""
         return self.references[0]
 
+    @property
+    def is_from_fresh_weights(self) -> bool:
+        """Whether it is of a training under a budget, whose whole network was untrained."""
+        return self.config.get("prune.weights") == "fresh"
+
     def to_json(self) -> dict[str, Any]:
         """Returns the header as JSON."""
         return {

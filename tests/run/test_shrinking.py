@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from evosearch.data.splits import CalibrationSplit, TrainSplit
 from evosearch.errors import InputError
-from evosearch.run.shrinking import PLANS, Scorer, Shrinking, plan_of
+from evosearch.run.choosing import PLANS, Scorer, plan_of
+from evosearch.run.shrinking import Shrinking
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
@@ -183,15 +184,20 @@ def test_lowest_norms_go_first() -> None:
     assert sorted(np.flatnonzero(watched.mask["conv1"])) == sorted(order[-width:])
 
 
-def test_its_state_goes_through_a_checkpoint() -> None:
-    """With a pace that reads its record, stopped between the epochs that it compares."""
-    unstopped = Watched("epi", every="epoch").run()
-    stopped = Watched("epi", every="epoch")
+@pytest.mark.parametrize(
+    ("recipe", "penalties"), [("epi", {}), ("while_training", {"polarization": 1e-3})]
+)
+def test_its_state_goes_through_a_checkpoint(recipe: str, penalties: dict[str, float]) -> None:
+    """With a pace that reads its record, and with weights that do not decay."""
+
+    def begun() -> Watched:
+        return Watched(recipe, every="epoch", penalties=penalties)
+
+    unstopped, stopped, resumed = begun().run(), begun(), begun()
     epochs = stopped.training.epochs()
     for _ in range(3):
         next(epochs)
     state: Mapping[str, Any] = stopped.training.state()
-    resumed = Watched("epi", every="epoch")
     resumed.training.restore(state)
     resumed.run()
     assert resumed.mask == unstopped.mask

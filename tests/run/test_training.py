@@ -185,6 +185,9 @@ def test_the_commands_that_show_runs_show_it(place: Path, run: InProcess) -> Non
     both = run("compare", "whole", "begun small", cwd=place)
     assert both.returncode == 0, both.stderr
     assert "scratch, seed 0" in both.stdout
+    listed = run("recipes", cwd=place)
+    assert all(name in listed.stdout for name in RECIPES)
+    assert "2107.02086" in listed.stdout
     exported = run("export", view.artifacts[plan].folder, "--to", "exported", cwd=place)
     assert exported.returncode == 0, exported.stderr
     again = run("resume", "whole", cwd=place)
@@ -199,6 +202,7 @@ def test_fresh_weights_are_of_the_seed(place: Path) -> None:
     small = trained(place, "begun small", "scratch")
     bases = [done.study.header.base.search.loss for done in (small, other)]
     assert bases[0] != bases[1]
+    evosearch.compare([place / "other seed", place / "begun small"])
     assert trained(place, "whole").study.header.base.search.loss == bases[0]
     assert len(other.study.trials) == len(small.study.trials) == 1
 

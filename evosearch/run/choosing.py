@@ -1,0 +1,129 @@
+"""The channels that stay at a cut: scored by a criterion, and chosen by a plan rule."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from torch import nn
+
+from evosearch.criteria import criterion_class, score_channels
+from evosearch.criteria.base import Batches, Needs
+from evosearch.criteria.scored_network import ScoredNetwork
+from evosearch.errors import InputError, unknown_name
+from evosearch.models.modes import evaluating
+from evosearch.refit.norms import recalibrate
+from evosearch.seeding import Stream, generator
+from evosearch.space.budget import Budget
+from evosearch.space.knowledge import ImportanceScores
+from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace
+from evosearch.strategies.fixed_plans import (
+    global_mask,
+    relative_mask,
+    triangular_mask,
+    uniform_mask,
+)
+from evosearch.surgery.discovery import Discovery
+from evosearch.tasks.task import Task
+from evosearch.training.recipes import PruneConfig
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A rule that gives the mask of a budget.
+
+    Attributes:
+        mask: space, budget and scores -> mask.
+        by_scores: whether scores decide its widths, and not its channels alone.
+        compares: whether it reads scores on one scale for all groups.
+    """
+
+    mask: Callable[[SearchSpace, Budget, ImportanceScores], Mask]
+    by_scores: bool = False
+    compares: bool = False
+
+
+PLANS = {
+    "uniform": Plan(mask=uniform_mask),
+    "triangular": Plan(mask=triangular_mask),
+    "global": Plan(mask=global_mask, by_scores=True, compares=True),
+    "relative": Plan(mask=relative_mask, by_scores=True),
+}
+"""Every rule by name; what they do is in `strategies.fixed_plans`."""
+
+
+def plan_of(name: str) -> Plan:
+    """Returns the rule of a name.
+
+    Raises:
+        InputError: there is none; names the nearest.
+    """
+    if name not in PLANS:
+        raise InputError(f"[prune] plan: {unknown_name('plan', name, PLANS)}")
+    return PLANS[name]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """Scores the channels of a network as narrow as it is.
+
+    Attributes:
+        config: names the criterion.
+        batches: calibration images and their labels, on the network's device.
+        task: whose loss criteria read.
+        seed: the run's.
+    """
+
+    config: PruneConfig
+    batches: Batches
+    task: Task
+    seed: int
+
+    def mask(
+        self,
+        model: nn.Module,
+        discovery: Discovery,
+        whole: SearchSpace,
+        budget: Budget,
+        step: int,
+    ) -> Mask:
+        """Returns the mask of the plan for a budget, by scores of this moment.
+
+        Widths that scores do not decide are those of the whole network's plan: shares of the
+        widths that are left would take a channel of every group at each cut, however small it is.
+
+        Args:
+            model: BatchNorm statistics are estimated anew where the criterion reads data.
+            discovery: its channel groups.
+            whole: the space of the network that it was.
+            budget: is met.
+            step: of the training; draws derive from it.
+        """
+        plan, space = plan_of(self.config.plan), discovery.space
+        scores = self._scores(model, discovery, step)
+        if plan.by_scores:
+            return plan.mask(space, budget, scores)
+        level = {group.name: np.zeros(group.size) for group in whole.groups}
+        widths = whole.widths(plan.mask(whole, budget, level))
+        return space.top_channels(np.minimum(widths, space.full_widths), scores)
+
+    def _scores(self, model: nn.Module, discovery: Discovery, step: int) -> ImportanceScores:
+        name, plan = self.config.criterion, plan_of(self.config.plan)
+        kind = criterion_class(name)
+        if kind.needs is not Needs.NOTHING:
+            recalibrate(model, [images for images, _ in self.batches])
+        network = ScoredNetwork(
+            model=model,
+            groups=discovery.space.groups,
+            layers=discovery.layers,
+            losses=lambda output, labels: self.task.losses(self.task.outputs(output), labels),
+        )
+        rng = generator(self.seed, Stream.STATISTICS, "prune", step)
+        with evaluating(model):
+            scores = score_channels([name], network, self.batches, rng)[name]
+        if not plan.compares:
+            return scores
+        return {group: kind.normaliser(own) for group, own in scores.items()}
