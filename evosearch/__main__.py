@@ -1,6 +1,6 @@
 """`python -m evosearch`: the command line."""
 
-from evosearch.cli import main
+from evosearch.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -14,7 +14,7 @@ ROOT = Path(evosearch.__file__).parent
 RANKS = (
     ("errors",),
     ("seeding", "sourcecode", "processes"),
-    ("config", "files", "machine", "callables"),
+    ("config", "files", "machine", "callables", "stages"),
     ("space",),
     ("study", "models", "data"),
     ("surgery", "tasks", "strategies", "aims"),

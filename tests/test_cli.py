@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -467,7 +468,12 @@ def assert_refused(done: subprocess.CompletedProcess[str], expected: str) -> Non
     assert expected in lines[-1], done.stderr
     assert lines[-1].startswith("evosearch: ")
     assert "Traceback" not in done.stderr
-    assert len([line for line in lines if not line.startswith(PROGRESS)]) == 1
+    assert len([line for line in lines if not is_progress(line)]) == 1
+
+
+def is_progress(line: str) -> bool:
+    """Returns whether a line of stderr tells how far a command is."""
+    return line.startswith(PROGRESS) or re.match(r" *\[\d+ s\] ", line) is not None
 
 
 ACTIVATIONS = """

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from evosearch.cli import main
 from evosearch.study.study import Study
-from tests.test_cli import PROGRESS, QUICK, evosearch
+from tests.test_cli import QUICK, evosearch, is_progress
 
 SPACE = tomllib.loads(
     QUICK.replace("width = 8", "width = 4").replace("epochs = 3", "epochs = 1")
@@ -63,9 +63,7 @@ def check(*arguments: str) -> Outcome:
     assert outcome.code in (0, 2), (arguments, outcome)
     made = set(files()) - set(before)
     if outcome.code == 2:
-        lines = [
-            line for line in outcome.err.strip().splitlines() if not line.startswith(PROGRESS)
-        ]
+        lines = [line for line in outcome.err.strip().splitlines() if not is_progress(line)]
         assert len(lines) == 1, (arguments, lines)
         assert lines[0].startswith("evosearch: "), (arguments, lines)
         assert len(lines[0]) > len("evosearch: ") + 10, (arguments, lines)

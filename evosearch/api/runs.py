@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
+    from evosearch.run.ended import Ended
     from evosearch.run.finished import Trained
-    from evosearch.run.session import Ended
 
 
 @final

@@ -45,7 +45,8 @@ def search(
     Args:
         space: space file (TOML).
         accuracy_drop: points of search accuracy that may be lost, for the fewest FLOPs.
-        strategy: who proposes masks: rates (default), genetic, layerwise, ...
+        strategy: who proposes masks: rates (default), genetic, layerwise; or, with nothing to
+            measure first, uniform, global, random, ...
         criterion: importance of channels (default two_step); evosearch criteria lists them.
         trials: evaluated masks in all (default 100).
         seconds: wall time of this session (default no limit).

@@ -3,6 +3,7 @@
 ============  ==========================================================================
 `__main__`    the same for `python -m evosearch.cli`
 `app`         the app, where commands print, and the options of printing
+`leaving`     the end of the process, without waiting for the garbage collector
 `parameters`  the parameters of commands, made from those of the functions
 `searching`   search, resume
 `inspecting`  pareto, report, compare
@@ -15,11 +16,12 @@ Imported without torch: modules that need it are imported by the commands that u
 """
 
 import sys
-from typing import cast
+from typing import NoReturn, cast
 
 import typer
 
 from evosearch.cli.app import app
+from evosearch.cli.leaving import leave
 from evosearch.errors import EvosearchError, InputError
 
 # Importing them adds their commands, in the order that --help lists them.
@@ -35,7 +37,15 @@ import evosearch.cli.deploying  # noqa: F401
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 
-def main() -> None:
+def program() -> NoReturn:
+    """Runs the command line as all that its process is for; see `main`."""
+    try:
+        main()
+    except SystemExit as ended:
+        leave(ended.code)
+
+
+def main() -> NoReturn:
     """Runs the command line: exit 0 done, 2 bad input, 130 interrupted, 1 anything else."""
     try:
         # Gives the exit code where typer itself ends the command, as after --help or Ctrl-C.
@@ -48,6 +58,6 @@ def main() -> None:
         _fail(error.format_message(), 2)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     typer.echo(f"evosearch: {' '.join(message.split())}", err=True)
     sys.exit(code)

@@ -41,7 +41,7 @@ def _conclude(run: api.Run, pace: Pace) -> None:
     Raises:
         KeyboardInterrupt: it was stopped; the run is whole, and the last line says how to go on.
     """
-    from evosearch.run.session import Ended
+    from evosearch.run.ended import Ended
 
     assert isinstance(run.ended, Ended)
     outcome, certificate = run.ended.outcome, run.ended.certificate

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import groupby, islice
+from itertools import groupby, islice, zip_longest
 
 from evosearch.aims import aim_of, begin_segment
 from evosearch.engine.executor import Executor
@@ -55,6 +55,12 @@ class Outcome(Enum):
     SECONDS = "the time limit was reached"
     STOPPED = "stopped"
     EXHAUSTED = "the space is exhausted: a thousand proposals in a row repeated earlier masks"
+    NOTHING_NEW = "the strategy knows no other plan within the budget: all that it knows are tried"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there was nothing else to do."""
+        return self in (Outcome.TRIALS, Outcome.EXHAUSTED, Outcome.NOTHING_NEW)
 
 
 def search(
@@ -78,8 +84,8 @@ def search(
     Args:
         study: gets one record per trial, in the order of the proposals.
         space: what is searched.
-        build: gives a fresh strategy for a budget, and the trials proposed for other ones; it may
-            measure what the strategy needs to know.
+        build: gives a fresh strategy for a budget, and the trials proposed for other ones; the
+            strategy may have measured what it needs to know.
         executor: measures masks.
         store: keeps the scores of images.
         limits: when to stop.
@@ -123,8 +129,11 @@ def search(
                 size=study.header.resource,
                 measurements=measurements,
             )
-            _search_segment(study, strategy, ladder, checkpoint, record)
-            begin_segment(study, study.requested, space.smallest_cost, measure_front(study))
+            more = _search_segment(study, strategy, ladder, checkpoint, record)
+            checks = measure_front(study)
+            if not more and _is_spent(study, space, checks):
+                raise _Ended(Outcome.NOTHING_NEW)
+            begin_segment(study, study.requested, space.smallest_cost, checks)
     except _Ended as end:
         return end.outcome
 
@@ -135,8 +144,12 @@ def _search_segment(
     ladder: Ladder,
     checkpoint: Callable[[], None],
     record: Callable[[Trial], None],
-) -> None:
-    """Goes on with the open segment; returns when it is time for another aim, if ever."""
+) -> bool:
+    """Goes on with the open segment until it is time for another aim, if ever.
+
+    Returns:
+        Whether the strategy has more to propose.
+    """
     first = study.segments[-1].first
     rounds = [
         list(trials) for _, trials in groupby(study.trials[first:], key=lambda t: t.generation)
@@ -150,13 +163,15 @@ def _search_segment(
         known.setdefault(trial.mask, trial)
     generation = earlier[-1].generation + 1 if earlier else 0
     while True:
+        checkpoint()
         asked = time.perf_counter()
         proposals = strategy.ask()
         asked_in = time.perf_counter() - asked
         _require_same(started, proposals)
+        if not proposals:
+            return False
         climbed = list(started)
         if len(started) < len(proposals):
-            checkpoint()
             for trial in ladder.climb(
                 proposals,
                 first=len(study.trials) - len(started),
@@ -174,7 +189,15 @@ def _search_segment(
         started = []
         generation += 1
         if aim_of(study.requested).is_due(study.segments, len(study.trials)):
-            return
+            return True
+
+
+def _is_spent(study: Study, space: SearchSpace, checks: tuple[Check, ...]) -> bool:
+    """Returns whether no other aim helps a strategy that has nothing new for the last one."""
+    segment = study.segments[-1]
+    checks = checks or segment.checks
+    aim = aim_of(study.requested).next(study, study.requested, space.smallest_cost, checks)
+    return aim == segment.aim or len(study.trials) == segment.first
 
 
 def _require_hope(trials: Sequence[Trial]) -> None:
@@ -206,8 +229,8 @@ def _front_before(study: Study, generation: int) -> Sequence[Trial]:
 
 
 def _require_same(started: Sequence[Trial], proposals: Sequence[Proposal]) -> None:
-    for trial, proposal in zip(started, proposals, strict=False):
-        if trial.mask != proposal.mask:
+    for trial, proposal in zip_longest(started, proposals[: len(started)]):
+        if proposal is None or trial.mask != proposal.mask:
             raise InputError(
                 f"trial {trial.number} is not what this strategy and seed propose: the run's"
                 " config, its knowledge or evosearch itself changed since"

@@ -1,6 +1,6 @@
 """Sensitivity probes: the rise of the loss when one group alone is cut."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +10,8 @@ from evosearch.errors import EvosearchError
 from evosearch.space.knowledge import Knowledge, SensitivityCurve
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace
+from evosearch.stages import Countdown, OnStage
 from evosearch.strategies.two_step import TwoStep
-
-OnStage = Callable[[str], None]
-"""Told what is being done."""
 
 
 def measure_sensitivity(
@@ -22,6 +20,8 @@ def measure_sensitivity(
     keep_ratios: Sequence[float],
     measurements: Measurements,
     on_stage: OnStage,
+    *,
+    images: int,
 ) -> Knowledge:
     """Measures how the search loss rises when one group alone is cut.
 
@@ -33,6 +33,7 @@ def measure_sensitivity(
         keep_ratios: shares of each group's channels to probe.
         measurements: of masks on the search split.
         on_stage: told how far it is.
+        images: from the first on, that a probe is scored on; there may be fewer.
 
     Returns:
         The knowledge, and the curves.
@@ -48,15 +49,18 @@ def measure_sensitivity(
         widths[group.name] = np.array([*sorted(wanted - {group.size}), group.size], dtype=np.int64)
     probes = [(name, int(width)) for name, own in widths.items() for width in own[:-1]]
     masks = [full, *(Mask({**full, name: subset(name, width)}) for name, width in probes)]
+    images = min(images, measurements.images)
     losses = []
-    for number, measured in enumerate(measurements.scores(masks, measurements.images)):
+    countdown = Countdown(on_stage, "sensitivity of each group", len(probes), "probes")
+    for number, measured in enumerate(measurements.scores(masks, images)):
         if measured.scores is None:
             name, width = probes[number - 1] if number else ("none", 0)
             raise EvosearchError(
                 f"sensitivity of {name!r} at {width} channels: {measured.failure}"
             )
         losses.append(measured.scores.score.loss)
-        on_stage(f"sensitivity of each group: {number} of {len(probes)} probes")
+        if number:
+            countdown.done(number)
     base, rest = losses[0], iter(losses[1:])
     curves = {}
     for name, own in widths.items():

@@ -1,6 +1,5 @@
 """The latency profile: a model measured, fitted and checked on this device, and cached."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from evosearch.latency.model import LatencyModel, stepped
 from evosearch.latency.steps import find_steps
 from evosearch.seeding import Stream, generator
 from evosearch.space.space import SearchSpace, Widths
+from evosearch.stages import Countdown, OnStage
 from evosearch.study.identity import VERSIONS, Part
 from evosearch.study.timing import Timing
 from evosearch.surgery.discovery import Discovery
@@ -26,7 +26,7 @@ SMALLEST, SPREAD = 0.1, 0.5
 so many standard deviations of the logarithm."""
 
 
-def profile(meter: Meter, on_stage: Callable[[str], None] = lambda _: None) -> LatencyModel:
+def profile(meter: Meter, on_stage: OnStage = lambda _: None) -> LatencyModel:
     """Returns the latency model of a space under the meter's conditions, measured once.
 
     What is measured is kept at once: an interrupted profile goes on where it stopped, and a
@@ -43,15 +43,16 @@ def profile(meter: Meter, on_stage: Callable[[str], None] = lambda _: None) -> L
     if path.is_file():
         return LatencyModel.load(path)
     journal = Journal(path.with_suffix(".jsonl"))
-    on_stage("latency: steps at which it falls")
+    on_stage("widths at which latency falls")
     steps = find_steps(meter, journal)
     space = stepped(meter.discovery.space, steps)
     rng = generator(0, Stream.LATENCY, "networks")
     widths = np.stack([random_widths(space, rng) for _ in range(FITTED + VALIDATED)])
     timings = []
-    for number, row in enumerate(widths):
-        on_stage(f"latency: network {number + 1} of {len(widths)}")
+    countdown = Countdown(on_stage, "latency of random networks", len(widths), "networks")
+    for number, row in enumerate(widths, 1):
         timings.append(_timed(meter, journal, space, row))
+        countdown.done(number)
     base = int(1e12 * np.median([timing.base_seconds for timing in timings]))
     ratios = np.array([timing.ratio for timing in timings])
     kinds = layer_kinds(meter.model, meter.discovery)

@@ -24,6 +24,7 @@
 `criteria`    the importance criteria; the one module that needs torch
 `recipes`     the recipes for training under a budget
 `progress`    what is shown while something takes its time
+`lines`       the same where there is no terminal
 `follow`      a view that refreshes for as long as somebody searches
 ============  ======================================================================
 """

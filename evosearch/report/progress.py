@@ -5,7 +5,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
+from statistics import median
 from types import FrameType
 from typing import TYPE_CHECKING, Self, final
 
@@ -14,7 +16,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from evosearch.report.lines import Lines
 from evosearch.run.callbacks import Callbacks
+from evosearch.stages import duration
 from evosearch.study.study import Study
 from evosearch.study.trial import Rung, Trial
 
@@ -27,7 +31,7 @@ class SearchProgress:
     """Shows how a search is prepared and goes on, inside a `with` block.
 
     From the first trial on, the first Ctrl-C stops the search after the current evaluation, the
-    second one at once.
+    second one at once. Where there is no terminal, lines tell the same (`lines`).
     """
 
     def __init__(self, messages: Console, training: str = "training the base network") -> None:
@@ -35,6 +39,7 @@ class SearchProgress:
         self.pace = Pace()
         self._training = training
         self._messages = messages
+        self._lines = None if messages.is_terminal else Lines(messages)
         self._shown = ExitStack()
         self._stage = messages.status("")
         self._bar = Progress(
@@ -50,7 +55,10 @@ class SearchProgress:
         self._stopping = False
 
     def __enter__(self) -> Self:
-        self._shown.enter_context(self._stage)
+        if self._lines is None:
+            self._shown.enter_context(self._stage)
+        else:
+            self._shown.callback(self._lines.close)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,12 +74,14 @@ class SearchProgress:
             on_search=self._on_search,
             on_trial=self._on_trial,
             on_baselines=self._on_baselines,
-            on_baseline_trial=lambda _: self._bar.advance(self._task),
+            on_baseline_trial=self._on_baseline_trial,
             should_stop=lambda: self._stopping,
         )
 
     def _on_stage(self, stage: str) -> None:
-        if self._study is None:
+        if self._lines is not None:
+            self._lines.tell(stage)
+        elif self._study is None:
             self._stage.update(stage)
         else:
             self._status.plain = stage
@@ -82,18 +92,42 @@ class SearchProgress:
         before = signal.signal(signal.SIGINT, self._stop)
         self._shown.callback(signal.signal, signal.SIGINT, before)
         self._bar.update(self._task, total=trials, completed=len(study.trials))
+        self._status.plain = forecast(study, trials)
+        if self._lines is not None:
+            self._shown.callback(self._lines.close)
+            self._lines.tell(f"search: {forecast(study, trials)}")
+            return
         screen = Group(self._bar, self._status)
         self._shown.enter_context(Live(screen, console=self._messages, transient=True))
 
     def _on_trial(self, trial: Trial) -> None:
         self.pace.add(trial)
         self._bar.update(self._task, completed=trial.number + 1)
-        if self._study is not None:
-            summary = study_summary(self._study)
-            self._status.plain = f"{summary}, {self.pace.rate}\n{self.pace.shares}"
+        if self._study is None:
+            return
+        summary = study_summary(self._study)
+        if self._lines is not None:
+            done = f"trial {trial.number} is done{self._left}"
+            self._lines.tell(f"search: {done}; {summary}", now=self.pace.trials == 1)
+        self._status.plain = f"{summary}, {self.pace.rate}\n{self.pace.shares}"
 
     def _on_baselines(self, trials: int) -> None:
         self._bar.reset(self._task, total=trials, description="baselines")
+        if self._lines is not None:
+            self._lines.tell(f"baselines: at most {trials} trials")
+
+    def _on_baseline_trial(self, _: Trial) -> None:
+        self._bar.advance(self._task)
+        if self._lines is not None:
+            done = int(self._bar.tasks[0].completed)
+            self._lines.tell(f"baselines: {done} trials{self._left}")
+
+    @property
+    def _left(self) -> str:
+        """How long what the bar shows still takes, as fast as it went; nothing at its end."""
+        task = self._bar.tasks[0]
+        left = task.time_remaining
+        return f", about {duration(left)} left" if left else ""
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         if self._stopping:
@@ -144,6 +178,23 @@ class Pace:
         return f"time: {', '.join([*rungs, f'strategy and the rest {rest:.1f} s'])}"
 
 
+def forecast(study: Study, trials: int) -> str:
+    """Returns how many trials are left, and how long they take if each takes what is known.
+
+    Known is what the plans without a search took, which are built and scored like trials.
+
+    Args:
+        study: so far.
+        trials: it is to have in all.
+    """
+    left = max(0, trials - len(study.trials))
+    known = [n.evaluation.seconds for n in study.header.references[1:] if n.evaluation]
+    if not known:
+        return f"{left} trials"
+    each = median(known)
+    return f"{left} trials of about {each:.2g} s each, {duration(left * each)} in one process"
+
+
 def study_summary(study: Study) -> str:
     """Returns the best loss of a study, the size of its front, and how many trials failed."""
     front = study.front()
@@ -160,12 +211,18 @@ def shown(messages: Console, training: str = "training") -> Iterator[Callbacks]:
         messages: where to show it.
         training: what the training is called.
     """
-    with messages.status("") as status:
-        yield Callbacks(
-            on_stage=status.update,
-            on_note=partial(messages.print, soft_wrap=True),
-            on_epoch=epoch_lines(training, messages),
-        )
+    told = Callbacks(
+        on_note=partial(messages.print, soft_wrap=True), on_epoch=epoch_lines(training, messages)
+    )
+    if messages.is_terminal:
+        with messages.status("") as status:
+            yield replace(told, on_stage=status.update)
+        return
+    lines = Lines(messages)
+    try:
+        yield replace(told, on_stage=lines.tell)
+    finally:
+        lines.close()
 
 
 def epoch_lines(title: str, messages: Console) -> "OnEpoch":

@@ -13,8 +13,10 @@
 `baselook`      the base network as a search finds it: what it computes in, what it is worth
 `preparation`   what is measured before the first trial
 `creation`      the folder of a new run, written whole or not at all
+`probing`       what each group's cut does to the loss, measured once
 `reopening`     the same loaded again from the folder
 `budgeting`     another budget for a run that was begun
+`ended`         why a session ended, and what was certified
 `session`       search, baselines, certificate, close: the order of it all
 `training`      a training under a budget: begun as a run, or gone on with
 `course`        the same to its end: its networks recorded, the last finished

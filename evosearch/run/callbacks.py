@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
-from evosearch.engine.probes import OnStage
+from evosearch.stages import OnStage
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 

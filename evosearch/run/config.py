@@ -36,6 +36,7 @@ class SearchConfig(Sectioned):
             limit.
         device: "cpu", "cuda" or another torch device; "auto" takes a GPU where there is one.
         keep_ratios: shares of its channels at which each group's sensitivity is probed.
+        probe_images: search images that a probe is scored on, at most.
         criterion: importance criterion that orders channels for plans of widths only, where the
             section of a strategy names no other.
         baselines: whether random, uniform and global plans are searched beside, at as many full
@@ -53,6 +54,7 @@ class SearchConfig(Sectioned):
     timeout: float | None = Field(default=None, gt=0)
     device: str = "auto"
     keep_ratios: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)
+    probe_images: int = Field(default=512, ge=2)
     criterion: str = "two_step"
     baselines: bool = False
     evaluator: EvaluatorConfig = EvaluatorConfig()

@@ -118,10 +118,10 @@ def cut_space(
     search = validated(SearchConfig, file.search, f"{path}: [search]")
     search = search.model_copy(update={"device": resolve_device(search.device)})
     with torch_threads(search.threads):
-        callbacks.on_stage("base network and search space")
         subject = load_subject(
             file,
             path.parent,
+            on_stage=callbacks.on_stage,
             identify_images=file.model.weights is None,  # else they are of no use here
             on_epoch=callbacks.on_epoch,
             on_space=lambda space: require_possible(request, space),

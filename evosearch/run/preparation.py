@@ -5,10 +5,7 @@ from pathlib import Path
 
 from evosearch.criteria import criterion_class
 from evosearch.engine.evaluator import MaskEvaluator
-from evosearch.engine.measurements import Measurements
-from evosearch.engine.probes import OnStage, measure_sensitivity
 from evosearch.errors import InputError
-from evosearch.files import writing
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import profile
@@ -59,24 +56,6 @@ class Prepared:
         if self.latency is not None:
             meter = make_meter(self.config.search, self.config.space, self.subject)
             self.latency.conditions.require(meter.conditions)
-
-    def probed(self, path: Path, measurements: Measurements, on_stage: OnStage) -> "Prepared":
-        """Returns the same with sensitivities, measured and kept where they are not known yet.
-
-        Cut short, it goes on from the probes whose scores are stored.
-
-        Args:
-            path: of the file that keeps the knowledge.
-            measurements: of masks on the search split.
-            on_stage: told how far it is.
-        """
-        if self.knowledge.sensitivity:
-            return self
-        space, ratios = self.subject.discovery.space, self.config.search.keep_ratios
-        knowledge = measure_sensitivity(space, self.knowledge, ratios, measurements, on_stage)
-        with writing(path):
-            knowledge.save(path)
-        return replace(self, knowledge=knowledge)
 
 
 def make_meter(search: SearchConfig, space_file: SpaceFile, subject: ProvenNetwork) -> Meter:
@@ -133,10 +112,10 @@ def prepare(
     require_runtime(search.latency.runtime, search.device)
     on_stage = callbacks.on_stage
     with torch_threads(search.threads):
-        on_stage("base network and search space")
         subject = load_subject(
             space_file,
             space_folder,
+            on_stage=on_stage,
             on_epoch=callbacks.on_epoch,
             on_space=lambda space: require_possible(request, space),
         )
@@ -157,10 +136,9 @@ def prepare(
         space = subject.discovery.space
         on_stage("statistics of layer inputs")
         knowledge = evaluator.knowledge(criteria_of(search))
-        on_stage("plans without a search")
         budget = request.resolve(base_cost, base.score.accuracy)
         references = measure_references(
-            evaluator, space, budget, base, knowledge, search.criterion
+            evaluator, space, budget, base, knowledge, search.criterion, on_stage
         )
     config = RunConfig(
         folder=str(space_folder.resolve()),

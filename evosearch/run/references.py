@@ -5,6 +5,7 @@ from evosearch.space.budget import BY_DROP, Bound, Budget
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace
+from evosearch.stages import Countdown, OnStage
 from evosearch.strategies.fixed_plans import global_mask, uniform_mask, uniform_widths
 from evosearch.strategies.two_step import TwoStep
 from evosearch.study.networks import NamedNetwork
@@ -24,6 +25,7 @@ def measure_references(
     base: Evaluation,
     knowledge: Knowledge,
     criterion: str,
+    on_stage: OnStage = lambda _: None,
 ) -> tuple[NamedNetwork, ...]:
     """Returns the base network, and measures plans without a search beside it.
 
@@ -38,6 +40,7 @@ def measure_references(
         base: what the base network is worth.
         knowledge: has the Gram matrices, and the scores of L1 and of the criterion.
         criterion: of the run.
+        on_stage: told how far it is.
     """
     networks = [
         NamedNetwork(name="base", mask=space.full_mask(), cost=space.base_cost, evaluation=base)
@@ -46,8 +49,11 @@ def measure_references(
     def add(name: str, mask: Mask, evaluation: Evaluation) -> None:
         cost = space.cost(mask)
         networks.append(NamedNetwork(name=name, mask=mask, cost=cost, evaluation=evaluation))
+        countdown.done(len(networks) - 1)
 
-    for size in _sizes(space, budget):
+    sizes = _sizes(space, budget)
+    countdown = Countdown(on_stage, "plans without a search", 3 * len(sizes), "networks")
+    for size in sizes:
         plain = uniform_mask(space, size, knowledge.scores["l1"])
         add(PLAIN, plain, evaluator.evaluate_plain(plain))
         for name, mask in plans_without_search(space, size, knowledge, criterion).items():

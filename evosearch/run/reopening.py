@@ -10,7 +10,6 @@ from uuid import uuid4
 import torch
 
 from evosearch.engine.evaluator import MaskEvaluator
-from evosearch.engine.probes import OnStage
 from evosearch.errors import InputError
 from evosearch.files import writing
 from evosearch.latency.meter import Meter
@@ -25,6 +24,7 @@ from evosearch.run.preparation import Prepared, make_meter, timed
 from evosearch.run.recorded import recorded_identity
 from evosearch.run.subject import AnyNetwork, Subject, load_network, load_subject
 from evosearch.space.knowledge import Knowledge
+from evosearch.stages import OnStage
 from evosearch.study.identity import Identity
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
@@ -72,8 +72,7 @@ def reopen(
             " network; evosearch resume goes on with one that was stopped"
         )
     with torch_threads(config.search.threads):
-        on_stage("base network and search space")
-        subject, latency = _reopen_subject(folder, header, config, identify_images)
+        subject, latency = _reopen_subject(folder, header, config, on_stage, identify_images)
         on_stage("statistics of layer inputs")
         evaluator = make_evaluator(config.search, subject, config.space.finetune)
         on_stage("base network on the search split")
@@ -106,8 +105,7 @@ def reopen_training(folder: Path, header: Header, on_stage: OnStage) -> tuple[Ru
     """
     config = read_run_config(folder)
     with torch_threads(config.search.threads):
-        on_stage("network and channel groups")
-        subject, _ = _reopen_subject(folder, header, config, identify_images=True)
+        subject, _ = _reopen_subject(folder, header, config, on_stage, identify_images=True)
         model = subject.model.to(config.search.device)
         _require_same_score(
             folder, header.base, score(model, subject.data.search, task=subject.task)
@@ -148,12 +146,16 @@ def reopen_meter(folder: Path, header: Header) -> Meter:
 
 
 def _reopen_subject(
-    folder: Path, header: Header, config: RunConfig, identify_images: bool
+    folder: Path, header: Header, config: RunConfig, on_stage: OnStage, identify_images: bool
 ) -> tuple[Subject, LatencyModel | None]:
     places = RunFolder(folder)
     require_unchanged(places.config, config, header)
     subject = load_subject(
-        config.space, Path(config.folder), weights=places.base, identify_images=identify_images
+        config.space,
+        Path(config.folder),
+        weights=places.base,
+        identify_images=identify_images,
+        on_stage=on_stage,
     )
     begun, now = header.identity, subject.identity
     if not identify_images:

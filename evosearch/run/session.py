@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -12,21 +11,24 @@ from evosearch.engine.executor import Executor
 from evosearch.engine.loop import Limits, Outcome, search
 from evosearch.engine.measurements import Measurements
 from evosearch.engine.parallel import OneByOne, Workers
-from evosearch.engine.probes import OnStage
 from evosearch.errors import EvosearchError
 from evosearch.machine import changes_since, torch_threads
 from evosearch.run.baselines import BASELINES, search_baselines
 from evosearch.run.budgeting import change_budget, resolved_budget
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.config import SearchConfig
+from evosearch.run.ended import Ended
 from evosearch.run.folder import RunFolder
 from evosearch.run.lock import RunLock
 from evosearch.run.log import RunLog, unexpected_logged
 from evosearch.run.measurer import RunMeasurer
 from evosearch.run.preparation import Prepared, prepare
+from evosearch.run.probing import probed, probes_worth
 from evosearch.run.reopening import RunEvaluator, reopen
 from evosearch.run.spacefile import SpaceFile
 from evosearch.space.budget import Budget, BudgetRequest
+from evosearch.space.knowledge import Knowledge
+from evosearch.stages import OnStage
 from evosearch.strategies import strategy_class
 from evosearch.strategies.base import Problem, Strategy
 from evosearch.study.certificate import Certificate, add_claim, load_certificates, load_claims
@@ -34,21 +36,6 @@ from evosearch.study.latency_certificate import Check
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """What came of a session.
-
-    Attributes:
-        outcome: why it ended.
-        certificate: whether the winner was measured to keep the budget; None where there was
-            nothing to certify, or no time for it.
-    """
-
-    outcome: Outcome
-    certificate: Certificate | None
 
 
 @final
@@ -164,8 +151,9 @@ class Session:
                 self.use_workers(workers or 1, cluster)
             callbacks.on_search(self.study, limits.trials)
             outcome = self.search(limits, callbacks)
-            if outcome is Outcome.TRIALS and self.prepared.config.search.baselines:
-                outcome = self.search_baselines(callbacks)
+            if outcome.is_whole and self.prepared.config.search.baselines:
+                baselines = self.search_baselines(callbacks)
+                outcome = baselines if baselines is Outcome.STOPPED else outcome
             stopped = outcome is Outcome.STOPPED
             certificate = None if stopped else self.certify(callbacks.on_stage)
             return Ended(outcome=outcome, certificate=certificate)
@@ -192,9 +180,8 @@ class Session:
 
     @property
     def full_evaluations(self) -> int:
-        """How many networks the search has scored on the whole split, probes included."""
-        curves = self.prepared.knowledge.sensitivity.values()
-        return sum(len(curve.widths) - 1 for curve in curves) + self.study.full_evaluations
+        """How many networks the search has scored on the whole split, as many probes included."""
+        return probes_worth(self.prepared) + self.study.full_evaluations
 
     def search(self, limits: Limits, callbacks: Callbacks = SILENT) -> Outcome:
         """Searches with the run's strategy until a limit is reached; see `engine.loop.search`."""
@@ -249,11 +236,12 @@ class Session:
         space = self.prepared.subject.discovery.space
 
         def build(aim: Budget, earlier: Sequence[Trial], measurements: Measurements) -> Strategy:
-            kind = strategy_class(strategy)
-            if kind.needs_sensitivity:
+            def probe(_: Knowledge) -> Knowledge:
                 path = RunFolder(self.folder).knowledge
-                self.prepared = self.prepared.probed(path, measurements, callbacks.on_stage)
-            return kind(
+                self.prepared = probed(self.prepared, path, measurements, callbacks.on_stage)
+                return self.prepared.knowledge
+
+            return strategy_class(strategy)(
                 Problem(
                     space=space,
                     budget=aim,
@@ -261,6 +249,7 @@ class Session:
                     config=config.settings(strategy),
                     seed=config.seed,
                     earlier=earlier,
+                    probe=probe,
                 )
             )
 

@@ -17,6 +17,7 @@ from evosearch.models.weights import load_weights, save_weights, weights_digest
 from evosearch.run.identity import identify
 from evosearch.run.spacefile import SpaceFile
 from evosearch.space.space import SearchSpace
+from evosearch.stages import OnStage
 from evosearch.study.identity import VERSIONS, Identity, Part
 from evosearch.surgery.discovery import Discovery, discover
 from evosearch.tasks.config import load_task
@@ -70,6 +71,7 @@ def load_subject(
     weights: Path | None = None,
     fresh: int | None = None,
     identify_images: bool = True,
+    on_stage: OnStage = lambda _: None,
     on_epoch: OnEpoch | None = None,
     on_space: Callable[[SearchSpace], None] = lambda _: None,
 ) -> Subject:
@@ -83,14 +85,17 @@ def load_subject(
         weights: takes the place of the weights that the space names.
         fresh: seed of fresh weights, which take their place; nothing is trained.
         identify_images: whether the identity has the images; only with `weights` may it not.
+        on_stage: told what is being done.
         on_epoch: progress of base training, where the network must be trained first.
         on_space: called with the proven space, before any training.
 
     Raises:
         InputError: something named in the space file is missing or does not fit.
     """
+    on_stage("data")
     data = load_search_data(file.data, folder)
     task = load_task(file.task, folder)
+    on_stage("base network")
     unweighted = file.model.model_copy(update={"weights": None})
     if weights is not None:
         model = build_model(unweighted, folder)
@@ -100,11 +105,13 @@ def load_subject(
     else:
         model = build_model(file.model, folder, seed=BASE_SEED)
     example = example_input(file.model)
+    on_stage("channel groups, traced and proven")
     discovery = discover_space(file, model)
     if file.traced is not None:
         file.traced.require(discovery.space)
     on_space(discovery.space)
     require_fit(model, data, task)
+    on_stage("identity of data and weights")
     identity = identify(file, folder, model, example, data if identify_images else None)
     if weights is None and fresh is None and file.model.weights is None:
         _train(model, identity, file, data, task, on_epoch)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evosearch.engine.probes import OnStage
 from evosearch.latency.journal import Journal
 from evosearch.latency.meter import Meter
 from evosearch.run.folder import RunFolder
 from evosearch.run.lock import RunLock
 from evosearch.run.reopening import reopen_meter
 from evosearch.space.mask import Mask
+from evosearch.stages import OnStage
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.timing import Conditions, Timing

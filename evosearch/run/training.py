@@ -74,11 +74,11 @@ def begin_training(
         _resolved(request, space)
 
     with unexpected_logged(folder), torch_threads(search.threads):
-        callbacks.on_stage("network and channel groups")
         subject = load_subject(
             space_file,
             space_folder,
             fresh=search.seed if fresh else None,
+            on_stage=callbacks.on_stage,
             on_epoch=callbacks.on_epoch,
             on_space=check,
         )

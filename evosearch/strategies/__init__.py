@@ -14,6 +14,9 @@ A new one is a class in a file, and a line in `STRATEGIES`; `README.md` has the 
 `baselines`      the strategies that do not search: random, uniform, global, and so on
 `fixed_plans`    the plans that those propose
 `two_step`       the error of dropping channels, as a quadratic form
+`weightstudy`    the weights that `rates` has tried, as Optuna sees them
+`costcurves`     what each group's cut costs by itself, as `rates` predicts it
+`untried`        the plans and masks that are left, where proposals repeat
 `sensitivity`    measured sensitivities: the scale of error curves, widths for a tolerance
 `allocation`     the widths of least weighted error within a budget
 `two_step_plan`  the plan of least two-step error: one allocation, and no search

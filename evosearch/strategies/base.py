@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from evosearch.space.budget import Budget
 from evosearch.space.knowledge import Knowledge
-from evosearch.space.space import SearchSpace
+from evosearch.space.space import SearchSpace, Widths
 from evosearch.study.trial import Proposal, Rung, Trial
 
 Settings = TypeVar("Settings", bound=BaseModel, covariant=True)
@@ -25,11 +25,12 @@ class Problem(Generic[Settings]):
     Attributes:
         space: what is searched.
         budget: what every proposal must meet.
-        knowledge: measurements on the base network.
+        knowledge: measurements on the base network; sensitivities come by `probed`.
         config: the strategy's own settings, an instance of its `Config`.
         seed: the run's.
         earlier: trials of the same study that were proposed for another budget. Their
             evaluations hold, and their number advances the next ask like any others'.
+        probe: adds the sensitivities to the knowledge; see `probed`.
     """
 
     space: SearchSpace
@@ -38,6 +39,18 @@ class Problem(Generic[Settings]):
     config: Settings
     seed: int
     earlier: Sequence[Trial] = ()
+    probe: Callable[[Knowledge], Knowledge] = lambda knowledge: knowledge
+
+    def probed(self) -> Knowledge:
+        """Returns the knowledge with sensitivities, which are measured when first asked for.
+
+        They follow from the base network alone, so it is for the strategy to say when: one that
+        asks late has its first trials early.
+
+        Raises:
+            EvosearchError: a probe failed.
+        """
+        return self.probe(self.knowledge)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +79,6 @@ class Strategy(Protocol):
     name: ClassVar[str]
     Config: ClassVar[type[BaseModel]]
     """The pydantic model of its settings."""
-    needs_sensitivity: ClassVar[bool]
-    """Whether `Knowledge.sensitivity` must be measured before the search."""
     ladder: Sequence[RungPlan]
     """The rungs between the strategy's own and the last, which its rounds climb; may be none."""
 
@@ -82,7 +93,9 @@ class Strategy(Protocol):
     def ask(self) -> list[Proposal]:
         """Returns the proposals of the next round, always the same number.
 
-        Pure: asking twice without a tell in between gives the same proposals.
+        There are fewer only where the strategy has nothing else that is new, and none where it
+        has nothing new at all: that ends the search. Pure: asking twice without a tell in between
+        gives the same proposals.
         """
         ...
 
@@ -100,6 +113,22 @@ def budget_positions(budget: Budget, count: int) -> tuple[float, ...]:
     `count` of them from 0 to 1 where the budget is a range, else only 1.
     """
     return tuple(np.linspace(0, 1, count).tolist()) if budget.is_range else (1.0,)
+
+
+def met_position(
+    space: SearchSpace, budget: Budget, positions: Sequence[float], widths: Widths, wanted: float
+) -> float:
+    """Returns the position of a budget that widths `(groups,)` are a plan for.
+
+    Args:
+        space: what is searched.
+        budget: the upper end of which the widths meet.
+        positions: those that trials take, ascending.
+        widths: of the plan.
+        wanted: the position that is best.
+    """
+    met = [x for x in positions if space.fits(widths[None], budget.at(x))[0]]
+    return wanted if wanted in met else met[0]
 
 
 def relative_losses(

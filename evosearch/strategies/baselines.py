@@ -5,7 +5,8 @@ plans themselves are in `fixed_plans`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from itertools import count
 from typing import ClassVar, final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,7 +26,11 @@ from evosearch.strategies.fixed_plans import (
     triangular_mask,
     uniform_mask,
 )
+from evosearch.strategies.untried import DRAWN, Untried
 from evosearch.study.trial import Proposal, Trial
+
+REPEATS = 256
+"""So many budgets in a row whose plans were tried leave no others worth looking for."""
 
 
 class BaselineConfig(BaseModel):
@@ -47,7 +52,6 @@ class _Baseline(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[BaseModel]] = BaselineConfig
-    needs_sensitivity: ClassVar[bool] = False
     ladder: Sequence[RungPlan] = ()
 
     def __init__(self, problem: Problem[BaselineConfig]) -> None:
@@ -61,33 +65,24 @@ class _Baseline(ABC):
         self._space, self._budget = problem.space, problem.budget
         self._config, self._seed = problem.config, problem.seed
         self._earlier, self._told = len(problem.earlier), 0
+        self._tried: set[Mask] = set()
         self._prepare(problem.knowledge)
-
-    def ask(self) -> list[Proposal]:
-        """Returns the next round; see `Strategy`."""
-        numbers = range(self._told, self._told + self._config.round_size)
-        return [self._proposal(number) for number in numbers]
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Counts the trials of one whole round; see `Strategy`."""
         self._told += len(trials)
+        self._tried |= {trial.mask for trial in trials}
 
-    def _proposal(self, number: int) -> Proposal:
-        position = self._position(number)
-        mask = self._mask(position, number)
+    def _proposal(self, mask: Mask, position: float) -> Proposal:
         return Proposal(mask=mask, genome={"operator": self.name, "budget": position})
+
+    @abstractmethod
+    def ask(self) -> list[Proposal]:
+        """Returns the next round; see `Strategy`."""
 
     @abstractmethod
     def _prepare(self, knowledge: Knowledge) -> None:
         """Takes what the plans need of the knowledge."""
-
-    @abstractmethod
-    def _position(self, number: int) -> float:
-        """Returns the position in the budget that a trial of this strategy takes."""
-
-    @abstractmethod
-    def _mask(self, position: float, number: int) -> Mask:
-        """Returns the plan of a trial at its position in the budget."""
 
 
 @final
@@ -96,18 +91,42 @@ class Random(_Baseline):
 
     name: ClassVar[str] = "random"
 
-    def _prepare(self, knowledge: Knowledge) -> None:
+    def ask(self) -> list[Proposal]:
+        """Returns the next round; see `Strategy`."""
+        tried = set(self._tried)
+        proposals: list[Proposal] = []
+        for number in range(self._told, self._told + self._config.round_size):
+            proposal = self._drawn(self._earlier + number, tried)
+            if proposal is None:
+                break
+            tried.add(proposal.mask)
+            proposals.append(proposal)
+        return proposals
+
+    def _prepare(self, knowledge: Knowledge) -> None:  # noqa: ARG002
         """Random plans need no knowledge."""
+        self._untried = Untried(self._space, self._budget)
 
-    def _position(self, number: int) -> float:
-        if not self._budget.is_range:
-            return 1.0
-        rng = generator(self._seed, Stream.ASK, self._earlier + number, "budget")
-        return float(rng.random())
-
-    def _mask(self, position: float, number: int) -> Mask:
-        rng = generator(self._seed, Stream.ASK, self._earlier + number)
-        return random_mask(self._space, self._budget.at(position), rng)
+    def _drawn(self, key: int, tried: Set[Mask]) -> Proposal | None:
+        """Returns a mask that was not tried, but in a large space; None where all were."""
+        position = 1.0
+        if self._budget.is_range:
+            position = float(generator(self._seed, Stream.ASK, key, "budget").random())
+        rng = generator(self._seed, Stream.ASK, key)
+        budget = self._budget.at(position)
+        for _ in range(DRAWN):
+            mask = random_mask(self._space, budget, rng)
+            if mask not in tried:
+                return self._proposal(mask, position)
+        listed = self._untried.listed_masks
+        if listed is None:
+            return self._proposal(mask, position)
+        left = [mask for mask in listed if mask not in tried]
+        if not left:
+            return None
+        mask = left[rng.integers(len(left))]
+        fits = self._space.fits(self._space.widths(mask)[None], budget)[0]
+        return self._proposal(mask, position if fits else 1.0)
 
 
 class _FixedPlan(_Baseline):
@@ -115,8 +134,27 @@ class _FixedPlan(_Baseline):
 
     Positions are 1, 0 and then van der Corput's sequence: 1/2, 1/4, 3/4, 1/8, ... A single budget
     is served as the range from half of it (or the smallest reachable cost) up to it, so position 1
-    is the budget itself. Nothing is drawn: the seed does not matter.
+    is the budget itself. A position whose plan was tried is passed over. Nothing is drawn: the
+    seed does not matter.
     """
+
+    def ask(self) -> list[Proposal]:
+        """Returns the next round; see `Strategy`."""
+        tried, repeats = set(self._tried), 0
+        proposals: list[Proposal] = []
+        for index in count():
+            if len(proposals) == self._config.round_size or repeats == REPEATS:
+                break
+            position = _position(index)
+            if index == len(self._plans):
+                budget = self._served.at(position)
+                self._plans.append(self._plan(self._space, budget, self._scores))
+            mask, repeats = self._plans[index], repeats + 1
+            if mask not in tried:
+                tried.add(mask)
+                proposals.append(self._proposal(mask, position))
+                repeats = 0
+        return proposals
 
     @staticmethod
     @abstractmethod
@@ -132,15 +170,7 @@ class _FixedPlan(_Baseline):
             raise unknown_name("criterion", self._config.criterion, knowledge.scores)
         self._scores = self._read(knowledge)[self._config.criterion]
         self._served = self._budget if self._budget.is_range else _up_to(self._budget, self._space)
-
-    def _position(self, number: int) -> float:
-        if number < 2:
-            return 1.0 - number
-        digits = f"{number - 1:b}"
-        return float(int(digits[::-1], 2) / 2 ** len(digits))
-
-    def _mask(self, position: float, number: int) -> Mask:  # noqa: ARG002
-        return self._plan(self._space, self._served.at(position), self._scores)
+        self._plans: list[Mask] = []
 
 
 @final
@@ -177,6 +207,14 @@ class Relative(_FixedPlan):
 
     name: ClassVar[str] = "relative"
     _plan = staticmethod(relative_mask)
+
+
+def _position(number: int) -> float:
+    """Returns a position in a budget by number: both ends, then van der Corput's sequence."""
+    if number < 2:
+        return 1.0 - number
+    digits = f"{number - 1:b}"
+    return float(int(digits[::-1], 2) / 2 ** len(digits))
 
 
 def _up_to(budget: Budget, space: SearchSpace) -> Budget:

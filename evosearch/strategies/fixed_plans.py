@@ -8,7 +8,7 @@ that fits the budget. The strategies that propose these plans are in `baselines`
 `triangular_mask`   a rate that rises from the first group to the last
 `global_mask`       one threshold on importance for all groups, relative to each group's mean
 `relative_mask`     likewise, relative to each group's largest
-`random_mask`       random widths, scaled together; random channels
+`random_mask`       random widths, scaled together (`random_widths`); random channels
 ==================  ===========================================================================
 """
 
@@ -119,7 +119,17 @@ def relative_mask(space: SearchSpace, budget: Budget, scores: ImportanceScores) 
 
 
 def random_mask(space: SearchSpace, budget: Budget, rng: np.random.Generator) -> Mask:
-    """Returns random channels at random widths that use the budget.
+    """Returns random channels at random widths that use the budget; see `random_widths`.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    widths = random_widths(space, budget, rng)
+    return space.top_channels(widths, {g.name: rng.random(g.size) for g in space.groups})
+
+
+def random_widths(space: SearchSpace, budget: Budget, rng: np.random.Generator) -> Widths:
+    """Returns random widths that use the budget, `(groups,)`.
 
     The groups' keep ratios are drawn from (0, 1] and multiplied by the largest common factor that
     fits; none goes over 1. (`SearchSpace.sample` scales down only, and often stays far below.)
@@ -128,8 +138,7 @@ def random_mask(space: SearchSpace, budget: Budget, rng: np.random.Generator) ->
         InfeasibleBudget: no legal plan fits.
     """
     drawn = 1 - rng.random(len(space.groups))
-    scores = {group.name: rng.random(group.size) for group in space.groups}
-    return space.top_channels(scaled_widths(space, budget, drawn), scores)
+    return scaled_widths(space, budget, drawn)
 
 
 def scaled_widths(space: SearchSpace, budget: Budget, ratios: Array) -> Widths:

@@ -26,6 +26,7 @@ from evosearch.strategies.initial import InitialPlans, served_range
 from evosearch.strategies.learned import LossModel, Weights
 from evosearch.strategies.population import Population, Rows
 from evosearch.strategies.selection import nsga2
+from evosearch.strategies.untried import Untried
 from evosearch.strategies.variation import OPERATORS, Variation
 from evosearch.study.trial import Proposal, Rung, Trial
 
@@ -70,7 +71,6 @@ class Genetic:
 
     name: ClassVar[str] = "genetic"
     Config: ClassVar[type[BaseModel]] = NsgaConfig
-    needs_sensitivity: ClassVar[bool] = True
 
     def __init__(self, problem: Problem[NsgaConfig]) -> None:
         """Prepares the model of the loss; see `Strategy`.
@@ -85,7 +85,8 @@ class Genetic:
         self._config, self._seed = config, problem.seed
         self._resource = budget.resource.name
         self._served = served_range(space, budget)
-        self._model = LossModel(space, problem.knowledge)
+        self._model = LossModel(space, problem.probed())
+        self._untried = Untried(space, budget)
         self._initial = InitialPlans(problem, self._served, self._model, config.criterion)
         two_step = self._model.two_step
         self._variation = Variation(space, two_step, self._resource, config.crossover)
@@ -192,14 +193,21 @@ class Genetic:
         return np.maximum(self._space.costs(widths)[self._resource], low).astype(np.float64)
 
     def _filled(self, chosen: Population, rng: np.random.Generator) -> Population:
-        """Returns a whole round: with random masks where it is short, at last with repeats."""
+        """Returns a whole round: with random masks where it is short, as far as there are any."""
+        layout = self._model.layout
         while len(chosen) < self._config.round_size:
             seen = self._tried.union(chosen.keys())
             for _ in range(ATTEMPTS):
                 mask = random_mask(self._space, self._served.at(rng.random()), rng)
-                drawn = self._model.layout.population([mask])
+                drawn = layout.population([mask])
                 if seen.isdisjoint(drawn.keys()):
                     break
+            else:
+                if self._untried.listed_masks is not None:
+                    masks = layout.population(self._untried.listed_masks)
+                    left = [row for row, key in enumerate(masks.keys()) if key not in seen]
+                    short = self._config.round_size - len(chosen)
+                    return chosen.join(masks.take(rng.permutation(left)[:short]))
             chosen = chosen.join(drawn)
         return chosen
 

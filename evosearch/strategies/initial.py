@@ -38,7 +38,7 @@ class InitialPlans:
         Raises:
             InputError: the knowledge lacks a group's sensitivity, or the criterion.
         """
-        space, knowledge, seed = problem.space, problem.knowledge, problem.seed
+        space, knowledge, seed = problem.space, problem.probed(), problem.seed
         if criterion not in knowledge.comparable:
             raise unknown_name("criterion", criterion, knowledge.comparable)
         sensitivity = SensitivityRates(space, knowledge.sensitivity)

@@ -16,9 +16,16 @@ from evosearch.seeding import Stream, generator
 from evosearch.space.knowledge import Array
 from evosearch.space.mask import Bits, Mask
 from evosearch.space.space import Widths
-from evosearch.strategies.base import Problem, RungPlan, budget_positions, relative_losses
+from evosearch.strategies.base import (
+    Problem,
+    RungPlan,
+    budget_positions,
+    met_position,
+    relative_losses,
+)
 from evosearch.strategies.genetic_layer import GeneticConfig, evolve
 from evosearch.strategies.sensitivity import SensitivityRates
+from evosearch.strategies.untried import Untried
 from evosearch.study.trial import Proposal, Trial
 
 ATTEMPTS = 20
@@ -52,7 +59,6 @@ class Layerwise:
 
     name: ClassVar[str] = "layerwise"
     Config: ClassVar[type[BaseModel]] = LayerwiseConfig
-    needs_sensitivity: ClassVar[bool] = True
     ladder: Sequence[RungPlan] = ()
 
     def __init__(self, problem: Problem[LayerwiseConfig]) -> None:
@@ -62,14 +68,16 @@ class Layerwise:
             InfeasibleBudget: the lower end of the budget is out of reach.
             InputError: the knowledge lacks a group's sensitivity or Gram matrix.
         """
-        space, knowledge = problem.space, problem.knowledge
+        space = problem.space
         space.require_reachable(problem.budget)
+        knowledge = problem.probed()
         for group in space.groups:
             if (group.name, group.name) not in knowledge.gram:
                 raise InputError(f"the knowledge holds no Gram matrix of group {group.name!r}")
         self._space, self._budget, self._gram = space, problem.budget, knowledge.gram
         self._config, self._seed = problem.config, problem.seed
         self._positions = budget_positions(problem.budget, problem.config.budgets)
+        self._untried = Untried(space, problem.budget)
         self._rates = SensitivityRates(space, knowledge.sensitivity)
         self._evolved: dict[tuple[str, int], Bits] = {}
         self._earlier = tuple(problem.earlier)
@@ -80,7 +88,7 @@ class Layerwise:
         parent = self._best()
         parent_number = None if parent is None else parent.number
         known = (*self._earlier, *self._told)
-        tried = {tuple(self._space.widths(trial.mask).tolist()) for trial in known}
+        tried = {self._space.widths(trial.mask).tobytes() for trial in known}
         proposals = []
         for number in range(len(self._told), len(self._told) + self._config.round_size):
             position = self._positions[number % len(self._positions)]
@@ -95,9 +103,19 @@ class Layerwise:
                 for _ in range(ATTEMPTS):
                     factors = self._mutated(parent, rng)
                     widths = self._rates.widths(factors, budget)
-                    if tuple(widths.tolist()) not in tried:
+                    if widths.tobytes() not in tried:
                         break
-            tried.add(tuple(widths.tolist()))
+                else:
+                    genome["operator"] = "untried"
+                    plans = self._untried.plans(tried, budget, rng)
+                    if len(plans):
+                        widths = rng.choice(plans)
+                    elif self._untried.listed_plans is not None:
+                        break
+                    position = met_position(
+                        self._space, self._budget, self._positions, widths, position
+                    )
+            tried.add(widths.tobytes())
             genome |= {"budget": position, "factors": self._named(factors)}
             proposals.append(Proposal(mask=self._mask(widths), genome=genome))
         return proposals

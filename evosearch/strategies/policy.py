@@ -60,7 +60,6 @@ class Policy:
 
     name: ClassVar[str] = "policy"
     Config: ClassVar[type[BaseModel]] = PolicyConfig
-    needs_sensitivity: ClassVar[bool] = False
     ladder: Sequence[RungPlan] = ()
 
     def __init__(self, problem: Problem[PolicyConfig]) -> None:

@@ -48,12 +48,11 @@ class Stepwise:
     """Bisection of one width after the other, under limits that rise step by step.
 
     It goes by the losses of plans alone, whoever proposed them; a plan that failed or was given
-    up early counts as over every limit. Where all walks have ended, the first plan is repeated.
+    up early counts as over every limit. Where all walks have ended, so has the search.
     """
 
     name: ClassVar[str] = "stepwise"
     Config: ClassVar[type[BaseModel]] = StepwiseConfig
-    needs_sensitivity: ClassVar[bool] = False
     ladder: Sequence[RungPlan] = ()
 
     def __init__(self, problem: Problem[StepwiseConfig]) -> None:
@@ -75,11 +74,7 @@ class Stepwise:
 
     def ask(self) -> list[Proposal]:
         """Returns the next round; see `Strategy`."""
-        size = self._config.round_size
-        proposals = list(islice(self._walks(dict(self._losses)), size))
-        position, start = next(iter(self._starts.items()))
-        again = Proposal(mask=self._mask(start), genome=_genome("uniform", position))
-        return proposals + [again] * (size - len(proposals))
+        return list(islice(self._walks(dict(self._losses)), self._config.round_size))
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Learns from one whole round; see `Strategy`."""

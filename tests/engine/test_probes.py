@@ -56,7 +56,7 @@ def test_curves_are_the_rise_of_the_loss_at_the_nearest_legal_widths(tmp_path: P
     stages: list[str] = []
     measurements = Measurements(OneByOne(evaluator), ScoreStore(tmp_path))
     ratios = (0.25, 0.5)
-    found = measure_sensitivity(SPACE, KNOWLEDGE, ratios, measurements, stages.append)
+    found = measure_sensitivity(SPACE, KNOWLEDGE, ratios, measurements, stages.append, images=10)
     for group in SPACE.groups:
         curve = found.sensitivity[group.name]
         legal = np.array(group.legal_widths())
@@ -78,7 +78,9 @@ def test_probes_that_were_measured_before_are_not_measured_again(tmp_path: Path)
 
     def measure(evaluator: Sized, on_stage=lambda _: None):
         measurements = Measurements(OneByOne(evaluator), ScoreStore(tmp_path))
-        return measure_sensitivity(SPACE, KNOWLEDGE, (0.25, 0.5), measurements, on_stage)
+        return measure_sensitivity(
+            SPACE, KNOWLEDGE, (0.25, 0.5), measurements, on_stage, images=10
+        )
 
     first, second, third = Sized(), Sized(), Sized()
     with pytest.raises(Enough):
@@ -93,12 +95,12 @@ def test_a_probe_that_fails_is_named(tmp_path: Path) -> None:
     failing = None
     evaluator = Sized()
     measurements = Measurements(OneByOne(evaluator), ScoreStore(tmp_path / "a"))
-    measure_sensitivity(SPACE, KNOWLEDGE, (0.5,), measurements, lambda _: None)
+    measure_sensitivity(SPACE, KNOWLEDGE, (0.5,), measurements, lambda _: None, images=10)
     failing = evaluator.measured[1]
     measurements = Measurements(OneByOne(Sized(failing)), ScoreStore(tmp_path / "b"))
     cut = next(name for name, bits in failing.items() if not bits.all())
     with pytest.raises(EvosearchError, match=f"'?{cut}'? at .* channels: RuntimeError: no luck"):
-        measure_sensitivity(SPACE, KNOWLEDGE, (0.5,), measurements, lambda _: None)
+        measure_sensitivity(SPACE, KNOWLEDGE, (0.5,), measurements, lambda _: None, images=10)
 
 
 @pytest.mark.parametrize(

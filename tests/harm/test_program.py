@@ -12,7 +12,7 @@ from evosearch.run.lock import RunLock
 from evosearch.space.knowledge import Knowledge
 from evosearch.study.study import STUDY_FILE, Study
 from tests.harm.places import fill, read_only, tmpfs
-from tests.test_cli import PROGRESS, QUICK, InProcess, evosearch
+from tests.test_cli import QUICK, InProcess, evosearch, is_progress
 from tests.toys import comparable
 
 TRIALS = 14
@@ -42,7 +42,7 @@ def trials(folder: Path) -> list[tuple[object, ...]]:
 
 
 def one_line(stderr: str) -> str:
-    lines = [line for line in stderr.strip().splitlines() if not line.startswith(PROGRESS)]
+    lines = [line for line in stderr.strip().splitlines() if not is_progress(line)]
     assert len(lines) == 1, stderr
     assert lines[0].startswith("evosearch: ")
     return lines[0]

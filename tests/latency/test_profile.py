@@ -97,7 +97,7 @@ def test_the_digits_really(monkeypatch: pytest.MonkeyPatch) -> None:
     assert model.conditions.batch == 16
     assert "torch" in model.conditions.versions
     assert space.base_cost.latency > 0
-    assert stages[-1] == "latency: network 9 of 9"
+    assert stages[-1] == "latency of random networks: 9 of 9 networks"
 
 
 def test_a_damaged_model_is_named(tmp_path: Path) -> None:

@@ -90,11 +90,15 @@ def go(
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_same_seed_same_study_and_another_seed_another(strategy: str, tmp_path: Path) -> None:
-    _, first = go(tmp_path / "a", strategy, 25)
+    outcome, first = go(tmp_path / "a", strategy, 25)
     _, again = go(tmp_path / "b", strategy, 25)
-    assert len(first.trials) == 25
     assert comparable(first.trials) == comparable(again.trials)
     kind = STRATEGIES[strategy]
+    if strategy != "random" and kind.Config is BaselineConfig:
+        assert outcome is Outcome.NOTHING_NEW
+    elif strategy != "stepwise":
+        assert outcome is Outcome.TRIALS
+        assert len(first.trials) == 25
     if strategy == "random" or (kind is not Stepwise and kind.Config is not BaselineConfig):
         _, other = go(tmp_path / "c", strategy, 25, seed=1)
         assert comparable(first.trials) != comparable(other.trials)
@@ -103,8 +107,8 @@ def test_same_seed_same_study_and_another_seed_another(strategy: str, tmp_path: 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_study_cut_anywhere_resumes_to_the_same_study(strategy: str, tmp_path: Path) -> None:
     """Cut after every trial of the first rounds, with a torn record behind it."""
-    total = 18
-    _, whole = go(tmp_path / "whole", strategy, total)
+    ended, whole = go(tmp_path / "whole", strategy, 18)
+    total = len(whole.trials)
     lines = (tmp_path / "whole" / STUDY_FILE).read_bytes().splitlines(keepends=True)
     head = len(lines) - total
     for kept in range(total):
@@ -116,7 +120,8 @@ def test_a_study_cut_anywhere_resumes_to_the_same_study(strategy: str, tmp_path:
         for mask in {trial.mask for trial in whole.trials[kept:]}:
             (folder / "scores" / f"{mask.key}.npy").unlink(missing_ok=True)
         evaluator = ToyEvaluator()
-        _, resumed = go(folder, strategy, total, evaluator=evaluator)
+        outcome, resumed = go(folder, strategy, 18, evaluator=evaluator)
+        assert outcome is ended
         assert comparable(resumed.trials) == comparable(whole.trials)
         # Nothing finished is evaluated again; what failed on a lower rung left no scores.
         finished = {t.mask for t in whole.trials[:kept] if t.error is None}
@@ -151,7 +156,16 @@ def test_failures_are_recorded_with_their_reason_and_the_search_goes_on(tmp_path
 
 def test_a_repeated_mask_is_recorded_and_not_evaluated_again(tmp_path: Path) -> None:
     evaluator = ToyEvaluator()
-    _, study = go(tmp_path / "a", "rates", 60, evaluator=evaluator)
+    study = Study.create(tmp_path, header("random"))
+    search(
+        study=study,
+        space=SPACE,
+        build=lambda *given: Hesitant(builder("random")(*given)),
+        executor=OneByOne(evaluator),
+        store=ScoreStore(tmp_path / "scores"),
+        limits=Limits(trials=60),
+    )
+    assert any(trial.error for trial in study.trials)
     repeated = [trial for trial in study.trials if trial.duplicate_of is not None]
     assert repeated
     assert len(evaluator.asked) == len(set(evaluator.asked)) == 60 - len(repeated)
@@ -164,11 +178,28 @@ def test_a_repeated_mask_is_recorded_and_not_evaluated_again(tmp_path: Path) -> 
         )
 
 
+class Hesitant:
+    """Proposes every round of another strategy twice."""
+
+    name = "hesitant"
+    ladder = ()
+
+    def __init__(self, inner: Strategy) -> None:
+        self.inner, self.rounds = inner, 0
+
+    def ask(self) -> list[Proposal]:
+        return self.inner.ask()
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        self.rounds += 1
+        if self.rounds % 2 == 0:
+            self.inner.tell(trials)
+
+
 class Stubborn:
     """Proposes one mask for ever."""
 
     name = "stubborn"
-    needs_sensitivity = False
     ladder = ()
 
     def ask(self) -> list[Proposal]:
@@ -190,6 +221,15 @@ def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
     )
     assert outcome is Outcome.EXHAUSTED
     assert len(study.trials) == EXHAUSTED + 1
+
+
+def test_a_search_ends_with_what_its_strategy_knows(tmp_path: Path) -> None:
+    outcome, study = go(tmp_path / "a", "uniform", 40)
+    assert outcome is Outcome.NOTHING_NEW
+    assert len({trial.mask for trial in study.trials}) == len(study.trials) < 40
+    again, longer = go(tmp_path / "a", "uniform", 100)
+    assert again is outcome
+    assert comparable(longer.trials) == comparable(study.trials)
 
 
 def test_seconds_and_stop_end_a_search_between_trials(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def test_budgets_fill_the_range(name: str) -> None:
     proposals = strategy.ask()
     strategy.tell(trials_of(proposals))
     proposals += strategy.ask()[:2]
-    positions = [1.0, 0.0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875]
+    in_turn = [1.0, 0.0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875, 0.0625, 0.5625, 0.3125]
+    plans = [plan(name, RANGE.at(x)) for x in in_turn]
+    positions = [x for i, x in enumerate(in_turn) if plans[i] not in plans[:i]][:9]
     assert [p.genome for p in proposals] == [
         {"operator": name, "budget": position} for position in positions
     ]

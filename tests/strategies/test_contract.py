@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.mask import Mask
+from evosearch.space.space import SearchSpace
 from evosearch.strategies import STRATEGIES, strategy_class
 from evosearch.strategies.base import Strategy
 from evosearch.study.trial import Proposal, Rung, Trial, TrialState
@@ -43,6 +45,8 @@ UNDRAWN = FIXED | {"stepwise"}
 BY_ERRORS = {"policy", "stepwise"}
 """Searching strategies that need two-step errors of channels, and no sensitivities."""
 NAMES = (*sorted(STRATEGIES), EXAMPLE, *(name for name in SETTINGS if "+" in name))
+REPEATING = {"policy", EXAMPLE}
+"""Strategies that propose a plan again where they come to no other."""
 LEARNING = set(NAMES) - FIXED - {"random"}
 """Strategies whose asks depend on outcomes."""
 
@@ -82,6 +86,7 @@ def failing(mask: Mask, number: int) -> None:
 
 
 def rounds_of(strategy: Strategy, rounds: int, loss: Loss) -> list[list[Trial]]:
+    """Returns the rounds that a strategy has asked for and was told, until it has no others."""
     told: list[list[Trial]] = []
     for generation in range(rounds):
         first = sum(map(len, told))
@@ -89,9 +94,19 @@ def rounds_of(strategy: Strategy, rounds: int, loss: Loss) -> list[list[Trial]]:
             outcome(SPACE, proposal, number, generation, loss(proposal.mask, number))
             for number, proposal in enumerate(strategy.ask(), first)
         ]
+        if not trials:
+            break
         strategy.tell(trials)
         told.append(trials)
     return told
+
+
+def require_whole(name: str, told: list[list[Trial]], round_size: int) -> None:
+    """Checks that rounds have their size, but for the last one where a plan per budget is all."""
+    sizes = [len(trials) for trials in told]
+    if name in UNDRAWN and sizes[-1] < round_size:
+        sizes.pop()
+    assert set(sizes) <= {round_size}
 
 
 def stored(trial: Trial) -> Trial:
@@ -108,8 +123,9 @@ def content(proposals: list[Proposal]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_proposals_are_legal_and_within_the_budget(name: str, budget: str) -> None:
     strategy = build(name, BUDGETS[budget])
-    for trials in rounds_of(strategy, 5, ragged):
-        assert len(trials) == 4
+    told = rounds_of(strategy, 5, ragged)
+    require_whole(name, told, 4)
+    for trials in told:
         for trial in trials:
             SPACE.check(trial.mask)
             assert trial.violation(BUDGETS[budget]) == 0
@@ -134,7 +150,7 @@ def test_budgets_of_a_range_take_turns(name: str) -> None:
 @pytest.mark.parametrize("round_size", [1, 3, 7])
 def test_rounds_have_the_configured_size(name: str, round_size: int) -> None:
     strategy = build(name, BUDGETS["range"], round_size=round_size)
-    assert {len(trials) for trials in rounds_of(strategy, 4, ragged)} == {round_size}
+    require_whole(name, rounds_of(strategy, 4, ragged), round_size)
 
 
 def test_asking_is_pure(name: str) -> None:
@@ -171,7 +187,7 @@ def test_seeds_decide(name: str, budget: str, loss: Loss) -> None:
 @pytest.mark.parametrize("loss", [failing_now_and_then, failing])
 def test_failures_are_survived_and_move_the_search_on(name: str, loss: Loss) -> None:
     told = rounds_of(build(name, BUDGETS["one"]), 6, loss)
-    assert any(trial.evaluation is None for trial in told[-1])
+    assert any(trial.evaluation is None for trials in told[-2:] for trial in trials)
     # A plan per budget leaves few under a small network's single budget.
     least = 4 if name in FIXED else 12
     assert len({trial.mask for trials in told for trial in trials}) > least
@@ -189,7 +205,7 @@ def test_pruned_trials_are_survived(name: str) -> None:
     for generation in range(6):
         numbered = enumerate(strategy.ask(), 4 * generation)
         round_ = [outcome(SPACE, p, i, generation, ragged(p.mask, i)) for i, p in numbered]
-        round_ = [round_[0], *map(pruned, round_[1:])]
+        round_ = [*round_[:1], *map(pruned, round_[1:])]
         masks |= {trial.mask for trial in round_}
         strategy.tell(round_)
         again.tell([stored(trial) for trial in round_])
@@ -210,27 +226,55 @@ def test_failures_are_no_free_pass(name: str) -> None:
 
 
 def test_proposals_seldom_repeat(name: str) -> None:
-    if name in FIXED:
-        pytest.skip("near budgets share a plan")
-    told = rounds_of(build(name, BUDGETS["range"]), 10, ragged)
-    assert len({trial.mask for trials in told for trial in trials}) >= 38
+    rounds = rounds_of(build(name, BUDGETS["range"]), 10, ragged)
+    told = [trial for trials in rounds for trial in trials]
+    repeated = len(told) - len({trial.mask for trial in told})
+    assert repeated <= (2 if name in REPEATING else 0)
+    assert len(told) == 40 or name in UNDRAWN
 
 
-def test_a_tiny_space_is_exhausted_without_an_error(name: str) -> None:
-    space = chain([2, 2])
+@pytest.mark.parametrize("range_", [False, True])
+@pytest.mark.parametrize("loss", [1.0, None])
+def test_a_tiny_space_is_tried_to_its_end(name: str, range_: bool, loss: float | None) -> None:
+    space = chain([2, 3])
     kind = kind_of(name)
     own = SETTINGS[name] if "+" in name else {}
-    strategy = built(kind, space, budget_of(space, macs=0.6), knowledge_of(space, seed=0), **own)
-    size = kind.Config().round_size
-    for generation in range(6):
+    budget = budget_of(space, macs=(0.3, 0.6) if range_ else 0.6)
+    strategy = built(kind, space, budget, knowledge_of(space, seed=0), **own)
+    size, masks = kind.Config().round_size, []
+    for generation in range(12):
         proposals = strategy.ask()
-        assert len(proposals) == size
-        strategy.tell(
-            [
-                outcome(space, p, size * generation + i, generation, 1.0)
-                for i, p in enumerate(proposals)
-            ]
-        )
+        trials = [
+            outcome(space, p, len(masks) + i, generation, loss) for i, p in enumerate(proposals)
+        ]
+        assert all(t.violation(budget.at(t.genome["budget"])) == 0 for t in trials)
+        masks += [proposal.mask for proposal in proposals]
+        strategy.tell(trials)
+        if len(proposals) < size:
+            break
+    assert content(strategy.ask()) == [] or name in REPEATING
+    whole = list_masks(space, budget)
+    if name in ("random", "genetic"):
+        assert sorted(m.key for m in masks) == sorted(m.key for m in whole)
+    elif name in ("rates", "rates+spdy", "layerwise"):
+        # One mask of each plan; the first plans of budgets may be the same.
+        plans = {tuple(mask.widths.items()) for mask in whole}
+        assert {tuple(mask.widths.items()) for mask in masks} == plans
+        assert len(masks) <= len(plans) + 4 * range_
+    elif name in UNDRAWN:
+        assert len(set(masks)) == len(masks) >= 1
+    else:
+        assert len(masks) == 12 * size
+
+
+def list_masks(space: SearchSpace, budget: Budget) -> list[Mask]:
+    """Returns all legal masks within the upper end of a budget, from the definition."""
+    sides = [
+        [np.array(bits) for bits in product([False, True], repeat=group.size) if any(bits)]
+        for group in space.groups
+    ]
+    masks = [Mask(dict(zip(space.sizes, bits, strict=True))) for bits in product(*sides)]
+    return [mask for mask in masks if budget.violation(space.cost(mask)) == 0]
 
 
 def test_learning_beats_the_first_plans(name: str) -> None:
@@ -263,14 +307,12 @@ def test_missing_knowledge_is_named(name: str, part: str) -> None:
     if name not in LEARNING - {EXAMPLE}:
         pytest.skip("reads scores only; see test_baselines")
     if part == "sensitivity" and name in BY_ERRORS:
-        assert not kind.needs_sensitivity
         pytest.skip("reads no sensitivities")
     parts = vars(KNOWLEDGE) | {
         part: {k: v for k, v in getattr(KNOWLEDGE, part).items() if "g2" not in (k, k[0])}
     }
-    assert kind.needs_sensitivity == (name not in BY_ERRORS)
     with pytest.raises(InputError, match="'g2'"):
-        built(kind, SPACE, BUDGETS["one"], Knowledge(**parts))
+        rounds_of(built(kind, SPACE, BUDGETS["one"], Knowledge(**parts)), 2, ragged)
 
 
 def test_name_and_config(name: str) -> None:
@@ -296,7 +338,7 @@ def test_needs_no_torch(name: str) -> None:
         "budget, knowledge = budget_of(space, macs=0.6), knowledge_of(space, 0);"
         "strategy = built(kind, space, budget, knowledge, **settings);"
         "size = kind.Config.model_validate(settings).round_size;"
-        "print(len(strategy.ask()) == size, 'torch' in sys.modules)"
+        "print(0 < len(strategy.ask()) <= size, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True False\n"

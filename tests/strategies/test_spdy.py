@@ -75,6 +75,7 @@ def test_rates_searches_with_it() -> None:
         budget_of(space, macs=0.5),
         knowledge_of(space, 5),
         sampler="spdy",
+        unprobed=1,
         startup=12,
         failures=4,
     )

@@ -133,7 +133,9 @@ def test_what_another_budget_was_told_is_not_asked_again() -> None:
     assert widths([outcome(SPACE, p, 6, 0, 1.0) for p in again.ask()]) == [[3, 7, 8]]
 
 
-def test_at_the_end_the_smallest_network_was_seen_and_plans_repeat() -> None:
-    told = search(build(round_size=4), 12, lambda own: 1.0)
+def test_at_the_end_the_smallest_network_was_seen_and_nothing_is_asked() -> None:
+    strategy = build(round_size=4)
+    told = search(strategy, 12, lambda own: 1.0)
     assert [1, 1, 1] in widths(told)
-    assert told[-1].mask == told[0].mask
+    assert len({trial.mask for trial in told}) == len(told) < 48
+    assert strategy.ask() == []

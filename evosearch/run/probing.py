@@ -1,0 +1,90 @@
+"""The sensitivities of a run's groups: measured once, for every run that would find the same."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from evosearch.engine.measurements import Measurements
+from evosearch.engine.probes import measure_sensitivity
+from evosearch.errors import InputError
+from evosearch.files import cache_folder, writing
+from evosearch.run.preparation import Prepared
+from evosearch.space.knowledge import Knowledge, SensitivityCurve
+from evosearch.stages import OnStage
+from evosearch.study.identity import VERSIONS, Part
+
+NEEDLESS = "the strategies uniform, global and random need none"
+
+
+def probed(
+    prepared: Prepared, path: Path, measurements: Measurements, on_stage: OnStage
+) -> Prepared:
+    """Returns what a run works with, its knowledge with sensitivities: cached, or measured.
+
+    Cut short, measuring goes on from the probes whose scores are stored.
+
+    Args:
+        prepared: what the run works with.
+        path: of the file that keeps the knowledge.
+        measurements: of masks on its search split.
+        on_stage: told how far it is.
+
+    Raises:
+        EvosearchError: a probe failed.
+        StorageError: a file cannot be written.
+    """
+    if prepared.knowledge.sensitivity:
+        return prepared
+    found = _sensitivity(prepared, measurements, on_stage)
+    knowledge = replace(prepared.knowledge, sensitivity=found)
+    with writing(path):
+        knowledge.save(path)
+    return replace(prepared, knowledge=knowledge)
+
+
+def _sensitivity(
+    prepared: Prepared, measurements: Measurements, on_stage: OnStage
+) -> Mapping[str, SensitivityCurve]:
+    cached, search = cached_sensitivity(prepared), prepared.config.search
+    try:
+        return Knowledge.load(cached).sensitivity
+    except InputError:  # not there, or damaged: what is measured again is the same
+        on_stage(f"sensitivity of each group: probes come next; {NEEDLESS}")
+    found = measure_sensitivity(
+        prepared.subject.discovery.space,
+        prepared.knowledge,
+        search.keep_ratios,
+        measurements,
+        on_stage,
+        images=search.probe_images,
+    ).sensitivity
+    with writing(cached):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        Knowledge(gram={}, scores={}, sensitivity=found).save(cached)
+    return found
+
+
+def cached_sensitivity(prepared: Prepared) -> Path:
+    """Returns where sensitivities are kept: by all that their losses follow from."""
+    search, subject = prepared.config.search, prepared.subject
+    settings = {
+        "space": subject.discovery.space.digest,
+        **search.model_dump(
+            mode="json",
+            include={"seed", "threads", "device", "keep_ratios", "probe_images", "evaluator"},
+        ),
+    }
+    if search.evaluator.recovery_images:
+        settings["finetune"] = prepared.config.space.finetune.model_dump(mode="json")
+    splits = (Part.TRAIN, Part.CALIBRATION, Part.SEARCH)
+    parts = (Part.GRAPH, Part.WEIGHTS, *splits, Part.PREPARATION, Part.TASK, *VERSIONS)
+    key = subject.identity.key(*parts, settings=settings)
+    return cache_folder() / "sensitivity" / f"{key}.npz"
+
+
+def probes_worth(prepared: Prepared) -> int:
+    """Returns how many evaluations on the whole search split the probes of a run are worth."""
+    curves = prepared.knowledge.sensitivity.values()
+    probes = sum(len(curve.widths) - 1 for curve in curves)
+    whole = prepared.evaluator.images
+    return -(-probes * min(prepared.config.search.probe_images, whole) // whole)
