@@ -16,6 +16,7 @@ from evosearch.data.splits import (
     CalibrationSplit,
     ConfirmationSplit,
     SearchSplit,
+    TestSplit,
     TrainSplit,
     image_names,
     require_alike,
@@ -23,7 +24,7 @@ from evosearch.data.splits import (
 
 
 def listed_images(
-    split: TrainSplit | CalibrationSplit | SearchSplit | ConfirmationSplit | Pool,
+    split: TrainSplit | CalibrationSplit | SearchSplit | ConfirmationSplit | TestSplit | Pool,
 ) -> dict[str, tuple[str, str]]:
     """Returns every image of a split by name, with a digest of its content and its label.
 

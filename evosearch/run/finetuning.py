@@ -28,6 +28,7 @@ from evosearch.run.saving import SELECTED, UNTRAINED, from_run, save_artifact
 from evosearch.space.budget import Budget
 from evosearch.study.accuracy_certificate import ConfirmedNetwork
 from evosearch.study.certificate import certificate_of
+from evosearch.study.identity import Part
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.tasks.testing import TestReport
@@ -170,6 +171,7 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
         prepared.config.space.data,
         Path(prepared.config.folder),
         task=prepared.subject.task,
+        images=prepared.subject.identity.parts[Part.TEST],
     )
     networks = measured(
         prepared,

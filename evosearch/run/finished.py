@@ -15,6 +15,7 @@ from evosearch.run.cycles import Cycle
 from evosearch.run.folder import RunFolder
 from evosearch.run.shrinking import steps_cost
 from evosearch.run.subject import Subject
+from evosearch.study.identity import Part
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
@@ -71,7 +72,13 @@ def save_finished(
     assert config.prune is not None
     header, recipe, places = study.header, config.prune.recipe, RunFolder(folder)
     space_folder = Path(config.folder)
-    report = TestReport(places.test, config.space.data, space_folder, task=subject.task)
+    report = TestReport(
+        places.test,
+        config.space.data,
+        space_folder,
+        task=subject.task,
+        images=subject.identity.parts[Part.TEST],
+    )
     plan, epochs = f"trial {trial.number}", config.space.train.epochs
     name = f"{plan}, trained by {recipe}"
     test = report.measure(name, network).score

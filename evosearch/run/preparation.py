@@ -25,7 +25,7 @@ from evosearch.run.evaluating import criteria_of, make_evaluator
 from evosearch.run.folder import RunFolder
 from evosearch.run.references import measure_references
 from evosearch.run.spacefile import SpaceFile
-from evosearch.run.subject import Subject, load_subject
+from evosearch.run.subject import AnyNetwork, ProvenNetwork, Subject, load_subject
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
@@ -79,8 +79,8 @@ class Prepared:
         return replace(self, knowledge=knowledge)
 
 
-def make_meter(search: SearchConfig, space_file: SpaceFile, subject: Subject) -> Meter:
-    """Returns what times the compact networks of a subject."""
+def make_meter(search: SearchConfig, space_file: SpaceFile, subject: ProvenNetwork) -> Meter:
+    """Returns what times the networks that are cut from one."""
     return Meter(
         model=subject.model.to(search.device),
         section=space_file.model,
@@ -91,8 +91,8 @@ def make_meter(search: SearchConfig, space_file: SpaceFile, subject: Subject) ->
     )
 
 
-def timed(subject: Subject, model: LatencyModel) -> Subject:
-    """Returns a subject whose space knows its latency."""
+def timed(subject: AnyNetwork, model: LatencyModel) -> AnyNetwork:
+    """Returns a subject, or a network alone, whose space knows its latency."""
     space = model.timed(subject.discovery.space)
     return replace(subject, discovery=replace(subject.discovery, space=space))
 

@@ -23,8 +23,9 @@ from evosearch.run.lock import RunLock
 from evosearch.run.log import RunLog, unexpected_logged
 from evosearch.run.preparation import Prepared, make_meter, timed
 from evosearch.run.recorded import recorded_identity
-from evosearch.run.subject import Subject, load_subject
+from evosearch.run.subject import AnyNetwork, Subject, load_network, load_subject
 from evosearch.space.knowledge import Knowledge
+from evosearch.study.identity import Identity
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.scores import Score
@@ -133,14 +134,17 @@ def held(folder: Path) -> Iterator[RunLog]:
 
 
 def reopen_meter(folder: Path, header: Header) -> Meter:
-    """Loads again what times the networks of the run in a folder, and nothing else.
+    """Loads again what times the networks of the run in a folder, without its data.
 
     Raises:
         InputError: as `reopen`, or the runtime is not there.
     """
     config = read_run_config(folder)
-    subject, _ = _reopen_subject(folder, header, config, identify_images=False)
-    return make_meter(config.search, config.space, subject)
+    places = RunFolder(folder)
+    require_unchanged(places.config, config, header)
+    found = load_network(config.space, Path(config.folder), places.base)
+    network, _ = _as_begun(folder, header, found, header.identity.only(found.identity.parts))
+    return make_meter(config.search, config.space, network)
 
 
 def _reopen_subject(
@@ -156,17 +160,25 @@ def _reopen_subject(
         begun = begun.only(now.parts)
     elif begun != now:
         begun = recorded_identity(folder, header)
-    begun.require_same(now, where=str(folder), advice="undo that, or start a new run")
+    return _as_begun(folder, header, subject, begun)
+
+
+def _as_begun(
+    folder: Path, header: Header, found: AnyNetwork, begun: Identity
+) -> tuple[AnyNetwork, LatencyModel | None]:
+    """Returns what was found, once it is what the run began with, and its model of latency."""
+    advice = "undo that, or start a new run"
+    begun.require_same(found.identity, where=str(folder), advice=advice)
     latency = None
     if header.base_cost.latency:
-        latency = LatencyModel.load(places.latency)
-        subject = timed(subject, latency)
-    if subject.discovery.space.digest != header.space_digest:
+        latency = LatencyModel.load(RunFolder(folder).latency)
+        found = timed(found, latency)
+    if found.discovery.space.digest != header.space_digest:
         raise InputError(
             f"{folder}: the search space is no longer the one that this run began with"
             " (model code, group rules or evosearch changed); start a new run"
         )
-    return subject, latency
+    return found, latency
 
 
 def _require_same_score(folder: Path, base: NamedNetwork, now: Score) -> None:

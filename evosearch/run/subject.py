@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -29,26 +29,38 @@ BASE_SEED = 0
 """Of base training and of the proof: both belong to the space, so every run shares them."""
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What a search is about, as torch objects.
+class ProvenNetwork:
+    """A base network and its search space, as torch objects.
 
     Attributes:
         model: the base network, in eval mode.
-        data: the splits that a search may see.
-        task: what networks are judged by.
         example: a batch of two random inputs.
         discovery: the proven search space.
-        identity: of all that, with the trained weights.
+        identity: of what is at hand, with the trained weights.
     """
 
     model: nn.Module
-    data: SearchData
-    task: Task
     example: tuple[Tensor, ...]
     discovery: Discovery
     identity: Identity
+
+
+AnyNetwork = TypeVar("AnyNetwork", bound=ProvenNetwork)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Subject(ProvenNetwork):
+    """What a search is about.
+
+    Attributes:
+        data: the splits that a search may see.
+        task: what networks are judged by.
+    """
+
+    data: SearchData
+    task: Task
 
 
 def load_subject(
@@ -105,6 +117,28 @@ def load_subject(
         example=example,
         discovery=discovery,
         identity=identity,
+    )
+
+
+def load_network(file: SpaceFile, folder: Path, weights: Path) -> ProvenNetwork:
+    """Loads the base network of a space, and proves its search space; no data is opened.
+
+    Args:
+        file: the space file's content.
+        folder: where it lies.
+        weights: of the network.
+
+    Raises:
+        InputError: something named in the space file is missing or does not fit.
+    """
+    model = build_model(file.model.model_copy(update={"weights": None}), folder)
+    load_weights(model, weights)
+    example = example_input(file.model)
+    return ProvenNetwork(
+        model=model,
+        example=example,
+        discovery=discover_space(file, model),
+        identity=identify(file, folder, model, example, None),
     )
 
 

@@ -1,6 +1,7 @@
 """The measurement on the test split: each named network once, counted in a ledger."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -8,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from evosearch.data.config import DataConfig
-from evosearch.data.contents import listed_test_images
-from evosearch.data.splits import load_test_split
+from evosearch.data.contents import listed_images, listed_test_images
+from evosearch.data.splits import TestSplit, load_test_split
 from evosearch.errors import InputError
 from evosearch.files import write_text, writing
 from evosearch.models.weights import weights_digest
@@ -63,6 +64,7 @@ class TestReport:
         folder: Path = Path(),
         *,
         task: Task = CLASSIFICATION,
+        images: str | None = None,
     ) -> None:
         """Opens the ledger, or starts one with the first measurement.
 
@@ -71,12 +73,14 @@ class TestReport:
             data: the `[data]` section.
             folder: where the space file lies.
             task: what networks are judged by.
+            images: digest of the split's images, where it is known; otherwise they are read.
 
         Raises:
             InputError: the file is no ledger, or one of other data; or an image cannot be read.
         """
         self._path, self._folder, self._task = path, folder, task
-        images = list_digest(listed_test_images(data, folder))
+        if images is None:
+            images = list_digest(listed_test_images(data, folder))
         self._ledger = _Ledger(data=data, images=images)
         if not path.exists():
             return
@@ -111,7 +115,8 @@ class TestReport:
             model: finished; left in the mode that it was in.
 
         Raises:
-            InputError: the name was measured with other weights.
+            InputError: the name was measured with other weights, or the split's images are no
+                longer those that the ledger is of.
             EvaluationError: a loss is not finite.
             StorageError: the ledger cannot be written; then the split is not opened.
         """
@@ -127,12 +132,21 @@ class TestReport:
         # Counted before it is opened: a look that crashes is still a look.
         self._ledger.opened += 1
         self._save()
-        split = load_test_split(self._ledger.data, self._folder)
-        outcome = image_scores(model, split, task=self._task).score
+        outcome = image_scores(model, self._split, task=self._task).score
         result = TestResult(weights=digest, score=outcome)
         self._ledger.results[name] = result
         self._save()
         return result
+
+    @cached_property
+    def _split(self) -> TestSplit:
+        split = load_test_split(self._ledger.data, self._folder)
+        if list_digest(listed_images(split)) != self._ledger.images:
+            raise InputError(
+                f"{self._path}: the images of the test split changed while this program ran: undo"
+                " that, and start it again"
+            )
+        return split
 
     def _save(self) -> None:
         with writing(self._path):

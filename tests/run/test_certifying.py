@@ -1,10 +1,15 @@
 """An accuracy drop from the search to the pick: what is certified is what is shipped."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 import evosearch
+from evosearch.data import contents, splits
+from evosearch.data.sources import load_pools
 from evosearch.data.splits import load_search_data
 from evosearch.models.build import build_model
 from evosearch.run.references import GLOBAL, PLAIN
@@ -15,6 +20,16 @@ from evosearch.study.certificate import load_certificates, load_claims
 from evosearch.tasks.scoring import score
 from evosearch.training.distillation import distil
 from tests.test_cli import QUICK
+
+
+def counted(opened: list[str], name: str) -> Callable[..., Any]:
+    """Returns what opens a source of data, and notes for whom."""
+
+    def open_source(*arguments: Any) -> Any:
+        opened.append(name)
+        return load_pools(*arguments)
+
+    return open_source
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +63,16 @@ def test_the_certificate_is_of_the_finished_networks_on_unseen_images(run: evose
         assert attempt.drop.gained == (own & ~base).sum()
 
 
-def test_finetuning_shows_what_the_search_adds_and_what_is_lost(run: evosearch.Run) -> None:
+def test_finetuning_shows_what_the_search_adds_and_what_is_lost(
+    run: evosearch.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    for module in (contents, splits):
+        monkeypatch.setattr(module, "load_pools", counted(opened, module.__name__))
     alone = evosearch.finetune(run.folder, epochs=1)
+    # The data of the search, the identity of the test images, and at last these.
+    assert opened == [splits.__name__, contents.__name__, splits.__name__]
+    monkeypatch.undo()
     names = [network.name for network in alone.networks]
     plan, budget = alone.plan.name, f"cost of {alone.plan.name}"
     assert names == [

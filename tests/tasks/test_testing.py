@@ -7,7 +7,9 @@ from torch import nn
 
 from evosearch.data import sources
 from evosearch.data.config import DataConfig
+from evosearch.data.contents import listed_test_images
 from evosearch.errors import EvaluationError, InputError
+from evosearch.study.imagelist import list_digest
 from evosearch.tasks import testing
 from tests.data.helpers import write_folder
 
@@ -47,7 +49,8 @@ def test_the_ledger_outlives_the_program(tmp_path, digits_config, model, opened)
     assert report.results == {"base": first}
     assert report.measure("base", model) == first
     report.measure("other", nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-    assert len(opened) == testing.TestReport(path, digits_config).opened == 2
+    assert testing.TestReport(path, digits_config).opened == 2
+    assert len(opened) == 2  # once in each program
     assert [p.name for p in tmp_path.iterdir()] == ["test.json"]
 
 
@@ -96,6 +99,28 @@ def test_the_ledger_of_other_test_images_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(root / "test/cat/0000.png")
     with pytest.raises(InputError, match="other data; the images of the test split differ"):
         testing.TestReport(path, data)
+
+
+def test_a_source_is_opened_once_for_all_networks(tmp_path, opened, monkeypatch):
+    """A callable of the user's own may take minutes."""
+    root = write_folder(write_folder(tmp_path / "pets", "train", 6), "test", 2)
+    data = DataConfig(name="imagefolder", root=str(root), calibration=2, search=2)
+    images = list_digest(listed_test_images(data, tmp_path))
+    monkeypatch.setattr(testing, "listed_test_images", None)  # the digest is known
+    report = testing.TestReport(tmp_path / "test.json", data, images=images)
+    for name in "abc":
+        report.measure(name, nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2)))
+    assert (len(opened), report.opened) == (1, 3)
+
+
+def test_images_that_change_before_the_split_is_opened_are_refused(tmp_path):
+    root = write_folder(write_folder(tmp_path / "pets", "train", 6), "test", 2)
+    data = DataConfig(name="imagefolder", root=str(root), calibration=2, search=2)
+    images = list_digest(listed_test_images(data, tmp_path))
+    Image.new("RGB", (8, 8)).save(root / "test/cat/0000.png")
+    report = testing.TestReport(tmp_path / "test.json", data, images=images)
+    with pytest.raises(InputError, match="test split changed while this program ran"):
+        report.measure("base", nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2)))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"opened": 1})])
