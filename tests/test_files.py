@@ -17,15 +17,15 @@ def test_weights_that_another_process_caches_meanwhile_are_not_lost(
     path = tmp_path / "base.safetensors"
     mine, other = nn.Linear(2, 2), nn.Linear(2, 2)
     others = [other]
-    write = weights.save_file
+    as_bytes = weights.save
 
-    def with_another_writer(tensors: dict[str, Tensor], file: Path, **options: Any) -> None:
-        write(tensors, file, **options)
+    def with_another_writer(tensors: dict[str, Tensor], **options: Any) -> bytes:
         if others:  # comes in before the file has its name
             weights.save_weights(others.pop(), path)
             weights.load_weights(other, path)
+        return as_bytes(tensors, **options)
 
-    monkeypatch.setattr(weights, "save_file", with_another_writer)
+    monkeypatch.setattr(weights, "save", with_another_writer)
     weights.save_weights(mine, path)
     weights.load_weights(other, path)
     assert torch.equal(other.weight, mine.weight)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.utils import _pytree as pytree
 
 CHECK = "check.safetensors"
@@ -94,7 +94,8 @@ def write_outputs(network: torch.nn.Module, folder: Path) -> None:
         network: in eval mode; not changed.
         folder: of the artifact, with its plan.
     """
-    save_file(_outputs(network, folder), folder / CHECK)
+    # As bytes: the files of `save_file` may be read by their owner alone.
+    (folder / CHECK).write_bytes(save(_outputs(network, folder)))
 
 
 def _require_outputs(network: torch.nn.Module, folder: Path) -> None:

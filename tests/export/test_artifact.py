@@ -317,6 +317,14 @@ def test_the_loader_that_is_copied_refuses_it_too(edited: Artifact, tmp_path: Pa
     assert done.stderr.splitlines()[-1].startswith("load.OtherNetworkError: its outputs differ by")
 
 
+def test_all_files_of_an_artifact_have_the_mode_of_others(
+    edited: Artifact, tmp_path: Path
+) -> None:
+    (tmp_path / "usual").touch()
+    modes = {path.name: path.stat().st_mode for path in edited.folder.iterdir()}
+    assert set(modes.values()) == {(tmp_path / "usual").stat().st_mode}
+
+
 def test_an_artifact_without_its_outputs_is_not_whole(edited: Artifact) -> None:
     (edited.folder / "check.safetensors").unlink()
     with pytest.raises(InputError, match=r"check\.safetensors is missing"):
