@@ -132,7 +132,7 @@ def test_a_second_run_of_the_same_space_measures_nothing(tmp_path: Path) -> None
     assert len(scored) == 4
 
 
-@pytest.mark.parametrize("part", set(Part) - {Part.CONFIRMATION, Part.TEST})
+@pytest.mark.parametrize("part", sorted(set(Part) - {Part.CONFIRMATION, Part.TEST}))
 def test_another_subject_is_probed_anew(part: Part) -> None:
     other = Identity(parts={**IDENTITY.parts, part: "other"})
     assert cached_sensitivity(prepared(other)) != cached_sensitivity(prepared())
