@@ -119,6 +119,7 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
     assert {path.name for path in (place / "out").iterdir()} == {
         "plan.json",
         "weights.safetensors",
+        "check.safetensors",
         "card.json",
         "card.md",
         "load.py",

@@ -101,13 +101,20 @@ def write_outputs(network: torch.nn.Module, folder: Path) -> None:
 def _require_outputs(network: torch.nn.Module, folder: Path) -> None:
     if not (folder / CHECK).is_file():  # formats 1 and 2 have none
         return
-    expected, found = load_file(folder / CHECK), _outputs(network, folder)
+    expected = load_file(folder / CHECK)
     if not expected:
         raise OtherNetworkError("it has no outputs that can be compared")
+    try:
+        found = _outputs(network, folder)
+    except Exception as error:  # whatever the model's code raises
+        reason = str(error).strip().partition("\n")[0]
+        raise OtherNetworkError(f"it fails: {type(error).__name__}: {reason}") from error
     shapes = [[o[n].tolist() for n in sorted(o) if n.endswith("shape")] for o in (found, expected)]
     if shapes[0] != shapes[1]:
         raise OtherNetworkError(f"it has outputs of the shapes {shapes[0]}, not {shapes[1]}")
     for name, theirs in expected.items():
+        if name not in found or found[name].shape != theirs.shape:
+            raise ValueError(f"{CHECK} is not what was written")
         if torch.equal(found[name], theirs) or not theirs.numel():
             continue
         difference = float((found[name] - theirs).abs().max())

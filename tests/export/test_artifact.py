@@ -325,6 +325,41 @@ def test_all_files_of_an_artifact_have_the_mode_of_others(
     assert set(modes.values()) == {(tmp_path / "usual").stat().st_mode}
 
 
+def test_a_builder_whose_code_fails_since_is_one_line(edited: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET.format(act="ReLU").replace("nn.Flatten(), ", ""))
+    build = own_builder(edited, model_section(edited), tmp_path / "space.toml")
+    with pytest.raises(InputError, match=r"cannot be loaded: tensors of only one of"):
+        edited.load(build)
+    code = NET.format(act="ReLU").replace("nn.Flatten()", "nn.Flatten(2)")
+    (tmp_path / "net.py").write_text(code)
+    with pytest.raises(InputError, match=r"cannot be loaded: it fails: RuntimeError: ") as caught:
+        edited.load(own_builder(edited, model_section(edited), tmp_path / "space.toml"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({}, "no outputs that can be compared"),
+        (
+            {"0 shape": torch.tensor([3, 4])},
+            r"outputs of the shapes \[\[3, 3\]\], not \[\[3, 4\]\]",
+        ),
+        (
+            {"0 shape": torch.tensor([3, 3]), "0 numbers": torch.zeros(2)},
+            r"check\.safetensors is not what was written",
+        ),
+    ],
+)
+def test_outputs_that_are_not_those_written(
+    edited: Artifact, tmp_path: Path, outputs: dict[str, Tensor], message: str
+) -> None:
+    (tmp_path / "net.py").write_text(NET.format(act="ReLU"))
+    save_file(outputs, edited.folder / "check.safetensors")
+    with pytest.raises(InputError, match=message):
+        edited.load(own_builder(edited, model_section(edited), tmp_path / "space.toml"))
+
+
 def test_an_artifact_without_its_outputs_is_not_whole(edited: Artifact) -> None:
     (edited.folder / "check.safetensors").unlink()
     with pytest.raises(InputError, match=r"check\.safetensors is missing"):

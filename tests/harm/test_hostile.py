@@ -62,9 +62,10 @@ def test_weights(payload: Payload, tmp_path: Path) -> None:
 
 def test_an_artifact(payload: Payload, tmp_path: Path) -> None:
     artifact, _ = saved(tmp_path, digits_resnet(width=8))
-    torch.save(payload, artifact.folder / "weights.safetensors")
-    with pytest.raises(InputError, match="cannot be loaded"):
-        artifact.load(lambda: digits_resnet(width=8))
+    for name in ("check.safetensors", "weights.safetensors"):
+        torch.save(payload, artifact.folder / name)
+        with pytest.raises(InputError, match="cannot be loaded"):
+            artifact.load(lambda: digits_resnet(width=8))
     (artifact.folder / "plan.json").write_bytes(pickle.dumps(payload))
     with pytest.raises(InputError, match="malformed"):
         Artifact.open(artifact.folder)
@@ -116,12 +117,15 @@ def test_an_artifact_names_no_path(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has a module"):
         Artifact.open(artifact.folder).load(lambda: digits_resnet(width=8))
     Artifact.open(artifact.folder).export(tmp_path / "out")
-    files = {"plan.json", "weights.safetensors", "card.json", "card.md", "load.py"}
+    tensors = {"weights.safetensors", "check.safetensors"}
+    files = {"plan.json", "card.json", "card.md", "load.py"} | tensors
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
     assert not (tmp_path / "outside").exists()
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "plan.json", "card.json"])
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "check.safetensors", "plan.json", "card.json"]
+)
 def test_links_out_of_an_artifact_are_refused(name: str, tmp_path: Path) -> None:
     artifact, _ = saved(tmp_path, digits_resnet(width=8))
     shutil.move(artifact.folder / name, tmp_path / name)
