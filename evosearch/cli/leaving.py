@@ -6,6 +6,8 @@ import sys
 import threading
 from typing import NoReturn
 
+import typer
+
 
 def leave(code: object) -> NoReturn:
     """Ends this process at once, as `sys.exit` would in the end.
@@ -18,7 +20,7 @@ def leave(code: object) -> NoReturn:
         code: of a SystemExit: a number, None for 0, or what is printed as the reason of exit 1.
     """
     if not isinstance(code, int | None):
-        sys.stderr.write(f"{code}\n")
+        typer.echo(code, err=True)
         code = 1
     try:
         threading._shutdown()  # type: ignore[attr-defined]

@@ -167,7 +167,8 @@ def test_another_machine_is_warned_of(
     assert "results can differ" in caplog.text
     assert f"torch was 1.0, is {environment['torch']}" in caplog.text
     log = (tmp_path / "run" / "run.log").read_text()
-    assert "WARNING environment" in log
+    assert 'INFO environment changes="' in log
+    assert f"torch was 1.0, is {environment['torch']}" in log
 
 
 def test_the_log_of_a_run_tells_its_sessions(place: Path) -> None:
