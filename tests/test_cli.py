@@ -474,7 +474,12 @@ def assert_refused(done: subprocess.CompletedProcess[str], expected: str) -> Non
 
 def is_progress(line: str) -> bool:
     """Returns whether a line of stderr tells how far a command is."""
-    return line.startswith(PROGRESS) or re.match(r" *\[\d+ s\] ", line) is not None
+    return line.startswith(PROGRESS) or is_stage(line)
+
+
+def is_stage(line: str) -> bool:
+    """Returns whether a line of stderr names the stage of a command, and when it began."""
+    return re.match(r" *\[\d+ s\] ", line) is not None
 
 
 ACTIVATIONS = """

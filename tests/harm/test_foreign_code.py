@@ -247,7 +247,7 @@ def test_a_run_whose_config_was_edited_runs_nothing_of_it(
         for command in (
             ("resume", "run", "--trials", "4"),
             ("finetune", "run", "--at", "flops=50%"),
-            ("pareto", "run", "--at", "flops=45%", "--evaluate"),
+            ("pareto", "run", "--at", "flops=50%", "--evaluate"),
         ):
             refused = run(*command, cwd=begun.parent)
             assert_refused(refused, "edited since the run began, or from another run")

@@ -19,6 +19,9 @@ from tests.toys import ToyEvaluator, comparable
 TIGHT = BudgetRequest.of(flops="25%..40%").resolve(SPACE.base_cost)
 
 
+DRAW_NOTHING = ("uniform", "global", "triangular", "relative", "stepwise")
+
+
 def go(folder: Path, strategy: str, trials: int, evaluator: ToyEvaluator | None = None) -> Study:
     study = Study.open_for_appending(folder)
     outcome = search(
@@ -29,7 +32,9 @@ def go(folder: Path, strategy: str, trials: int, evaluator: ToyEvaluator | None 
         store=ScoreStore(folder / "scores"),
         limits=Limits(trials=trials),
     )
-    assert outcome is Outcome.TRIALS
+    # What draws nothing has as many plans as its budgets give, and ends with the last of them.
+    all_tried = strategy in DRAW_NOTHING and outcome is Outcome.NOTHING_NEW
+    assert outcome is Outcome.TRIALS or all_tried
     return study
 
 
@@ -47,8 +52,9 @@ def test_another_budget_reuses_what_was_evaluated(strategy: str, tmp_path: Path)
     study.begin_segment(TIGHT, TIGHT)
     evaluator = ToyEvaluator()
     after = go(folder, strategy, 60, evaluator).trials
-    assert comparable(after[:30]) == comparable(before)
-    assert all(trial.violation(TIGHT) == 0 for trial in after[30:])
+    assert len(after) > len(before)
+    assert comparable(after[: len(before)]) == comparable(before)
+    assert all(trial.violation(TIGHT) == 0 for trial in after[len(before) :])
     assert not {trial.mask for trial in before} & set(evaluator.asked)
     # The front is what the new budget allows, old trials included.
     front = Study.open(folder).front()

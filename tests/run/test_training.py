@@ -31,7 +31,7 @@ from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 from evosearch.training.recipes import RECIPES
 from evosearch.training.trainer import EpochRecord
-from tests.test_cli import InProcess, run  # noqa: F401  (a fixture)
+from tests.test_cli import InProcess, assert_refused, run  # noqa: F401  (run is a fixture)
 from tests.toys import comparable
 
 SPACE = """
@@ -172,7 +172,12 @@ def test_what_was_stopped_goes_on_to_the_same_end(place: Path, moment: str) -> N
     assert not RunFolder(place / name).training.exists()
 
 
-def test_the_commands_that_show_runs_show_it(place: Path, run: InProcess) -> None:  # noqa: F811
+def test_the_commands_that_show_runs_show_it(
+    place: Path,
+    run: InProcess,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow terminal wraps names
     trained(place, "whole")
     trained(place, "begun small", "scratch")
     shown = run("pareto", "whole", cwd=place)
@@ -285,9 +290,7 @@ def test_what_cannot_be_is_refused_before_any_training(
     (tmp_path / "space.toml").write_text(text + section)
     monkeypatch.setattr("evosearch.training.trainer.Training.epochs", None)
     done = run("train", "space.toml", *arguments, "--out", "out", cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert_refused(done, message)
     assert not (tmp_path / "out").exists()
 
 
