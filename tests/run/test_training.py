@@ -177,7 +177,7 @@ def test_the_commands_that_show_runs_show_it(
     run: InProcess,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # a narrow terminal wraps names
+    monkeypatch.setattr("evosearch.cli.app.output.width", 200)  # a narrow one wraps names
     trained(place, "whole")
     trained(place, "begun small", "scratch")
     shown = run("pareto", "whole", cwd=place)
