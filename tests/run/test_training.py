@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import evosearch
+from evosearch.cli.app import output
 from evosearch.errors import InputError
 from evosearch.export import artifact as artifact_module
 from evosearch.export.artifact import Artifact
@@ -177,7 +178,7 @@ def test_the_commands_that_show_runs_show_it(
     run: InProcess,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("evosearch.cli.app.output.width", 200)  # a narrow one wraps names
+    monkeypatch.setattr(output, "width", 200)  # a narrow one wraps names
     trained(place, "whole")
     trained(place, "begun small", "scratch")
     shown = run("pareto", "whole", cwd=place)
