@@ -44,6 +44,7 @@ def test_a_search_is_shown_from_its_stages_to_its_baselines(tmp_path: Path) -> N
 
 def test_the_first_ctrl_c_of_a_search_stops_it_and_the_second_leaves(tmp_path: Path) -> None:
     study = toy_run(tmp_path / "run", 2)
+    outer = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
     before = signal.getsignal(signal.SIGINT)
     console = terminal()
     with SearchProgress(console) as progress:
@@ -57,6 +58,7 @@ def test_the_first_ctrl_c_of_a_search_stops_it_and_the_second_leaves(tmp_path: P
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, outer)
 
 
 def test_training_has_a_line_for_every_tenth_of_its_epochs() -> None:
