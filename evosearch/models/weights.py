@@ -58,7 +58,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         problems.append(f"other shapes: {_listed(shapes)}")
     if problems:
         raise InputError(f"{path}: the weights do not fit the model: {'; '.join(problems)}")
-    model.load_state_dict(tensors)
+    expected.update(tensors)  # it has the versions of its modules, which some ask for
+    model.load_state_dict(expected)
     for name, original in model.named_buffers(remove_duplicate=False):
         if name in buffers:  # of whatever size: a forward pass may have grown it
             owner, _, leaf = name.rpartition(".")

@@ -1,5 +1,6 @@
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -187,3 +188,23 @@ def test_cifar_resnets_take_the_shared_weights(depth):
     load_weights(model, path)
     assert torch.equal(model.linear.weight, load_file(path)["linear.weight"])
     assert torch.isfinite(model.eval()(torch.zeros(2, 3, 32, 32))).all()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_module_that_asks_for_its_version_is_loaded(suffix: str, tmp_path: Path) -> None:
+    class Versioned(nn.Linear):
+        _version = 2
+
+        def _load_from_state_dict(self, state: Any, prefix: str, local: Any, *others: Any) -> None:
+            if local.get("version") != 2:
+                raise ValueError("version should be set")
+            super()._load_from_state_dict(state, prefix, local, *others)
+
+    model, again = Versioned(2, 3), Versioned(2, 3)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pt":
+        torch.save(dict(model.state_dict()), path)
+    else:
+        save_weights(model, path)
+    load_weights(again, path)
+    assert torch.equal(again.weight, model.weight)
