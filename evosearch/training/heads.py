@@ -19,21 +19,36 @@ def holders_of_heads(model: nn.Module, images: Tensor) -> tuple[str, ...]:
         images: two or more, `(images, channels, height, width)`.
     """
     probe = copied(model)
-    ran: dict[bool, set[str]] = {False: set(), True: set()}
-
-    def watch(name: str, module: nn.Module) -> None:
-        module.register_forward_pre_hook(lambda *_: ran[probe.training].add(name))
-
+    images = images.to(device_of(model))
+    ran: set[str] = set()
     for name, module in probe.named_modules():
-        watch(name, module)
+        module.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
+    holders: set[str] = set()
     with torch.no_grad(), torch_seeded(0, device_of(model)):
-        for mode in (False, True):
-            probe.train(mode)
-            probe(images.to(device_of(model)))
-    holders = set()
-    for head in ran[True] - ran[False]:
+        probe.eval()(images)
+        always = frozenset(ran)
+        while True:
+            ran.clear()
+            probe.train()
+            for holder in holders:
+                probe.get_submodule(holder).training = False
+            try:
+                probe(images)
+            except Exception:
+                # A head may take no images as small as these: without it the rest is seen.
+                if _holders(ran, always) <= holders:
+                    raise
+                holders |= _holders(ran, always)
+            else:
+                return tuple(sorted(holders | _holders(ran, always)))
+
+
+def _holders(ran: set[str], always: frozenset[str]) -> set[str]:
+    """Returns the innermost modules that always run, around those that ran beside them."""
+    found = set()
+    for head in ran - always:
         holder = head
-        while holder not in ran[False]:
+        while holder not in always:
             holder = holder.rpartition(".")[0]
-        holders.add(holder)
-    return tuple(sorted(holders))
+        found.add(holder)
+    return found

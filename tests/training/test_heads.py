@@ -99,3 +99,23 @@ def test_torchvisions_networks_with_heads(name):
     config = FinetuneConfig(epochs=1, batch_size=4, lr=0.01)
     outcome = distil(model, copy.deepcopy(model), train, search, config, 0)
     assert len(outcome.history) == 2
+
+
+def test_a_head_that_takes_no_images_as_small_as_these_is_found():
+    net = Wrapped()
+    net.net.aux = nn.Sequential(nn.AvgPool2d(9), net.net.aux)
+    images = torch.rand(2, 1, 8, 8)
+    with pytest.raises(RuntimeError, match="too small"):
+        net.train()(images)
+    assert holders_of_heads(net, images) == ("net",)
+
+
+def test_a_network_that_fails_in_training_without_a_head_fails():
+    class Failing(nn.Module):
+        def forward(self, images):
+            if self.training:
+                raise RuntimeError("not in training")
+            return images
+
+    with pytest.raises(RuntimeError, match="not in training"):
+        holders_of_heads(Failing(), torch.rand(2, 1, 8, 8))
