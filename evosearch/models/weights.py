@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,25 @@ def load_weights(model: nn.Module, path: Path) -> None:
         problems.append(f"other shapes: {_listed(shapes)}")
     if problems:
         raise InputError(f"{path}: the weights do not fit the model: {'; '.join(problems)}")
-    expected.update(tensors)  # it has the versions of its modules, which some ask for
-    model.load_state_dict(expected)
+    load_state(model, tensors)
     for name, original in model.named_buffers(remove_duplicate=False):
         if name in buffers:  # of whatever size: a forward pass may have grown it
             owner, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(owner), leaf, buffers[name].to(original))
+
+
+def load_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Loads all of a model's state from tensors by name, as modules of its own versions have it.
+
+    Some modules ask for the version of what they load, which a plain mapping does not have.
+
+    Args:
+        model: changed in place.
+        tensors: one for every name of its state dict.
+    """
+    state = OrderedDict(tensors)
+    state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(state)
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], list[str]]:

@@ -9,6 +9,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from evosearch.data.splits import SearchSplit
+from evosearch.models.weights import load_state
 from evosearch.study.scores import Score
 from evosearch.tasks.scoring import score
 from evosearch.tasks.task import Task
@@ -84,5 +85,5 @@ class BestEpoch(Part):
 
     def keep_best(self) -> None:
         """Gives the network the weights of its best epoch."""
-        self._model.load_state_dict(self._state)
+        load_state(self._model, self._state)
         self._model.eval()

@@ -13,6 +13,7 @@ from evosearch.data.splits import TrainSplit, require_split
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
 from evosearch.models.precision import PLAIN, Numerics
+from evosearch.models.weights import load_state
 from evosearch.refit.norms import recalibrate
 from evosearch.space.mask import Mask
 from evosearch.study.scores import Score
@@ -253,7 +254,7 @@ class Training:
         if self.mask is not None:
             sizes = {name: bits.size for name, bits in self.mask.items()}
             self.cut(Mask.from_json(state["mask"], sizes))
-        self._model.load_state_dict(state["model"])
+        load_state(self._model, state["model"])
         for optimizer, own in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(own)
         for cosine, own in zip(self._cosines, state["cosines"], strict=True):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from evosearch.errors import InputError
-from evosearch.models.weights import load_weights, save_weights, weights_digest
+from evosearch.models.weights import load_state, load_weights, save_weights, weights_digest
 from evosearch.models.zoo import cifar_resnet
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights"
@@ -208,3 +208,8 @@ def test_a_module_that_asks_for_its_version_is_loaded(suffix: str, tmp_path: Pat
         save_weights(model, path)
     load_weights(again, path)
     assert torch.equal(again.weight, model.weight)
+
+
+def test_a_state_that_is_not_whole_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load_state(nn.Linear(2, 3), {"weight": torch.zeros(3, 2)})
