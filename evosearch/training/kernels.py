@@ -8,6 +8,7 @@ modules, under the old names. What they gain is better training (`orepa`) or zer
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast, final
@@ -27,12 +28,12 @@ DECAY = 2e-4
 """Weight of what pulls a dropped weight towards zero (SR-STE's lambda)."""
 
 
-class Kernel(nn.Module):
+class Kernel(nn.Module, ABC):
     """A parametrisation of a weight."""
 
+    @abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
         """Returns what the forward pass reads in place of a weight."""
-        raise NotImplementedError
 
 
 @final

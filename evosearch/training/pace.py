@@ -8,6 +8,7 @@ a pace on the share of weights; to put it on costs is this program's form. A pac
 function of t and the record, so what was interrupted goes on as it would have.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -41,6 +42,7 @@ class Pace(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @abstractmethod
     def share(self, t: float, record: Record = NOTHING) -> float:
         """Returns the share of the way that is gone, in [0, 1].
 
@@ -48,7 +50,6 @@ class Pace(BaseModel):
             t: share of the steps done, in [0, 1].
             record: what the training has shown; only `epi` and `slack` read it.
         """
-        raise NotImplementedError
 
     @property
     def ends(self) -> float:

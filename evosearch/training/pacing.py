@@ -4,6 +4,7 @@ Usable without torch.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self, final
 
@@ -72,9 +73,9 @@ class Stretched(Pace):
         """See `Pace.share`."""
         return self.way(min(max((t - self.begin) / (self.end - self.begin), 0.0), 1.0))
 
+    @abstractmethod
     def way(self, s: float) -> float:
         """Returns the share of the way at a share s of the stretch, both in [0, 1]."""
-        raise NotImplementedError
 
 
 @final

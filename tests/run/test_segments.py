@@ -14,12 +14,10 @@ from evosearch.study.networks import NamedNetwork
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import STUDY_FILE, Study
 from tests.run.test_session import SPACE, builder, header
+from tests.strategies.kinds import UNDRAWN
 from tests.toys import ToyEvaluator, comparable
 
 TIGHT = BudgetRequest.of(flops="25%..40%").resolve(SPACE.base_cost)
-
-
-DRAW_NOTHING = ("uniform", "global", "triangular", "relative", "stepwise")
 
 
 def go(folder: Path, strategy: str, trials: int, evaluator: ToyEvaluator | None = None) -> Study:
@@ -33,7 +31,7 @@ def go(folder: Path, strategy: str, trials: int, evaluator: ToyEvaluator | None 
         limits=Limits(trials=trials),
     )
     # What draws nothing has as many plans as its budgets give, and ends with the last of them.
-    all_tried = strategy in DRAW_NOTHING and outcome is Outcome.NOTHING_NEW
+    all_tried = strategy in UNDRAWN and outcome is Outcome.NOTHING_NEW
     assert outcome is Outcome.TRIALS or all_tried
     return study
 

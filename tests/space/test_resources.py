@@ -15,6 +15,7 @@ from evosearch.strategies import STRATEGIES
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from tests.run.test_session import SPACE, builder, header
+from tests.strategies.kinds import UNDRAWN
 from tests.toys import ToyEvaluator
 
 ROW = Resource(
@@ -82,7 +83,7 @@ def test_every_strategy_holds_it_and_comes_near_to_it(strategy: str, tmp_path: P
         limits=Limits(trials=16),
     )
     found = [activations(trial.mask) for trial in study.trials]
-    if strategy in ("uniform", "global", "triangular", "relative", "stepwise"):
+    if strategy in UNDRAWN:
         # These draw nothing, and end with the last plan that they know.
         assert 4 < len(found) <= 16
         assert (outcome is Outcome.TRIALS) == (len(found) == 16)

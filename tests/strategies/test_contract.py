@@ -19,6 +19,7 @@ from evosearch.strategies import STRATEGIES, strategy_class
 from evosearch.strategies.base import Strategy
 from evosearch.study.trial import Proposal, Rung, Trial, TrialState
 from tests.strategies.example import EXAMPLE, example
+from tests.strategies.kinds import FIXED, UNDRAWN
 from tests.strategies.problems import budget_of, built, chain, knowledge_of, outcome
 
 SPACE = chain([16, 21, 12, 18], min_keep=2)
@@ -38,10 +39,6 @@ SETTINGS = {
 plus, those that make another search of a strategy."""
 Loss = Callable[[Mask, int], float | None]
 
-FIXED = {"uniform", "global", "triangular", "relative"}
-"""Strategies that propose one plan per budget."""
-UNDRAWN = FIXED | {"stepwise"}
-"""Strategies that draw nothing: the seed does not matter."""
 BY_ERRORS = {"policy", "stepwise"}
 """Searching strategies that need two-step errors of channels, and no sensitivities."""
 NAMES = (*sorted(STRATEGIES), EXAMPLE, *(name for name in SETTINGS if "+" in name))
