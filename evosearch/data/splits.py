@@ -25,6 +25,7 @@ from evosearch.data.sources import load_pools
 from evosearch.data.splitting import SPLITS, TAKEN, divided
 from evosearch.data.transforms import build_transform
 from evosearch.errors import InputError
+from evosearch.seeding import Stream, generator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +78,14 @@ class TrainSplit(Split):
 @final
 class CalibrationSplit(Split):
     """Images for statistics: BatchNorm, Gram matrices, sensitivities."""
+
+    def shuffled(self, seed: int, count: int | None = None) -> Self:
+        """Returns the images in an order that a run's seed draws; the first `count`, or all.
+
+        Sources list images class by class; a batch of one class has other statistics than all.
+        """
+        order = generator(seed, Stream.STATISTICS, "order").permutation(len(self))
+        return self.take(order[:count])
 
 
 @final

@@ -118,12 +118,10 @@ class MaskEvaluator:
         self._batch_size = config.batch_size or batch_size_on(place)
         self._built: OrderedDict[Mask, nn.Module] = OrderedDict()
         self._weights_kept = 0
-        # Sources list images class by class; a batch of one class has other statistics than all.
-        order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
         most = images_within(LARGEST_BATCH_MAP, model, discovery.layers)
         self._labelled = [
             (batch.to(place), labels.to(place))
-            for batch, labels in calibration.take(order).batches(
+            for batch, labels in calibration.shuffled(seed).batches(
                 min(config.calibration_batch, most)
             )
             if len(batch) > 1  # BatchNorm cannot take statistics of a single image

@@ -26,7 +26,7 @@ from evosearch.run.folder import RunFolder
 from evosearch.run.log import RunLog
 from evosearch.run.shrinking import Shrinking
 from evosearch.run.subject import Subject
-from evosearch.seeding import Stream, generator, integer
+from evosearch.seeding import Stream, integer
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
@@ -160,9 +160,8 @@ class Course:
         )
 
     def _make_scorer(self) -> Scorer:
-        calibration, seed = self._subject.data.calibration, self._config.search.seed
-        order = generator(seed, Stream.STATISTICS, "order").permutation(len(calibration))
-        few = calibration.take(order[: self._prune.images])
+        seed = self._config.search.seed
+        few = self._subject.data.calibration.shuffled(seed, self._prune.images)
         batches = [
             (images.to(self._device), labels.to(self._device))
             for images, labels in few.batches(SCORING_BATCH)

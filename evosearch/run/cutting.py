@@ -24,7 +24,6 @@ from evosearch.run.preparation import Prepared, require_possible
 from evosearch.run.saving import SELECTED, UNTRAINED, from_run, save_artifact
 from evosearch.run.spacefile import load_space_file
 from evosearch.run.subject import Subject, load_subject
-from evosearch.seeding import Stream, generator
 from evosearch.space.budget import BudgetRequest
 from evosearch.space.mask import Mask
 from evosearch.strategies.two_step_plan import two_step_plan
@@ -158,9 +157,7 @@ def _with_few(subject: Subject, search: SearchConfig) -> Subject:
 
     They are enough to choose channels by, in a share of the time; weights are refitted on all.
     """
-    images = subject.data.calibration
-    order = generator(search.seed, Stream.STATISTICS, "order").permutation(len(images))
-    few = images.take(order[: search.evaluator.build_images])
+    few = subject.data.calibration.shuffled(search.seed, search.evaluator.build_images)
     return replace(subject, data=replace(subject.data, calibration=few))
 
 
