@@ -28,6 +28,8 @@ MOVED = {
     "evosearch.evaluation.task": "evosearch.tasks.classification",
 }
 """Modules that space files may still name as they were once called -> where that is now."""
+COLLECTIONS = {"timm": "timm.models", "torchvision": "torchvision.models"}
+"""Packages of networks -> the module that has their builders by name."""
 _PRIVATE = "_evosearch_"
 _IMPORTED: dict[str, ModuleType] = {}
 """The modules of files, by what they and the files that they import hold."""
@@ -44,7 +46,7 @@ def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., 
     may not be edited after that.
 
     Args:
-        reference: "module:callable", "file.py:callable" or "torchvision:name".
+        reference: "module:callable", "file.py:callable", "torchvision:name" or "timm:name".
         folder: where the space file lies, and a `file.py` beside it.
         where: the key that holds the reference, for messages.
 
@@ -114,8 +116,8 @@ def _named(reference: str, folder: Path, where: str) -> tuple[ModuleType, Callab
     if not source or not name:
         raise InputError(f"{where} = {reference!r}: expected 'module:callable'")
     try:
-        if source == "torchvision":
-            module = importlib.import_module("torchvision.models")
+        if source in COLLECTIONS:
+            module = importlib.import_module(COLLECTIONS[source])
         elif source.endswith(".py"):
             module, beside = _import_file(folder / source)
             require_unedited(own_modules(_elsewhere(beside)))
@@ -123,10 +125,14 @@ def _named(reference: str, folder: Path, where: str) -> tuple[ModuleType, Callab
             module = importlib.import_module(MOVED.get(source, source))
             require_unedited(own_modules([module.__name__]))
     except Exception as error:
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        advice = f"; scripts/setup {absent} installs it" if absent in COLLECTIONS else ""
         raise InputError(
-            f"{where} = {reference!r}: cannot import {source!r}: {one_line(error)}"
+            f"{where} = {reference!r}: cannot import {source!r}: {one_line(error)}{advice}"
         ) from error
     found = getattr(module, name, None)
+    if source == "torchvision" and name in module.list_models():
+        found = module.get_model_builder(name)  # also of its submodules, such as detection
     if not callable(found):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise InputError(f"{where}: {unknown_name(f'callable of {source}', name, public)}")

@@ -73,13 +73,18 @@ def profile(
 
 @public
 def new_space(
-    build: str, *, input: Sequence[str], out: PathLike, callbacks: Callbacks = SILENT
+    build: str,
+    *,
+    input: Sequence[str] | None = None,
+    out: PathLike,
+    callbacks: Callbacks = SILENT,
 ) -> "SearchSpace":
     """Traces and proves a model, and writes a space file for it to be reviewed.
 
     Args:
-        build: builder of the model: torchvision:resnet50 or module:callable.
-        input: shape of one image, such as 3x224x224; one for each input of the model.
+        build: builder of the model: torchvision:resnet50, timm:resnet50 or module:callable.
+        input: shape of one image, such as 3x224x224; one for each input of the model (default
+            what the model was trained on, for one of timm).
         out: space file to write.
         callbacks: told what is being done.
 

@@ -89,7 +89,8 @@ def _is_shipped(reference: str) -> bool:
     if source == "torchvision":
         from torchvision import models
 
-        return name in models.list_models(module=models)
+        modules = (models, models.detection, models.segmentation)
+        return any(name in models.list_models(module=module) for module in modules)
     return False
 
 

@@ -1,5 +1,6 @@
 """The `[model]` section of a space file, and the network that it builds, with its weights."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ class ModelConfig(BaseModel):
     """Which network, and what goes into it.
 
     Attributes:
-        build: "module:callable", "file.py:callable" with the file beside the space file, or
-            "torchvision:resnet18".
+        build: "module:callable", "file.py:callable" with the file beside the space file,
+            "torchvision:resnet18" or "timm:resnet18"; torchvision's networks with a backbone of
+            its own weights are built without these.
         input: shape of one image without the batch, or a list of shapes for several inputs.
         weights: safetensors file or checkpoint of tensors, relative to the space file, or else
             to $EVOSEARCH_DATA; "built" where `build` returns a trained network; none where the
@@ -43,6 +45,8 @@ class ModelConfig(BaseModel):
         return tuple(shapes) or (tuple(s for s in self.input if isinstance(s, int)),)
 
 
+BACKBONE = "weights_backbone"
+"""Argument of torchvision's builders that fetches trained weights unless it is None."""
 BUILT = "built"
 """As `weights`: those that `build` gives its network."""
 
@@ -62,9 +66,12 @@ def build_model(config: ModelConfig, folder: Path = Path(), *, seed: int = 0) ->
         InputError: the callable is not found or fails, or the weights do not fit.
     """
     build = resolve_callable(config.build, folder, "[model] build")
+    given = config.kwargs
+    if config.build.startswith("torchvision:") and BACKBONE in signature(build).parameters:
+        given = {BACKBONE: None, **given}
     with torch_seeded(integer(seed, Stream.BASE_TRAINING, "initial weights")):
         try:
-            model = build(**config.kwargs)
+            model = build(**given)
         except Exception as error:
             raise InputError(f"[model] build = {config.build!r}: {one_line(error)}") from error
     if not isinstance(model, nn.Module):

@@ -1,15 +1,17 @@
 """A space file for a model: traced, proven, and left to a person to review."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tomli_w
+from torch import nn
 
 from evosearch.config import validated
 from evosearch.errors import InputError
 from evosearch.files import write_text
-from evosearch.models.build import build_model
+from evosearch.models.build import ModelConfig, build_model
 from evosearch.run.spacefile import SpaceFile, Traced
 from evosearch.run.subject import BASE_SEED, discover_space
 from evosearch.space.space import SearchSpace
@@ -25,7 +27,7 @@ input = {input}
 
 [data]
 name = "fake"   # noise, to try the space with: put your own here, such as "imagefolder"
-calibration = 64
+{normalisation}calibration = 64
 search = 256
 
 [groups]
@@ -39,13 +41,15 @@ _TRACED = """
 """
 
 
-def write_space(path: Path, build: str, inputs: Sequence[str]) -> SearchSpace:
+def write_space(path: Path, build: str, inputs: Sequence[str] | None) -> SearchSpace:
     """Traces and proves a model, and writes its space file.
 
     Args:
         path: of the file; must not exist.
-        build: "torchvision:name", "module:callable", or "file.py:callable" beside the file.
-        inputs: shape of each input for one image, such as "3x224x224".
+        build: "torchvision:name", "timm:name", "module:callable", or "file.py:callable" beside
+            the file.
+        inputs: shape of each input for one image, such as "3x224x224"; None for a model that
+            says which it was trained on, as timm's do.
 
     Raises:
         InputError: the file exists, a shape is malformed, or the model cannot be traced.
@@ -54,16 +58,31 @@ def write_space(path: Path, build: str, inputs: Sequence[str]) -> SearchSpace:
         raise InputError(f"{path}: exists already; name another with --out")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder")
-    shapes = [_parse_shape(text) for text in inputs]
+    # A model is built before it can say what goes into it.
+    unshaped = ModelConfig(build=build, input=(1,))
+    shapes = [_parse_shape(text) for text in inputs or ()]
+    model = build_model(unshaped, path.parent, seed=BASE_SEED)
+    trained = _trained_on(model)
+    if not shapes:
+        if "input_size" not in trained:
+            raise InputError("give --input, the shape of one image: this model does not say it")
+        shapes = [list(trained["input_size"])]
+    norms = {key: list(trained[key]) for key in ("mean", "std") if key in trained}
     sections = _SECTIONS.format(
         build=tomli_w.dumps({"build": build}).strip(),
         input=shapes[0] if len(shapes) == 1 else shapes,
+        normalisation="".join(f"{key} = {value}\n" for key, value in norms.items()),
     )
     file = validated(SpaceFile, tomllib.loads(sections), str(path))
-    model = build_model(file.model, path.parent, seed=BASE_SEED)
     space = discover_space(file, model).space
     write_text(path, f"{sections}{_TRACED}{tomli_w.dumps(Traced.of(space).model_dump())}")
     return space
+
+
+def _trained_on(model: nn.Module) -> Mapping[str, Any]:
+    """Returns what timm's networks say of the images that they were trained on."""
+    said = getattr(model, "pretrained_cfg", None)
+    return said if isinstance(said, Mapping) else {}
 
 
 def _parse_shape(text: str) -> list[int]:

@@ -20,6 +20,7 @@ def naming(build: str, **kwargs: object) -> Artifact:
         ("evosearch.models.zoo:cifar_resnet", {"depth": 8}, "ResNet"),
         ("evosearch.evaluation.models:digits_resnet", {}, "ResNet"),
         ("torchvision:mobilenet_v2", {"weights": None, "width_mult": 0.25}, "MobileNetV2"),
+        ("torchvision:lraspp_mobilenet_v3_large", {}, "LRASPP"),
     ],
 )
 def test_a_shipped_network_is_built(build: str, kwargs: dict[str, object], network: str) -> None:
@@ -37,6 +38,8 @@ def test_a_shipped_network_is_built(build: str, kwargs: dict[str, object], netwo
         "torchvision.py:resnet18",
         "evosearch.models.zoo.py:digits_resnet",
         "torchvision:get_model",
+        "torchvision:quantized_resnet18",
+        "timm:resnet18",
         "torchvision:resnet",
         "torchvision:__getattr__",
         "torchvision.io:write_file",

@@ -1,3 +1,6 @@
+import importlib
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -81,6 +84,36 @@ def test_torchvision_by_name(tmp_path):
         config("torchvision:resnet18", input=[3, 32, 32], kwargs={"num_classes": 7}), tmp_path
     )
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+
+
+def test_torchvision_in_its_submodules_without_the_weights_of_a_backbone(tmp_path, monkeypatch):
+    def fetch(*_, **__):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", fetch)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    wanted = config(
+        "torchvision:lraspp_mobilenet_v3_large", input=[3, 32, 32], kwargs={"num_classes": 3}
+    )
+    model = build_model(wanted, tmp_path)
+    assert model(torch.zeros(1, 3, 32, 32))["out"].shape == (1, 3, 32, 32)
+
+
+def test_timm_by_name(tmp_path):
+    timm = pytest.importorskip("timm")
+    wanted = config("timm:resnet10t", input=[3, 32, 32], kwargs={"num_classes": 7})
+    model = build_model(wanted, tmp_path)
+    assert isinstance(model, timm.models.ResNet)
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+
+
+def test_an_absent_collection_says_how_to_install_it(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [])
+    importlib.invalidate_caches()
+    with pytest.raises(InputError, match=r"; scripts/setup timm installs it$"):
+        build_model(config("timm:resnet10t"), tmp_path)
 
 
 def test_weights_are_relative_to_the_folder(tmp_path):

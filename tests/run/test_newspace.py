@@ -113,3 +113,17 @@ def test_several_inputs_are_listed(tmp_path: Path) -> None:
     write_space(tmp_path / "two.toml", "net.py:Two", ["1x8x8", "2x8x8"])
     assert "input = [[1, 8, 8], [2, 8, 8]]\n" in (tmp_path / "two.toml").read_text()
     assert load_space_file(tmp_path / "two.toml").model.input == ((1, 8, 8), (2, 8, 8))
+
+
+def test_a_model_that_says_what_it_was_trained_on_needs_no_input(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        NET + "def told():\n    net = make()\n"
+        "    net.pretrained_cfg = dict(input_size=(1, 8, 8), mean=(0.5,), std=(0.25,))\n"
+        "    return net\n"
+    )
+    path = tmp_path / "space.toml"
+    write_space(path, "net.py:told", None)
+    file = load_space_file(path)
+    assert (file.model.input, file.data.mean, file.data.std) == ((1, 8, 8), (0.5,), (0.25,))
+    with pytest.raises(InputError, match=r"^give --input, the shape of one image"):
+        write_space(tmp_path / "other.toml", "net.py:make", None)
