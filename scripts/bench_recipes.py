@@ -15,9 +15,10 @@ and two processes with different methods can work at once.
 import argparse
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from evosearch.study.trial import Trial
 from evosearch.tasks.scoring import image_scores
 from evosearch.training.distillation import distil
 from evosearch.training.recipes import RECIPES, PruneConfig
+from recipespage import Row, page
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "digits_resnet.toml"
 SEARCHED = "rates"
@@ -52,39 +54,6 @@ NEAR = 0.05
 TRIES, TRIALS = 5, 60
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One finished network.
-
-    Attributes:
-        space: name of the space file.
-        whole: epochs of a training of the whole network.
-        method: a recipe, or who chose the plan that was distilled.
-        budget: of the FLOPs, as written.
-        seed: of splits, weights and everything drawn.
-        epochs: of each training; of the distillation for plans.
-        trainings: how many there were.
-        cost: of all, in trainings of the whole network.
-        flops: share of the whole network's that is left.
-        test: accuracy in percent.
-        images: of the test split.
-        seconds: of training.
-    """
-
-    space: str
-    whole: int
-    method: str
-    budget: str
-    seed: int
-    epochs: int
-    trainings: int
-    cost: float
-    flops: float
-    test: float
-    images: int
-    seconds: float
-
-
 class Bench:
     """Measures rows of one space."""
 
@@ -92,6 +61,10 @@ class Bench:
         self._path, self._whole, self._runs = given.space, given.epochs, given.runs
         file = load_space_file(given.space)
         fresh = file.model.model_copy(update={"weights": None})
+        git = ("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
+        self._commit = subprocess.run(
+            git, capture_output=True, check=True, text=True
+        ).stdout.strip()
         self._file = file.model_copy(update={"model": fresh, "prune": None})
 
     def rows(self, method: str, budget: str, seed: int, epochs: int | None) -> Iterator[Row]:
@@ -148,6 +121,7 @@ class Bench:
             test=100 * network.test.accuracy,
             images=network.test.images,
             seconds=trained.seconds,
+            commit=self._commit,
         )
 
     def _distilled(self, method: str, budget: str, seed: int) -> Row:
@@ -187,6 +161,7 @@ class Bench:
             test=100 * test.accuracy,
             images=test.images,
             seconds=seconds,
+            commit=self._commit,
         )
 
     def _session(self, folder: Path, budget: str, seed: int) -> Session:
@@ -210,7 +185,7 @@ class Bench:
 
 
 def _scoring(trial: Trial, calibration: int) -> int:
-    """Returns what scoring a trial cost, forward: images of each rung, and to calibrate it once."""
+    """Returns what scoring a trial cost, forward: its rungs' images, and to calibrate it once."""
     return (calibration + sum(step.images for step in trial.steps)) * trial.cost.macs
 
 
@@ -230,7 +205,9 @@ def measure(given: argparse.Namespace) -> None:
     bench = Bench(given)
     for budget, seed, method in product(given.budgets, range(given.seeds), given.methods):
         key = (given.space.stem, given.epochs, method, budget)
-        alike = [r for r in read_rows(given.results) if (r.space, r.whole, r.method, r.budget) == key]
+        alike = [
+            r for r in read_rows(given.results) if (r.space, r.whole, r.method, r.budget) == key
+        ]
         if any(row.seed == seed for row in alike):
             continue
         epochs = nearest(alike).epochs if alike else None
@@ -261,7 +238,7 @@ def main() -> None:
     writing.add_argument("--out", type=Path, required=True)
     writing.add_argument("--hardware", required=True)
     writing.set_defaults(
-        job=lambda given: given.out.write_text("")
+        job=lambda given: given.out.write_text(page(read_rows(given.results), given.hardware))
     )
     given = parser.parse_args()
     given.job(given)
