@@ -21,6 +21,7 @@ def cut(
     pick: str | int | None = None,
     at: str | None = None,
     to: PathLike | None = None,
+    channels: str | None = None,
     anyway: bool = False,
     callbacks: Callbacks = SILENT,
     **budgets: Amount,
@@ -37,6 +38,8 @@ def cut(
         pick: of a run: knee, best, smallest or a trial's number (default as for finetune).
         at: of a run: the best within any FLOPs or params: flops=37%.
         to: new folder of the artifact (default none, and nothing is written).
+        channels: of a space file: who chooses them: two_step (default), lasso (layer after layer
+            on the network as cut so far) or coreset (drawn, and reweighted).
         anyway: of a space file: go on with a base network that guesses, or is far under its stated
             accuracy.
         callbacks: told what is being done.
@@ -50,6 +53,8 @@ def cut(
     if path.is_dir():
         if not request.is_empty:
             raise InputError("a network of a run is named by --at flops=50% or --pick knee")
+        if channels is not None:
+            raise InputError(f"{path}: --channels is for a space file; a run has its channels")
         from evosearch.run.cutting import cut_run
 
         named = None if pick is None else str(pick)
@@ -57,9 +62,17 @@ def cut(
     if pick is not None or at is not None:
         raise InputError(f"{path}: --pick and --at name networks of a run, which is a folder")
     _require_certain(request)
+    from evosearch.run.channels import TWO_STEP
     from evosearch.run.cutting import cut_space
 
-    return cut_space(path, request=request, to=folder, anyway=anyway, callbacks=callbacks)
+    return cut_space(
+        path,
+        request=request,
+        to=folder,
+        channels=TWO_STEP if channels is None else channels,
+        anyway=anyway,
+        callbacks=callbacks,
+    )
 
 
 @public

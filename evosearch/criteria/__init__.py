@@ -13,6 +13,7 @@ A new one is a class in a file, and a line in `CRITERIA`; `README.md` has the st
 `gradients`       gradients of gates and weights: one backward pass serves all
 `hessian`         curvature of the loss, by Hessian-vector products
 `reconstruction`  errors of the layers that read a channel: two-step, lasso
+`sequential`      the channels of given widths by LASSO, on the network as cut so far
 `cap`             a greedy order that foresees the least-squares refit
 ================  ==================================================================
 """

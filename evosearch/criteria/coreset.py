@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from evosearch.criteria.base import DataFreeByGroup, Normaliser
 from evosearch.criteria.scored_network import Array, BatchNorm, ScoredNetwork, array
-from evosearch.space.mask import ChannelGroup
+from evosearch.space.mask import Bits, ChannelGroup, Mask
+from evosearch.space.space import Widths
+
+DEAD = 1e-9
+"""Share of a group's largest importance below which a channel has none."""
 
 
 class Coreset(DataFreeByGroup):
@@ -79,7 +83,9 @@ def draw_coreset(
 ) -> tuple[NDArray[np.bool_], Array]:
     """Draws channels with replacement, in proportion to importance, until enough are held.
 
-    The sampling of Mussay et al. 2020 (arXiv 1907.04018), which reweights what it keeps.
+    The sampling of Mussay et al. 2020 (arXiv 1907.04018), which reweights what it keeps. Draws
+    come one after the other as the events of Poisson processes, one for each channel, whose first
+    events decide what is held, so that rare channels take no longer than others.
 
     Args:
         importance: `(channels,)`, not negative.
@@ -96,13 +102,44 @@ def draw_coreset(
     if (importance > 0).sum() < width:
         raise ValueError(f"expected {width} channels of importance above zero")
     chances = importance / importance.sum()
-    counts = np.zeros(len(chances), dtype=np.int64)
-    while (counts > 0).sum() < width:
-        counts[rng.choice(len(chances), p=chances)] += 1
+    firsts = np.full(len(chances), np.inf)
+    firsts[chances > 0] = rng.exponential(1 / chances[chances > 0])
+    end = np.sort(firsts)[width - 1]
+    kept = firsts <= end
+    counts = np.zeros(len(chances))
+    counts[kept] = 1 + rng.poisson(chances[kept] * (end - firsts[kept]))
     factors = np.zeros(len(chances))
-    kept = counts > 0
     factors[kept] = counts[kept] / (counts.sum() * chances[kept])
     return kept, factors
+
+
+def coreset_of(
+    network: ScoredNetwork, widths: Widths, rng: np.random.Generator
+) -> tuple[Mask, nn.Module]:
+    """Returns channels of given widths, drawn by the criterion `coreset`, and what they weigh.
+
+    Channels of no importance are never drawn: where all others fit, they stay as they are.
+
+    Args:
+        network: not changed.
+        widths: channels to keep, `(groups,)`.
+        rng: of the draws.
+
+    Returns:
+        The mask, and a copy of the model whose readers take what is kept multiplied by its
+        factor.
+    """
+    bits: dict[str, Bits] = {}
+    factors: dict[str, Array] = {}
+    for group, width in zip(network.groups, widths, strict=True):
+        importance = Coreset().score_group(network, group)
+        importance[importance < DEAD * importance.max()] = 0
+        if (importance > 0).sum() > width:
+            bits[group.name], factors[group.name] = draw_coreset(importance, int(width), rng)
+        else:
+            order = np.argsort(-importance, kind="stable")
+            bits[group.name] = np.isin(np.arange(group.size), order[:width])
+    return Mask(bits), reweighted(network, factors)
 
 
 def reweighted(network: ScoredNetwork, factors: Mapping[str, Array]) -> nn.Module:

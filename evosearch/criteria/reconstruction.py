@@ -102,18 +102,30 @@ class Lasso(OnGram):
         """See `OnGram.score_gram`."""
         values, vectors = np.linalg.eigh(gram)
         root = np.sqrt(values.clip(min=0))[:, None] * vectors.T
-        target = root.sum(axis=1)
-        largest = np.abs(root.T @ target).max() / len(root)
-        if largest <= 0:
-            return np.zeros(len(gram))
-        with warnings.catch_warnings():
-            # At the smallest penalties descent is slow, and the order is long settled.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            penalties = largest * np.geomspace(1, 1e-4, 100)
-            _, path, _ = lasso_path(root, target, alphas=penalties)
-        last = np.abs(path[:, -1])
-        scores: Array = ((path != 0).sum(axis=1) + last / (1 + last)) / (path.shape[1] + 1)
-        return scores
+        return lasso_scores(root, root.sum(axis=1))
+
+
+def lasso_scores(inputs: Array, target: Array) -> Array:
+    """Returns the share of penalties at which each input takes part in a LASSO; see `Lasso`.
+
+    Args:
+        inputs: `(rows, channels)`.
+        target: `(rows,)`.
+
+    Returns:
+        `(channels,)`.
+    """
+    largest = np.abs(inputs.T @ target).max() / len(inputs)
+    if largest <= 0:
+        return np.zeros(inputs.shape[1])
+    with warnings.catch_warnings():
+        # At the smallest penalties descent is slow, and the order is long settled.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        penalties = largest * np.geomspace(1, 1e-4, 100)
+        _, path, _ = lasso_path(inputs, target, alphas=penalties)
+    last = np.abs(path[:, -1])
+    scores: Array = ((path != 0).sum(axis=1) + last / (1 + last)) / (path.shape[1] + 1)
+    return scores
 
 
 def ranked(order: Sequence[int], errors: Sequence[float]) -> Array:

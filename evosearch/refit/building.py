@@ -85,12 +85,17 @@ class Builder:
         full mask gives a copy of the base network, exactly.
         """
         network = self._compact(mask)
-        self._compensate(network, mask, self._thorough)
+        self._compensate(network, mask, self.thorough)
         return network
 
-    def plain(self, mask: Mask) -> nn.Module:
-        """Returns the network of a mask, recalibrated and not compensated, in float32."""
-        network = self._compact(mask)
+    def plain(self, mask: Mask, model: nn.Module | None = None) -> nn.Module:
+        """Returns the network of a mask, recalibrated and not compensated, in float32.
+
+        Args:
+            mask: the channels that stay.
+            model: what they are cut from, where it is not the base network.
+        """
+        network = compact(model or self._model, self._discovery.space.groups, mask).eval()
         recalibrate(network, self._batches)
         return network
 
@@ -108,7 +113,8 @@ class Builder:
             return self._compensation(self._few)
 
     @cached_property
-    def _thorough(self) -> Compensation:
+    def thorough(self) -> Compensation:
+        """What refits networks that are worth keeping: on all images, as `final` has them."""
         return self._compensation(self._batches)
 
     def _compensation(self, batches: Sequence[Tensor]) -> Compensation:

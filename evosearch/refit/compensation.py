@@ -1,7 +1,7 @@
 """Least-squares update of the weights that stay, so that layer outputs change least."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -22,6 +22,9 @@ POSITIONS = 16
 """Output positions of each image that a convolution is fitted on, at least."""
 ROWS = 8192
 """Output positions of all images together, at least: with few images each gives more."""
+OnFit = Callable[[Layer, Tensor, Tensor], None]
+"""A layer, what it reads `(rows, inputs)`, and what the base network's puts out there `(rows,
+outputs)`; around their means where a bias or BatchNorm behind it absorbs a shift."""
 
 
 def refit(weight: Tensor, inner: Tensor, cross: Tensor) -> Tensor:
@@ -111,16 +114,22 @@ class Compensation:
             model(images)
         self._called_again = {name for name, count in norms.items() if count > 1}
 
-    def apply(self, network: nn.Module, drops: Mapping[str, Cut]) -> None:
+    def apply(
+        self,
+        network: nn.Module,
+        drops: Mapping[str, Cut],
+        on_fit: OnFit = lambda *_: None,
+    ) -> None:
         """Refits a compact network and re-estimates its BatchNorm statistics, in place.
 
         Args:
             network: the base network without the dropped channels, in eval mode.
             drops: where which channels were dropped.
+            on_fit: told what each layer is refitted on, before it is.
         """
 
         def refit_here(layer: Layer, inputs: Tensor) -> None:
-            self._refit(network, layer, drops.get(layer.weight, {}), inputs)
+            self._refit(network, layer, drops.get(layer.weight, {}), inputs, on_fit)
 
         if self._called_again:
             # Their statistics are known only after the last call: they need a pass of their own.
@@ -143,7 +152,9 @@ class Compensation:
         chosen = rows.gather(1, drawn[:, :, None].expand(-1, -1, channels))
         self._targets[layer.module] = chosen.flatten(0, 1)
 
-    def _refit(self, network: nn.Module, layer: Layer, cut: Cut, inputs: Tensor) -> None:
+    def _refit(
+        self, network: nn.Module, layer: Layer, cut: Cut, inputs: Tensor, on_fit: OnFit
+    ) -> None:
         own = network.get_parameter(layer.weight)
         rows = _exact(drawn_patches(layer, inputs, self._drawn[layer.module]))
         targets = _exact(self._targets[layer.module])
@@ -155,6 +166,7 @@ class Compensation:
             rows, targets = rows - row_mean, targets - target_mean
         # Sums of products need float32, whatever the layers themselves compute in.
         with torch.autocast(rows.device.type, enabled=False):
+            on_fit(layer, rows, targets)
             if layer.module not in self._wide:
                 inner = (rows.T @ rows).double().cpu() / len(rows)
                 cross = (rows.T @ targets).double().cpu() / len(rows)

@@ -195,7 +195,7 @@ def gram_blocks(
             continue  # the layer's output is constant: nothing can be lost
         pairs = combinations_with_replacement(readers[layer.weight, layer.reads], 2)
         for (left, rows), (right, columns) in pairs:
-            block = _between(gram, rows, columns) / energy
+            block = between(gram, rows, columns) / energy
             blocks[left, right] = blocks.get((left, right), 0) + block
     return blocks
 
@@ -220,7 +220,7 @@ def channel_gram(weight: Tensor, covariance: Tensor) -> NDArray[np.float64]:
     return products.reshape(channels, kernel, channels, kernel).sum((1, 3)).numpy()
 
 
-def _between(
+def between(
     gram: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Returns the sums of a layer's Gram matrix over the positions of two groups' channels.

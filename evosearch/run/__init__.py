@@ -31,6 +31,7 @@
 `planning`      the best known network at any budget
 `picking`       a plan of a run, with the run opened for it
 `compared`      the networks that a plan is built as and shown beside
+`channels`      choosers of channels for a cut without a search
 `cutting`       the network of a plan before any training
 `saving`        a network's artifact
 `finetuning`    a network distilled, measured on test, and saved

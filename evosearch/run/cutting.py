@@ -15,7 +15,8 @@ from evosearch.export.artifact import Artifact
 from evosearch.machine import resolve_device, torch_threads
 from evosearch.run.baselook import fitted, look_at_base
 from evosearch.run.callbacks import SILENT, Callbacks
-from evosearch.run.compared import base_of, built, measured
+from evosearch.run.channels import TWO_STEP, chooser_of
+from evosearch.run.compared import Compared, base_of, built, measured
 from evosearch.run.config import RunConfig, SearchConfig
 from evosearch.run.evaluating import make_evaluator
 from evosearch.run.picking import picked
@@ -25,7 +26,6 @@ from evosearch.run.saving import SELECTED, UNTRAINED, from_run, save_artifact
 from evosearch.run.spacefile import load_space_file
 from evosearch.run.subject import Subject, load_subject
 from evosearch.space.budget import BudgetRequest
-from evosearch.space.mask import Mask
 from evosearch.strategies.two_step_plan import two_step_plan
 from evosearch.study.networks import NamedNetwork
 
@@ -87,7 +87,9 @@ def cut_run(
     _require_new(to)
     with picked(folder, pick=pick, at=at, callbacks=callbacks) as run:
         card = {**from_run(folder, run.study), "notes": [UNTRAINED, SELECTED]}
-        cut = _cut(run.prepared, run.plan.name, run.plan.mask, to, card, callbacks)
+        callbacks.on_stage("compact network")
+        compared = built(run.prepared, run.plan.name, run.plan.mask)
+        cut = _cut(run.prepared, compared, to, card, callbacks)
         run.log.event("cut", plan=run.plan.name, to=to)
         return cut
 
@@ -97,6 +99,7 @@ def cut_space(
     *,
     request: BudgetRequest,
     to: Path | None,
+    channels: str = TWO_STEP,
     anyway: bool = False,
     callbacks: Callbacks = SILENT,
 ) -> Cut:
@@ -106,6 +109,7 @@ def cut_space(
         path: of the space file.
         request: FLOPs, params or both; no range.
         to: new folder of the artifact; None writes none.
+        channels: who chooses them; see `channels.CHOOSERS`.
         anyway: whether a base network that is not what it should be is passed over.
         callbacks: told what is being done.
 
@@ -113,6 +117,7 @@ def cut_space(
         InputError: something that was given is at fault, or the new folder exists.
     """
     _require_new(to)
+    chooser = chooser_of(channels)
     file = load_space_file(path)
     search = validated(SearchConfig, file.search, f"{path}: [search]")
     search = search.model_copy(update={"device": resolve_device(search.device)})
@@ -147,9 +152,13 @@ def cut_space(
             evaluator=evaluator,
             knowledge=knowledge,
         )
-        mask = two_step_plan(space, budget, knowledge.gram)
-        card = {"space": str(path.resolve()), "notes": [UNTRAINED, UNSEARCHED]}
-        return _cut(prepared, plan_name(mask), mask, to, card, callbacks)
+        plan = two_step_plan(space, budget, knowledge.gram)
+        callbacks.on_stage("compact network")
+        mask, network = chooser.choose(prepared, few, plan)
+        compared = Compared(name=plan_name(mask), mask=mask, network=network)
+        notes = [UNTRAINED, UNSEARCHED, *([] if chooser.note is None else [chooser.note])]
+        card = {"space": str(path.resolve()), "notes": notes}
+        return _cut(prepared, compared, to, card, callbacks)
 
 
 def _with_few(subject: Subject, search: SearchConfig) -> Subject:
@@ -168,21 +177,18 @@ def _require_new(to: Path | None) -> None:
 
 def _cut(
     prepared: Prepared,
-    name: str,
-    mask: Mask,
+    compared: Compared,
     to: Path | None,
     card: Mapping[str, Any],
     callbacks: Callbacks,
 ) -> Cut:
-    """Builds the network of a mask, scores it beside the base network, and saves it."""
-    callbacks.on_stage("compact network")
-    compared = built(prepared, name, mask)
+    """Scores a compact network beside the base network, and saves it."""
     callbacks.on_stage("search split")
     base, plan = measured(prepared, [base_of(prepared), compared])
     artifact = None
     if to is not None:
         callbacks.on_stage("artifact, and its check in a fresh process")
-        said = {"plan": name, **card}
+        said = {"plan": compared.name, **card}
         artifact = save_artifact(
             to, prepared.config, prepared.subject, compared, networks=(base, plan), card=said
         )

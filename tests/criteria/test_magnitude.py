@@ -7,7 +7,7 @@ import torch_pruning
 import torchvision
 from torch import nn
 
-from evosearch.criteria.coreset import draw_coreset, reweighted
+from evosearch.criteria.coreset import coreset_of, draw_coreset, reweighted
 from tests.criteria.toys import Normed, Stream, linear_pair, scores, seen, set_weights
 
 IMAGE = torch.randn(1, 3, 3)
@@ -101,6 +101,41 @@ def test_a_coreset_keeps_the_function_in_expectation() -> None:
     assert (mean - model(images)).norm() < 0.1 * (outputs[0] - model(images)).norm()
     with pytest.raises(ValueError, match="expected 3"):
         draw_coreset(np.array([1.0, 0.0, 1.0]), 3, rng)
+
+
+def test_draws_are_those_of_drawing_one_by_one() -> None:
+    """Frequencies and mean factors, within five standard errors of the naive loop's."""
+    importance, rng = np.array([5.0, 1.0, 2.0, 0.0, 2.0]), np.random.default_rng(1)
+    chances, trials = importance / 10, 4000
+    found = [draw_coreset(importance, 3, rng) for _ in range(trials)]
+    naive = []
+    for _ in range(trials):
+        counts = np.zeros(5)
+        while (counts > 0).sum() < 3:
+            counts[rng.choice(5, p=chances)] += 1
+        shares = counts / counts.sum()
+        naive.append(np.divide(shares, chances, out=np.zeros(5), where=counts > 0))
+    factors = np.array([own for _, own in found])
+    assert all(np.array_equal(own > 0, kept) for kept, own in found)
+    for moment in (lambda x: x > 0, lambda x: x, np.square):
+        ours, theirs = moment(factors), moment(np.array(naive))
+        error = np.sqrt((ours.var(0) + theirs.var(0)) / trials)
+        assert (np.abs(ours.mean(0) - theirs.mean(0)) <= 5 * error).all()
+
+
+def test_a_coreset_of_widths_leaves_out_what_is_dead() -> None:
+    model = linear_pair([[1.0], [0.0], [2.0], [1.0]], [[1.0, 1.0, 1.0, 3.0]])
+    network = seen(model, torch.ones(1))
+    for seed in range(20):
+        mask, weighted = coreset_of(network, np.array([2]), np.random.default_rng(seed))
+        assert mask.widths == {"0": 2}
+        assert not mask["0"][1]
+        factors = (weighted[2].weight / model[2].weight).detach().numpy()[0]
+        assert np.array_equal(factors > 0, mask["0"])
+        assert factors @ np.array([1, 0, 2, 3]) / 6 == pytest.approx(1)
+    mask, weighted = coreset_of(network, np.array([3]), np.random.default_rng(0))
+    assert mask["0"].tolist() == [True, False, True, True]
+    assert torch.equal(weighted[2].weight, model[2].weight)  # nothing is lost
 
 
 @pytest.mark.parametrize("name", ["l1", "l2", "bn_scale"])

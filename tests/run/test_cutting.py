@@ -93,6 +93,17 @@ def test_what_is_saved_whole_loads_elsewhere(
     torch.testing.assert_close(loaded[name], cuts[name].network(IMAGES))
 
 
+@pytest.mark.parametrize("channels", ["lasso", "coreset"])
+def test_others_may_choose_the_channels_of_the_same_widths(
+    channels: str, cuts: dict[str, Cut], place: Path
+) -> None:
+    done, usual = cut(place / "squeeze.toml", flops="50%", channels=channels), cuts["squeeze"]
+    assert done.plan.mask.widths == usual.plan.mask.widths
+    assert done.plan.mask != usual.plan.mask
+    assert done.plan.cost == usual.plan.cost
+    assert done.network(IMAGES).isfinite().all()
+
+
 def test_flops_and_params_hold_together(place: Path) -> None:
     done = cut(write_space(place, "shufflenet"), flops="60%", params="45%")
     assert done.plan.cost.macs <= 0.6 * done.base.cost.macs
@@ -187,6 +198,7 @@ def test_the_first_plan_is_the_allocation_of_the_two_step_errors(
         ({"accuracy_drop": 1.0, "flops": "50%"}, "--accuracy-drop takes a search"),
         ({"flops": "30%..70%"}, "without a range"),
         ({"flops": "1%"}, "smallest reachable network"),
+        ({"flops": "50%", "channels": "laso"}, "did you mean 'lasso'"),
         ({"pick": "knee"}, "a run, which is a folder"),
         ({"at": "flops=50%"}, "a run, which is a folder"),
     ],
@@ -199,6 +211,8 @@ def test_what_a_space_cannot_be_cut_to(given: dict[str, str], why: str, place: P
 def test_what_a_run_cannot_be_cut_to(run: evosearch.Run, place: Path) -> None:
     with pytest.raises(InputError, match="named by --at flops=50% or --pick"):
         cut(run.folder, flops="50%")
+    with pytest.raises(InputError, match="--channels is for a space file"):
+        cut(run.folder, channels="lasso")
     with pytest.raises(InputError, match="give one of them"):
         cut(run.folder, pick="knee", at="flops=50%")
     with pytest.raises(InputError, match="no such file"):
