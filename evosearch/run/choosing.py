@@ -1,6 +1,6 @@
 """The channels that stay at a cut: scored by a criterion, and chosen by a plan rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -12,11 +12,12 @@ from evosearch.criteria.base import Batches, Needs
 from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.errors import InputError, unknown_name
 from evosearch.models.modes import evaluating
+from evosearch.refit.gram import collect_statistics, gram_blocks
 from evosearch.refit.norms import recalibrate
 from evosearch.seeding import Stream, generator
 from evosearch.space.budget import Budget
 from evosearch.space.knowledge import ImportanceScores
-from evosearch.space.mask import Mask
+from evosearch.space.mask import Bits, ChannelGroup, Mask
 from evosearch.space.space import SearchSpace
 from evosearch.strategies.fixed_plans import (
     global_mask,
@@ -24,6 +25,7 @@ from evosearch.strategies.fixed_plans import (
     triangular_mask,
     uniform_mask,
 )
+from evosearch.strategies.genetic_layer import GeneticConfig, evolve
 from evosearch.surgery.discovery import Discovery
 from evosearch.tasks.task import Task
 from evosearch.training.recipes import PruneConfig
@@ -110,14 +112,51 @@ class Scorer:
         widths = whole.widths(plan.mask(whole, budget, level))
         return space.top_channels(np.minimum(widths, space.full_widths), scores)
 
-    def _scores(self, model: nn.Module, discovery: Discovery, step: int) -> ImportanceScores:
+    def mask_of(
+        self, model: nn.Module, discovery: Discovery, group: ChannelGroup, width: int, step: int
+    ) -> Mask:
+        """Returns the mask that cuts one group alone, by what its channels do at this moment.
+
+        Args:
+            model: see `mask`.
+            discovery: its channel groups.
+            group: one of them.
+            width: that it is cut to.
+            step: see `mask`.
+        """
+        if self.config.layerwise == "genetic":
+            kept = self._evolved(model, discovery, group, width, step)
+        else:
+            scores = self._scores(model, discovery, step, [group])[group.name]
+            kept = np.isin(np.arange(group.size), np.argsort(-scores, kind="stable")[:width])
+        return Mask({**discovery.space.full_mask(), group.name: kept})
+
+    def _evolved(
+        self, model: nn.Module, discovery: Discovery, group: ChannelGroup, width: int, step: int
+    ) -> Bits:
+        images = [images for images, _ in self.batches]
+        recalibrate(model, images)
+        with evaluating(model):
+            found = collect_statistics(model, [group], discovery.layers, images, self.seed)
+        gram = gram_blocks(model, [group], found)[group.name, group.name]
+        rng = generator(self.seed, Stream.GENETIC, group.name, step)
+        return evolve(gram, width, GeneticConfig(), rng).keep
+
+    def _scores(
+        self,
+        model: nn.Module,
+        discovery: Discovery,
+        step: int,
+        groups: Sequence[ChannelGroup] | None = None,
+    ) -> ImportanceScores:
+        """Returns the scores of some groups' channels, or of all."""
         name, plan = self.config.criterion, plan_of(self.config.plan)
         kind = criterion_class(name)
         if kind.needs is not Needs.NOTHING:
             recalibrate(model, [images for images, _ in self.batches])
         network = ScoredNetwork(
             model=model,
-            groups=discovery.space.groups,
+            groups=groups or discovery.space.groups,
             layers=discovery.layers,
             losses=lambda output, labels: self.task.losses(self.task.outputs(output), labels),
         )

@@ -1,8 +1,10 @@
 """The shrinking of a network in training: the budget in force, and the cuts to it."""
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any, final
 
+import numpy as np
 from torch import nn
 
 from evosearch.run.choosing import Scorer
@@ -62,6 +64,7 @@ class Shrinking(Part):
         self._on_leave, self._on_change = on_leave, on_change
         self._ends = pace.ends
         self._record: list[list[int]] = []
+        self._planned: list[int] = []
         self._trained = False
         self.left = self.image_macs = 0
 
@@ -99,6 +102,8 @@ class Shrinking(Part):
     def _in_force(self, moment: Moment) -> Budget:
         """Returns the budget in force: as much of the way from the base cost as is gone."""
         gone = self._pace.share(moment.t, Record(widths=self._record))
+        if self._config.layerwise != "no":
+            return self._in_groups(gone, moment.step)
         amounts = {}
         for name, bound in self._budget.bounds.items():
             base = RESOURCES[name].of(self._whole.base_cost)
@@ -109,10 +114,38 @@ class Shrinking(Part):
         if self._trained:
             self._on_leave(self._training.model, self.mask, self.left, moment.t)
             self.left, self._trained = self.left + 1, False
-        for left in reversed(range(self._config.rounds)):
-            budget = self._between(target, left)
-            self._training.cut(self._inner(budget, moment.step))
+        if self._config.layerwise == "no":
+            for left in reversed(range(self._config.rounds)):
+                budget = self._between(target, left)
+                self._training.cut(self._inner(budget, moment.step))
+        else:
+            while target.violation(self._cost):
+                self._training.cut(self._next_group(moment.step))
         self._on_change(self._cost, target)
+
+    def _in_groups(self, gone: float, step: int) -> Budget:
+        """Returns the cost where that share of the groups is cut, of those that are to be."""
+        widths = self._whole.full_widths.copy()
+        if gone > 0:
+            plan = np.array(self._plan(step))
+            places = np.flatnonzero(plan < widths)
+            first = places[: ceil(gone * len(places))]
+            widths[first] = plan[first]
+        cost = self._whole.cost_of_widths(widths)
+        return Budget.exactly(**{name: getattr(cost, name) for name in self._budget.bounds})
+
+    def _next_group(self, step: int) -> Mask:
+        """Returns the mask that cuts the first group that is wider than the plan has it."""
+        discovery = self._discovery
+        pairs = zip(discovery.space.groups, self._plan(step), strict=True)
+        group, width = next((group, width) for group, width in pairs if width < group.size)
+        return self._scorer.mask_of(self._training.model, discovery, group, width, step)
+
+    def _plan(self, step: int) -> list[int]:
+        """Returns the widths for the whole budget, as they were found when first asked for."""
+        if not self._planned:
+            self._planned = list(self._inner(self._budget, step).widths.values())
+        return self._planned
 
     def _inner(self, budget: Budget, step: int) -> Mask:
         model = self._training.model
@@ -136,6 +169,7 @@ class Shrinking(Part):
         """See `Part.state`."""
         return {
             "record": self._record,
+            "planned": self._planned,
             "trained": self._trained,
             "left": self.left,
             "image_macs": self.image_macs,
@@ -144,6 +178,7 @@ class Shrinking(Part):
     def restore(self, state: Mapping[str, Any]) -> None:
         """See `Part.restore`."""
         self._record = [list(widths) for widths in state["record"]]
+        self._planned = list(state["planned"])
         self._trained = state["trained"]
         self.left, self.image_macs = state["left"], state["image_macs"]
 

@@ -29,6 +29,10 @@ class PruneConfig(BaseModel):
             that is cut before it; the last is within the budget. 0 is one training, cut by `pace`.
         rewind: what each training after the first begins with: the weights of the "start", "fresh"
             ones, or those that it has ("keep").
+        layerwise: whether groups are cut one by one, the first first, each to its width in the
+            plan for the whole budget, and in the network as cut and trained so far; then `pace`
+            says how many are cut. The channels are those of highest "scores" by the criterion,
+            or of the "genetic" algorithm on the two-step error. "no" cuts all together.
         images: calibration images that channels are scored on, at most.
         penalties: losses on the weights by name, each with its weight beside the task's loss.
     """
@@ -44,6 +48,7 @@ class PruneConfig(BaseModel):
     rounds: int = Field(default=1, ge=1)
     drop: float = Field(default=0.0, ge=0, le=1)
     rewind: Literal["start", "fresh", "keep"] = "start"
+    layerwise: Literal["no", "scores", "genetic"] = "no"
     images: int = Field(default=256, ge=2)
     penalties: dict[str, float] = Field(default_factory=dict)
 
@@ -173,6 +178,21 @@ RECIPES: dict[str, Recipe] = {
             "pace": "linear",
             "criterion": "group_fisher",
             "plan": "global",
+        },
+    ),
+    "layerwise": Recipe(
+        about="group by group from trained weights, epochs between; channels by a genetic"
+        " algorithm on the two-step error",
+        source="Hu et al. 2018, arXiv 1805.11394, by others' accounts; widths by one threshold and"
+        " the number of epochs ours",
+        costs="base training, and the statistics of one group's readers at its cut",
+        settings={
+            "weights": "base",
+            "pace": "linear",
+            "criterion": "two_step",
+            "plan": "global",
+            "every": "epoch",
+            "layerwise": "genetic",
         },
     ),
 }

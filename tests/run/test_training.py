@@ -268,6 +268,11 @@ BAD = {
         "[model]",
         'weights = "built": the network comes trained',
     ),
+    "rounds, layer by layer": (
+        ["--flops", "50%", "--recipe", "layerwise"],
+        "[prune]\nrounds = 2",
+        "leave rounds and drop out",
+    ),
     "an unknown key": (["--flops", "50%"], "[prune]\npaces = 1", "did you mean 'pace'"),
     "no steps between cuts": (["--flops", "50%"], "[prune]\nevery = 0", "prune.every"),
     "a range": (["--flops", "30%..50%"], "", "not at a range"),
