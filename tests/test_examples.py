@@ -131,6 +131,45 @@ def test_a_filter_is_worth_what_it_fires_for_its_own_class() -> None:
 
 
 @pytest.mark.slow
+def test_stamp(example: Example) -> None:
+    out = example("stamp.py", "--episodes", "100", "--trials", "32")
+    plan, seeded, *others = (float(x) for x in re.findall(r"\d\.\d{3}", out))
+    assert len(others) == 2
+    assert seeded < plan < 1  # by guessing 2.3
+
+
+def test_the_mask_of_a_set_does_not_hang_on_its_order() -> None:
+    stamp = loaded("stamp.py")
+    torch.manual_seed(0)
+    generator = stamp.MaskGenerator(stamp.Base()).double()
+    generator.base[0].double()
+    images = torch.rand(12, 1, 8, 8).double()
+    for own, other in zip(generator(images), generator(images.flip(0)), strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-14)
+    assert not torch.equal(generator(images)[0], generator(images**2)[0])
+
+
+def test_masks_are_all_or_nothing_and_chances_have_the_gradient() -> None:
+    stamp = loaded("stamp.py")
+    torch.manual_seed(0)
+    base = stamp.Base()
+    generator = stamp.MaskGenerator(base)
+    images, labels = torch.rand(8, 1, 8, 8), torch.arange(8)
+    loss = generator.loss(images, images, labels)
+    chances = torch.cat(generator(images))
+    hard = [(own > 0.5).float() for own in generator(images)]
+    kept = torch.cat(hard).mean()
+    assert 0.2 < kept < 0.8
+    task = torch.nn.functional.cross_entropy(base.head(base.features(images, hard)[-1]), labels)
+    size = max(0.0, kept / stamp.KEPT - 1) ** 2
+    expected = task + 10 * size + 0.1 * (chances * (1 - chances)).mean()
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert all(layer.weight.grad.abs().max() > 0 for layer in generator.layers)
+    assert all(own.grad is None for own in base.parameters())
+
+
+@pytest.mark.slow
 def test_search_latency(example: Example, tmp_path: Path) -> None:
     out = example(
         "search_latency.py", "--latency", "90%", "--batch", "8", "--trials", "4",
