@@ -33,6 +33,11 @@ class Augmentation:
     black: tuple[float, ...] = ()
     transform: Transform | None = None
 
+    @property
+    def changes(self) -> bool:
+        """Whether it does anything."""
+        return self.crop is not None or self.flip or self.transform is not None
+
     def transformed(self, raw: Tensor, rng: torch.Generator) -> Tensor:
         """Returns images that are not normalised yet, each by `transform` anew.
 

@@ -19,8 +19,15 @@ def _modes_kept(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Puts a model into eval mode inside the block, and every module's own mode back after it."""
+    with in_mode(model, training=False):
+        yield
+
+
+@contextmanager
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Puts a model into a mode inside the block, and every module's own mode back after it."""
     with _modes_kept(model):
-        model.eval()
+        model.train(training)
         yield
 
 

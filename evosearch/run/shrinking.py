@@ -102,7 +102,7 @@ class Shrinking(Part):
     def _in_force(self, moment: Moment) -> Budget:
         """Returns the budget in force: as much of the way from the base cost as is gone."""
         gone = self._pace.share(moment.t, Record(widths=self._record))
-        if self._config.layerwise != "no":
+        if self._config.layerwise is not None:
             return self._in_groups(gone, moment.step)
         amounts = {}
         for name, bound in self._budget.bounds.items():
@@ -114,7 +114,7 @@ class Shrinking(Part):
         if self._trained:
             self._on_leave(self._training.model, self.mask, self.left, moment.t)
             self.left, self._trained = self.left + 1, False
-        if self._config.layerwise == "no":
+        if self._config.layerwise is None:
             for left in reversed(range(self._config.rounds)):
                 budget = self._between(target, left)
                 self._training.cut(self._inner(budget, moment.step))

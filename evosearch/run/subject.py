@@ -213,7 +213,7 @@ def cached_weights(initial: Identity, config: TrainConfig) -> Path:
         config: how it is trained.
     """
     parts = (Part.GRAPH, Part.WEIGHTS, Part.TRAIN, Part.PREPARATION, Part.TASK, *VERSIONS)
-    key = initial.key(*parts, settings=config.model_dump(mode="json"))
+    key = initial.key(*parts, settings=config.model_dump(mode="json", exclude_none=True))
     return cache_folder() / "base" / f"{key}.safetensors"
 
 

@@ -148,7 +148,7 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
             f"[prune] pace = 'epi' waits for widths to settle, and those of plan = {prune.plan!r}"
             " never change: take plan = 'global'"
         )
-    if prune.layerwise != "no" and (prune.rounds > 1 or prune.drop):
+    if prune.layerwise is not None and (prune.rounds > 1 or prune.drop):
         raise InputError(
             f"[prune] layerwise = {prune.layerwise!r} cuts one group after the other in one"
             " training: leave rounds and drop out"

@@ -20,6 +20,8 @@
 `kernels`         weights that are something else while they train: OREPA, N:M, held zeros
 `penalized`       the part of a training that adds them to its objective
 `recipes`         recipes for training under a budget, each a row of settings; `[prune]`
+`frozen`          the first layers, frozen from when they no longer move: Learn & Drop
+`cutpoints`       where a network's graph comes apart in two, for that
 `wiring`          what makes each channel of a network in training, and what reads it
 ================  ========================================================================
 """

@@ -1,6 +1,8 @@
 """The training of a base network from scratch."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +17,7 @@ from evosearch.seeding import Stream, integer
 from evosearch.tasks.classification import CLASSIFICATION, cross_entropy
 from evosearch.tasks.scoring import score, working_numerics
 from evosearch.tasks.task import Task
+from evosearch.training.frozen import FrozenPrefix
 from evosearch.training.trainer import BatchLoss, EpochRecord, OnEpoch, Training
 
 
@@ -28,6 +31,9 @@ class TrainConfig(BaseModel):
         weight_decay: L2 penalty on all parameters.
         label_smoothing: probability that is spread evenly over the classes, in [0, 1); not with
             a loss of the task's own.
+        freeze: share of its first change in an epoch under which a layer counts as at rest: the
+            first layers are frozen once they all rest (Learn & Drop); none is never. Of the
+            training of a base network alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +43,7 @@ class TrainConfig(BaseModel):
     lr: float = Field(default=0.1, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    freeze: float | None = Field(default=None, gt=0, lt=1)
 
 
 def train_base(
@@ -70,9 +77,10 @@ def train_base(
     Raises:
         EvaluationError: the loss is no longer finite.
         InputError: the outputs do not fit the task, or labels are to be smoothed for a loss of
-            the task's own.
+            the task's own; or layers are to be frozen of a network whose code cannot be followed.
     """
-    loss = label_loss(model, config, task)
+    frozen = None if config.freeze is None else FrozenPrefix(model, train, config.freeze)
+    loss = label_loss(frozen or model, config, task)
     began = time.perf_counter()
     rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
     place = device_of(model)
@@ -80,7 +88,8 @@ def train_base(
     numerics, _ = working_numerics(model, train, fastest, task=task)
     history: list[EpochRecord] = []
     with torch_seeded(integer(seed, Stream.BASE_TRAINING, "dropout"), place):
-        training = Training(model, train, config, loss, rng, numerics=numerics)
+        parts = [] if frozen is None else [frozen]
+        training = Training(model, train, config, loss, rng, numerics=numerics, parts=parts)
         for train_loss in training.epochs():
             record = EpochRecord(
                 epoch=len(history) + 1,
@@ -92,11 +101,13 @@ def train_base(
             history.append(record)
             if on_epoch is not None:
                 on_epoch(record)
+    if frozen is not None:
+        frozen.release()
     model.eval()
     return tuple(history)
 
 
-def label_loss(model: nn.Module, config: TrainConfig, task: Task) -> BatchLoss:
+def label_loss(model: Callable[[Tensor], Any], config: TrainConfig, task: Task) -> BatchLoss:
     """Returns the objective of training on labels: the task's loss, smoothed where asked for.
 
     Raises:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
+import torch
 from torch import Tensor, nn
 
 from evosearch.space.mask import Mask
@@ -36,6 +37,18 @@ class Moment:
         return self.step % self.epoch_steps == 0
 
 
+class Batches(Protocol):
+    """What a training draws from; a `TrainSplit` is one."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Returns what the objective gets, and labels, at `positions`."""
+        ...
+
+
 class Host(Protocol):
     """A training as its parts see it; `trainer.Training` is one."""
 
@@ -56,6 +69,10 @@ class Host(Protocol):
 
     def cut(self, mask: Mask) -> None:
         """Takes channels out of the model, in place; `mask` is of those that it has now."""
+        ...
+
+    def learn_from(self, batches: Batches) -> None:
+        """Draws from something else of the same length from here on."""
         ...
 
 

@@ -32,7 +32,7 @@ class PruneConfig(BaseModel):
         layerwise: whether groups are cut one by one, the first first, each to its width in the
             plan for the whole budget, and in the network as cut and trained so far; then `pace`
             says how many are cut. The channels are those of highest "scores" by the criterion,
-            or of the "genetic" algorithm on the two-step error. "no" cuts all together.
+            or of the "genetic" algorithm on the two-step error. None cuts all together.
         images: calibration images that channels are scored on, at most.
         penalties: losses on the weights by name, each with its weight beside the task's loss.
     """
@@ -48,7 +48,7 @@ class PruneConfig(BaseModel):
     rounds: int = Field(default=1, ge=1)
     drop: float = Field(default=0.0, ge=0, le=1)
     rewind: Literal["start", "fresh", "keep"] = "start"
-    layerwise: Literal["no", "scores", "genetic"] = "no"
+    layerwise: Literal["scores", "genetic"] | None = None
     images: int = Field(default=256, ge=2)
     penalties: dict[str, float] = Field(default_factory=dict)
 

@@ -21,7 +21,7 @@ from evosearch.surgery.compaction import cut
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.narrowing import narrow
 from evosearch.training.optimizers import OPTIMIZERS, Optimizer, follow, spare
-from evosearch.training.parts import Moment, Part
+from evosearch.training.parts import Batches, Moment, Part
 
 NORM_IMAGES = 4096
 """Train images that BatchNorm statistics are measured on after an epoch, at most."""
@@ -120,6 +120,7 @@ class Training:
         require_split(train, TrainSplit)
         self._numerics = numerics
         self._model, self._train, self._schedule = model, train, schedule
+        self._drawn: Batches = train
         self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
         self._discovery, self._parts = discovery, tuple(parts)
         self.mask = None if discovery is None else discovery.space.full_mask()
@@ -161,7 +162,7 @@ class Training:
             )
             for part in self._parts:
                 part.before_step(moment)
-            images, labels = self._train.batch(positions, self._rng)
+            images, labels = self._drawn.batch(positions, self._rng)
             with self._numerics.computing(place):
                 laid = self._numerics.images(images.to(place))
                 loss = self._batch_loss(laid, labels.to(place))
@@ -205,6 +206,13 @@ class Training:
         self._discovery, self.mask = narrow(self._discovery, mask), composed
         for part in self._parts:
             part.after_cut()
+
+    def learn_from(self, batches: Batches) -> None:
+        """Draws from something else of the same length from the next step on.
+
+        Its state is not the training's: the part that asks for it does so again when it goes on.
+        """
+        self._drawn = batches
 
     @property
     def model(self) -> nn.Module:
