@@ -1,11 +1,14 @@
 """LASSO selection on the network as cut so far: by hand, and against the slow way."""
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import lasso_path
 from torch import Tensor, nn
 
+from evosearch.criteria import sequential
 from evosearch.criteria.sequential import contributions, select_by_lasso
+from evosearch.refit import compensation
 from evosearch.refit.compensation import Compensation
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace
@@ -52,6 +55,28 @@ def test_a_channel_that_feeds_on_what_is_gone_is_not_chosen() -> None:
     found = selected(model, images, [1, 1])
     assert found["0"].tolist() == [True, False]
     assert found["1"].tolist() == [False, True]
+
+
+def test_inputs_that_are_not_known_together_count_as_independent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of a very wide layer, by their variances; those of a grouped one, as variance one."""
+    torch.manual_seed(0)
+    images = torch.randn(300, 4, dtype=torch.float64) * torch.tensor([3.0, 1.0, 2.0, 1.0])
+    eye = np.eye(4).tolist()
+    model = chain(eye, [[0.5, 1.0, 1.0, 0.1]])  # contributions vary by 1.5, 1, 2 and 0.1
+    for module in (sequential, compensation):
+        monkeypatch.setattr(module, "MAX_INPUTS", 3)
+    assert selected(model, images, [2])["0"].tolist() == [True, False, True, False]
+
+    grouped = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Flatten())
+    with torch.no_grad():
+        grouped[1].weight.copy_(torch.tensor([[1.0, 5], [1, 5], [1, 5], [1, 5]])[..., None, None])
+    found = trace(grouped.eval(), (torch.randn(2, 2, 3, 3),)).groups
+    widths = [group.size // 2 for group in found]
+    mask = selected(grouped.eval(), torch.randn(20, 2, 3, 3), widths)
+    assert list(mask.widths.values()) == widths
+    assert mask[found[0].name].tolist() == [False, True]  # the same place in both conv groups
 
 
 class Small(nn.Module):

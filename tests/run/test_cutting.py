@@ -104,6 +104,18 @@ def test_others_may_choose_the_channels_of_the_same_widths(
     assert done.network(IMAGES).isfinite().all()
 
 
+@pytest.mark.slow
+def test_digits_are_read_in_half_the_flops_with_channels_by_lasso(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVOSEARCH_CACHE", str(tmp_path))
+    space = Path(__file__).parents[2] / "search_spaces" / "digits_resnet.toml"
+    by_lasso, drawn = (cut(space, flops="50%", channels=way) for way in ("lasso", "coreset"))
+    assert by_lasso.plan.cost == drawn.plan.cost
+    assert by_lasso.plan.search.accuracy > 0.95
+    assert drawn.plan.search.accuracy < by_lasso.plan.search.accuracy  # it is not refitted
+
+
 def test_flops_and_params_hold_together(place: Path) -> None:
     done = cut(write_space(place, "shufflenet"), flops="60%", params="45%")
     assert done.plan.cost.macs <= 0.6 * done.base.cost.macs
