@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
-from evosearch.criteria.layer_inputs import by_image, channel_dim, input_hooks, stacked
-from evosearch.criteria.scored_network import Indices, ScoredNetwork, array
+from evosearch.criteria.layer_inputs import input_hooks, stacked
+from evosearch.criteria.scored_network import ScoredNetwork, array
 from evosearch.space.knowledge import ImportanceScores
+from evosearch.surgery.reach import Indices, by_image, channel_dim
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

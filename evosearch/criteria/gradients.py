@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
-from evosearch.criteria.layer_inputs import by_image, channel_dim, input_hooks, stacked
+from evosearch.criteria.layer_inputs import input_hooks, stacked
 from evosearch.criteria.scored_network import Place, ScoredNetwork, array
 from evosearch.space.knowledge import ImportanceScores
 from evosearch.space.mask import ChannelGroup
+from evosearch.surgery.reach import by_image, channel_dim
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

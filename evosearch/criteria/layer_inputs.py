@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.errors import InputError
 from evosearch.models.modes import evaluating
+from evosearch.surgery.reach import require_in_sight
 
 OnInput = Callable[[str, Tensor], Tensor | None]
 """Module name and its input -> the input that it gets in place of that, or None."""
@@ -28,11 +29,7 @@ def input_hooks(network: ScoredNetwork, on_input: OnInput) -> Iterator[nn.Module
         stack.enter_context(evaluating(network.model))
         for name in network.inputs:
             module = network.model.get_submodule(name)
-            if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-                raise InputError(
-                    f"module {name!r} ({type(module).__name__}) reads channels out of sight:"
-                    " expected a linear or convolution module; exclude what writes them"
-                )
+            require_in_sight(name, module)
             handle = module.register_forward_pre_hook(partial(_call, name, on_input))
             stack.callback(handle.remove)
         yield network.model
@@ -43,22 +40,6 @@ def _call(
 ) -> tuple[Tensor, ...] | None:
     replaced = on_input(name, inputs[0])
     return None if replaced is None else (replaced, *inputs[1:])
-
-
-def channel_dim(module: nn.Module) -> int:
-    """Returns the dimension of a layer's input that its channels run along."""
-    return -1 if isinstance(module, nn.Linear) else 1
-
-
-def by_image(values: Tensor, images: int) -> Tensor:
-    """Returns rows gathered by image, `(images, rows of one, ...)`.
-
-    Args:
-        values: `(rows, ...)`; an image has several rows where code folds windows or tokens into
-            the batch, its own next to each other.
-        images: how many there are.
-    """
-    return values.reshape(images, -1, *values.shape[1:])
 
 
 def stacked(group: str, calls: Sequence[Tensor]) -> Tensor:

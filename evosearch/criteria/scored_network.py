@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from evosearch.refit.gram import Consumer
 from evosearch.space.mask import ChannelGroup, Member
+from evosearch.surgery.reach import Indices, Reached, reached
 from evosearch.surgery.tracing.walk import Layer
 from evosearch.tasks.classification import cross_entropy
 
 Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
@@ -108,26 +108,12 @@ class ScoredNetwork:
         }
 
     @cached_property
-    def inputs(self) -> dict[str, list[tuple[str, Indices]]]:
+    def inputs(self) -> Reached:
         """Module name of a reader -> groups, and their channels in the module's input.
 
         The channels are `(channels, positions)`, along the input's channel dimension.
         """
-        found: dict[str, list[tuple[str, Indices]]] = {}
-        holders: dict[int, list[str]] = {}  # modules may share a weight
-        for name, module in self.model.named_modules():
-            for parameter in module.parameters(recurse=False):
-                holders.setdefault(id(parameter), []).append(name)
-        for group, places in self.readers.items():
-            for place in places:
-                layer, index = place.layers[0], place.index
-                if layer.groups > 1 and place.dim == 1:  # the same positions of every conv group
-                    each = self.weight(place).shape[1]
-                    offsets = np.arange(layer.groups) * each
-                    index = (index[:, :, None] + offsets).reshape(len(index), -1)
-                for module_name in holders[id(self.model.get_parameter(place.weight))]:
-                    found.setdefault(module_name, []).append((group, index))
-        return found
+        return reached(self.model, self.groups, self.layers, "reads")
 
     def weight(self, place: Place) -> Tensor:
         """Returns the weight at a place, float64 and without gradient."""

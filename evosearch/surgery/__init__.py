@@ -8,6 +8,7 @@
 `randomizing`     the random parameters under which that comparison hides nothing
 `compaction`      the compact network of a mask, cut from a copy or in place
 `narrowing`       the search space of a network that was cut, without tracing it
+`reach`           places of channels in what modules read and give
 `counting`        costs as exact forms in the widths
 ================  ==========================================================================
 """
