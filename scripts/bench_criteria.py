@@ -256,7 +256,8 @@ def numbers(text: str) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--criteria", default=",".join(CRITERIA), help="names, with commas")
+    alone = [name for name, kind in CRITERIA.items() if kind.needs is not Needs.TRAINING]
+    parser.add_argument("--criteria", default=",".join(alone), help="names, with commas")
     parser.add_argument("--ratios", type=numbers, default="0.7,0.5,0.3", help="MACs ratios")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=1000, help="search images scored")

@@ -318,6 +318,7 @@ BAD_ARGUMENTS = {
     "backwards": (["--flops", "70%..30%"], "runs backwards"),
     "unknown strategy": (["--flops", "50%", "--strategy", "rate"], "did you mean 'rates'"),
     "unknown criterion": (["--flops", "50%", "--criterion", "fpmg"], "did you mean 'fpgm'"),
+    "criterion of a training": (["--flops", "50%", "--criterion", "consensus"], "in [prune]"),
     "unknown runtime": (["--flops", "50%", "--runtime", "eagre"], "did you mean 'eager'"),
     "no cluster": (["--flops", "50%", "--cluster", "nowhere"], "no dask scheduler there"),
     "unknown device": (["--flops", "50%", "--device", "gpu9"], "--device 'gpu9'"),

@@ -11,6 +11,7 @@ A new one is a class in a file, and a line in `CRITERIA`; `README.md` has the st
 `synflow`         synaptic flow: no data, channels removed in rounds
 `activations`     activation maps: one forward pass serves all
 `gradients`       gradients of gates and weights: one backward pass serves all
+`learned`         gates that learn: squeeze-and-excitation, consensus
 `hessian`         curvature of the loss, by Hessian-vector products
 `reconstruction`  errors of the layers that read a channel: two-step, lasso
 `sequential`      the channels of given widths by LASSO, on the network as cut so far
@@ -30,6 +31,7 @@ from evosearch.criteria.cap import CaP
 from evosearch.criteria.coreset import Coreset
 from evosearch.criteria.gradients import Drive, GroupFisher, GroupFisherMACs, Snip, Taylor
 from evosearch.criteria.hessian import HAP
+from evosearch.criteria.learned import MSEB, NEEDS_BUDGET, Consensus
 from evosearch.criteria.magnitude import (
     FPGM,
     L1,
@@ -68,6 +70,8 @@ CRITERIA: dict[str, type[Criterion[Any]]] = {
     "snip": Snip,
     "drive": Drive,
     "hap": HAP,
+    "mseb": MSEB,
+    "consensus": Consensus,
     "lasso": Lasso,
     "cap": CaP,
     "two_step": TwoStep,
@@ -84,6 +88,16 @@ def criterion_class(name: str) -> type[Criterion[Any]]:
     if name not in CRITERIA:
         raise unknown_name("criterion", name, CRITERIA)
     return CRITERIA[name]
+
+
+def require_for_search(name: str) -> None:
+    """Checks that a criterion scores networks that did not train for it, as those of a search.
+
+    Raises:
+        InputError: it does not, or there is none of this name.
+    """
+    if criterion_class(name).needs is Needs.TRAINING:
+        raise InputError(NEEDS_BUDGET)
 
 
 def score_channels(

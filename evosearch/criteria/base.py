@@ -24,6 +24,7 @@ class Needs(Enum):
     LABELS = "images and labels"
     GRADIENTS = "gradients"
     CURVATURE = "Hessian products"
+    TRAINING = "a training under a budget"
 
 
 class Normaliser(Enum):

@@ -13,6 +13,8 @@ from typing import Any, final
 import torch
 from torch import nn
 
+from evosearch.criteria import criterion_class
+from evosearch.criteria.learned import learned_gates
 from evosearch.errors import InputError
 from evosearch.machine import torch_seeded
 from evosearch.models.build import build_model
@@ -35,11 +37,13 @@ from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
 from evosearch.surgery.compaction import compact, cut
+from evosearch.surgery.gating import gates_of
 from evosearch.surgery.narrowing import narrow
 from evosearch.tasks.scoring import image_scores, working_numerics
 from evosearch.training.base_training import label_loss
 from evosearch.training.bestepoch import BestEpoch
 from evosearch.training.checkpoint import Checkpoint
+from evosearch.training.gated import Gated
 from evosearch.training.pacing import parse_pace
 from evosearch.training.parts import Part
 from evosearch.training.penalized import Penalized
@@ -117,7 +121,7 @@ class Course:
             network, subject.data.search, train.epochs, self._callbacks.on_epoch, subject.task
         )
         penalties = [Penalized(self._prune.penalties)] if self._prune.penalties else []
-        parts: list[Part] = [shrinking, *penalties, best]
+        parts: list[Part] = [shrinking, *self._gates(cycle), *penalties, best]
         rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
         fastest = fastest_numerics(self._device, precision="float32")
         numerics, _ = working_numerics(network, subject.data.train, fastest, task=subject.task)
@@ -143,6 +147,15 @@ class Course:
                 self._checkpoint.save({"cycle": cycle.to_json(), "training": training.state()})
         best.keep_best()
         return shrinking, best
+
+    def _gates(self, cycle: Cycle) -> list[Part]:
+        """Returns what learns gates, where channels are scored by such."""
+        kind = learned_gates(criterion_class(self._prune.criterion))
+        if kind is None:
+            return []
+        seed = integer(self._config.search.seed, Stream.BASE_TRAINING, "gates", cycle.number)
+        rng = torch.Generator().manual_seed(seed)
+        return [Gated(kind, self._study.budget.at(1.0), rng)]
 
     def _shrinking(self, cycle: Cycle) -> Shrinking:
         """Returns what cuts a training; one of several is cut before it begins, and not in it."""
@@ -177,6 +190,8 @@ class Course:
         space, here = subject.discovery.space, narrow(subject.discovery, cycle.mask)
         target = next_budget(cost, space.base_cost, budget, self._prune.drop)
         inner = self._scorer.mask(network, here, space, target, cycle.number)
+        if (gates := gates_of(network)) is not None:
+            gates.discard()
         cycle = replace(cycle, mask=cycle.mask.then(inner))
         self._show(space.cost(cycle.mask), target)
         if self._prune.rewind == "keep":

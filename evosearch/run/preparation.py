@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evosearch.criteria import criterion_class
+from evosearch.criteria import require_for_search
 from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.errors import InputError
 from evosearch.latency.meter import Meter
@@ -107,7 +107,7 @@ def prepare(
         raise InputError(f"{folder}: exists already; resume it, or name another with --out")
     strategy_class(search.strategy)  # these refuse names that do not exist
     for name in search.criteria:
-        criterion_class(name)
+        require_for_search(name)
     search = search.model_copy(update={"device": resolve_device(search.device)})
     require_runtime(search.latency.runtime, search.device)
     on_stage = callbacks.on_stage

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from evosearch.criteria import criterion_class
+from evosearch.criteria.learned import learned_gates
 from evosearch.errors import InputError
 from evosearch.machine import resolve_device, torch_threads
 from evosearch.models.build import BUILT
@@ -139,10 +140,14 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
         raise InputError(
             "a training under a budget keeps FLOPs or params: give --flops 50% or --params 0.2M"
         )
-    criterion_class(prune.criterion)
-    plan = plan_of(prune.plan)
+    criterion, plan = criterion_class(prune.criterion), plan_of(prune.plan)
     require_penalties(prune.penalties, "[prune.penalties]")
     pace = parse_pace(prune.pace, epochs)
+    if learned_gates(criterion) is not None and not prune.drop and pace.ends == 0:
+        raise InputError(
+            f"[prune] criterion = {prune.criterion!r} reads gates that train with the network, and"
+            f" pace = {prune.pace!r} cuts before any step: take another pace, or drop = 1.0"
+        )
     if isinstance(pace, Epi) and not plan.by_scores:
         raise InputError(
             f"[prune] pace = 'epi' waits for widths to settle, and those of plan = {prune.plan!r}"

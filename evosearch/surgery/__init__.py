@@ -9,6 +9,8 @@
 `compaction`      the compact network of a mask, cut from a copy or in place
 `narrowing`       the search space of a network that was cut, without tracing it
 `reach`           places of channels in what modules read and give
+`gating`          gates that learn: factors on channels, thrown away after training
+`gate_kinds`      gates by kind: squeeze-and-excitation, consensus
 `counting`        costs as exact forms in the widths
 ================  ==========================================================================
 """

@@ -19,6 +19,7 @@
 `penalties`       penalties: losses added by name, which make channels easy to drop
 `kernels`         weights that are something else while they train: OREPA, N:M, held zeros
 `penalized`       the part of a training that adds them to its objective
+`gated`           the part that hangs gates into its network while there is something to cut
 `recipes`         recipes for training under a budget, each a row of settings; `[prune]`
 `frozen`          the first layers, frozen from when they no longer move: Learn & Drop
 `cutpoints`       where a network's graph comes apart in two, for that

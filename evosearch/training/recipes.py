@@ -169,6 +169,22 @@ RECIPES: dict[str, Recipe] = {
         costs="one training of the whole network, and one of the small one",
         settings={"drop": 1.0, "rewind": "fresh", "criterion": "l1", "plan": "global"},
     ),
+    "ucp": Recipe(
+        about="train with squeeze-and-excitation gates, cut by them, train it from fresh weights",
+        source="Chang et al. 2020 (UCP), arXiv 2010.01251; one ratio for all stages ours",
+        costs="one training of the whole network with its gates, and one of the small one",
+        settings={"drop": 1.0, "rewind": "fresh", "criterion": "mseb", "plan": "uniform"},
+    ),
+    "consensus": Recipe(
+        about="binary gates of each image learn to agree on what the budget bears; then one cut",
+        source="Zhi et al. 2023, arXiv 2302.10798, by its abstract; losses, form and end ours",
+        costs="half a training of the whole network with its gates",
+        settings={
+            "pace": {"name": "steps", "begin": 0.5, "end": 0.51, "steps": 1},
+            "criterion": "consensus",
+            "plan": "global",
+        },
+    ),
     "fisher": Recipe(
         about="evenly from trained weights, by the Fisher information of each channel",
         source="Liu et al. 2021, arXiv 2108.00708; several channels at a time ours",

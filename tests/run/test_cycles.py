@@ -1,12 +1,15 @@
 """Trainings one after the other: what each begins with, and where they end."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import evosearch
+from evosearch.criteria.learned import MSEB
+from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.models.build import build_model
 from evosearch.models.weights import load_weights
 from evosearch.run import course as course_module
@@ -21,6 +24,7 @@ from evosearch.space.mask import Mask
 from evosearch.space.text import load_space
 from evosearch.study.study import Study
 from evosearch.surgery.compaction import compact
+from evosearch.surgery.gating import gates_of
 from evosearch.training.trainer import EpochRecord
 from tests.run.test_training import SPACE, Stopped, _quick, weights  # noqa: F401  (a fixture)
 from tests.toys import comparable
@@ -98,6 +102,37 @@ def test_what_a_training_begins_with(
     ended = noted.last[0]
     kept = noted.first[1]["linear.bias"]
     assert torch.equal(kept, ended["linear.bias"]) == (rewind == "keep")
+
+
+def test_gates_train_with_the_whole_network_and_not_with_the_small_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Channels go by the gates of the best epoch, and nothing else of that training is kept."""
+    noted, scored = Beginnings(monkeypatch), []
+    real = MSEB.factors
+
+    def noting(own: MSEB, network: ScoredNetwork, *rest: Any) -> dict[str, torch.Tensor]:
+        assert gates_of(network.model) is not None
+        found = real(own, network, *rest)
+        scored.append({group: factors.mean(0).numpy() for group, factors in found.items()})
+        return found
+
+    monkeypatch.setattr(MSEB, "factors", noting)
+    (tmp_path / "space.toml").write_text(SPACE.format(epochs=1))
+    run = evosearch.train(tmp_path / "space.toml", flops="25%", recipe="ucp", out=tmp_path / "run")
+    assert isinstance(run, evosearch.Run)
+    whole, small = run.study.trials
+    assert [whole.mask, small.cost.macs <= run.study.header.base_cost.macs / 4] == [
+        load_space(RunFolder(tmp_path / "run").space).full_mask(),
+        True,
+    ]
+    trained, fresh = noted.first
+    assert any("learned_gates" in name for name in noted.last[0])
+    assert not any("learned_gates" in name for name in (*trained, *fresh))
+    assert not torch.equal(fresh["linear.bias"], noted.last[0]["linear.bias"])
+    (gates,) = scored
+    for group, bits in small.mask.items():
+        assert gates[group][bits].min() >= gates[group][~bits].max()
 
 
 def test_one_that_was_stopped_in_a_later_cycle_goes_on_there(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evosearch.criteria import criterion_class
+from evosearch.criteria.learned import learned_gates
 from evosearch.data.splits import CalibrationSplit, TrainSplit
 from evosearch.errors import InputError
 from evosearch.run.choosing import PLANS, Scorer, plan_of
@@ -20,6 +22,7 @@ from evosearch.space.mask import Mask
 from evosearch.strategies.fixed_plans import uniform_widths
 from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.training.base_training import TrainConfig
+from evosearch.training.gated import Gated
 from evosearch.training.pacing import PACES, parse_pace
 from evosearch.training.parts import Moment, Part
 from evosearch.training.penalized import Penalized
@@ -66,7 +69,10 @@ class Watched:
             on_change=lambda cost, in_force: self.cuts.append((cost, in_force)),
         )
         penalties = [Penalized(self.config.penalties)] if self.config.penalties else []
-        parts: list[Part] = [self.shrinking, *penalties]
+        kind = learned_gates(criterion_class(self.config.criterion))
+        rng = torch.Generator().manual_seed(1)
+        gates = [] if kind is None else [Gated(kind, budget, rng)]
+        parts: list[Part] = [self.shrinking, *gates, *penalties]
         self.training = Training(
             self.model,
             split_of(TrainSplit, pixels(IMAGES, 4), [n % 3 for n in range(IMAGES)]),

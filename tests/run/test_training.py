@@ -255,6 +255,11 @@ BAD = {
         '[prune]\nplan = "uniform"',
         "widths to settle",
     ),
+    "gates that no step trains": (
+        ["--flops", "50%"],
+        '[prune]\ncriterion = "mseb"\npace = "start"',
+        "cuts before any step: take another pace",
+    ),
     "a pace for a drop": (["--flops", "50%"], '[prune]\npace = "slack"', "take another pace"),
     "an unknown criterion": (["--flops", "50%"], '[prune]\ncriterion = "l3"', "unknown criterion"),
     "an unknown plan": (["--flops", "50%"], '[prune]\nplan = "globe"', "did you mean 'global'"),
