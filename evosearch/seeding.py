@@ -18,6 +18,7 @@ class Stream(IntEnum):
     EVALUATION = 7
     FINETUNING = 8
     LATENCY = 9
+    ELASTIC = 10
 
 
 def _words(key: int | str) -> list[int]:

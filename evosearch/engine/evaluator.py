@@ -19,6 +19,7 @@ from evosearch.machine import device_of
 from evosearch.models.precision import Layout, Numerics, Precision, fastest_numerics
 from evosearch.refit.building import LARGEST_BATCH_MAP, Build, Builder, images_within
 from evosearch.refit.compensated_error import CompensatedErrors
+from evosearch.refit.elastic import ElasticWeights
 from evosearch.refit.folding import fold_batchnorms
 from evosearch.refit.gram import Consumer, collect_statistics, gram_blocks
 from evosearch.seeding import Stream, generator
@@ -42,7 +43,8 @@ class EvaluatorConfig(BaseModel):
             where the network's feature maps are large.
         build: what makes a candidate of a compact network: "compensated" refits its weights and
             BatchNorm statistics, "recalibrated" its statistics alone, which is several times
-            faster. The network that a search is for is compensated either way.
+            faster; the network that a search is for is compensated either way. "elastic" takes a
+            slice of weights that are trained before the search (`[elastic]`), and its statistics.
         build_images: calibration images that candidates are built on; fewer where the network's
             feature maps are large.
         rescale: whether the outputs of refitted layers are given the variances that they had,
@@ -93,6 +95,7 @@ class MaskEvaluator:
         seed: int,
         task: Task = CLASSIFICATION,
         recover: Callable[[nn.Module], None] | None = None,
+        elastic: ElasticWeights | None = None,
     ) -> None:
         """Records the outputs of the base network's layers.
 
@@ -106,6 +109,7 @@ class MaskEvaluator:
             task: what candidates are judged by.
             recover: trains a compact network for a moment before it is scored, in place; always
                 in the same way.
+            elastic: weights that candidates of their sizes are slices of.
         """
         self._task = task
         self._recover = recover
@@ -137,6 +141,7 @@ class MaskEvaluator:
             numerics=config.numerics(place),
             seed=seed,
             rescale=config.rescale,
+            elastic=elastic,
         )
 
     def prepare(self, *, errors: bool) -> None:

@@ -1,7 +1,7 @@
 """The loop of ask, evaluate, record and tell, round by round; imported without torch."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby, islice, zip_longest
@@ -19,7 +19,7 @@ from evosearch.study.front import ParetoFront
 from evosearch.study.latency_certificate import Check
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
-from evosearch.study.trial import Proposal, Trial
+from evosearch.study.trial import Proposal, Rung, Trial
 
 EXHAUSTED = 1000
 """So many repeated masks in a row mean that the space holds no others."""
@@ -71,6 +71,7 @@ def search(
     executor: Executor,
     store: ScoreStore,
     limits: Limits,
+    skipped: Collection[Rung] = (),
     measure_front: Callable[[Study], tuple[Check, ...]] = lambda _: (),
     on_trial: Callable[[Trial], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -89,6 +90,7 @@ def search(
         executor: measures masks.
         store: keeps the scores of images.
         limits: when to stop.
+        skipped: rungs of the strategy that are not climbed, as they say nothing of candidates.
         measure_front: times candidates where the budget has a latency, now and then.
         on_trial: called after every record.
         should_stop: asked before every evaluation.
@@ -125,7 +127,7 @@ def search(
             strategy = build(segment.aim, study.trials[: segment.first], measurements)
             ladder = Ladder(
                 space=space,
-                plans=strategy.ladder,
+                plans=[plan for plan in strategy.ladder if plan.rung not in skipped],
                 size=study.header.resource,
                 measurements=measurements,
             )

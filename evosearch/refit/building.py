@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from evosearch.models.precision import Numerics
 from evosearch.refit.compensation import Compensation
+from evosearch.refit.elastic import ElasticWeights
 from evosearch.refit.norms import recalibrate
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact, dropped_positions
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.tracing.walk import Layer
 
-Build = Literal["compensated", "recalibrated"]
+Build = Literal["compensated", "elastic", "recalibrated"]
 
 LARGEST_MAP = 2**26
 """Elements of one layer's output for all images that a network is compensated on, at most: 256
@@ -40,6 +41,7 @@ class Builder:
         numerics: Numerics,
         seed: int,
         rescale: bool = False,
+        elastic: ElasticWeights | None = None,
     ) -> None:
         """Takes what networks are built from.
 
@@ -49,11 +51,14 @@ class Builder:
             batches: calibration images on the model's device, `(batch, channels, height, width)`.
             images: how many of them candidates are built on; compensation takes no more than
                 `LARGEST_MAP` allows.
-            build: whether candidates' weights are refitted, or their statistics alone.
+            build: whether candidates' weights are refitted, or their statistics alone; "elastic"
+                refits what is no slice.
             numerics: what candidates compute in.
             seed: the run's.
             rescale: whether refitted outputs are given the variances that they had.
+            elastic: weights that networks of the sizes that they serve are slices of.
         """
+        self._elastic = elastic
         self._rescale = rescale
         self._model, self._discovery, self._seed = model, discovery, seed
         self._batches, self._build = batches, build
@@ -64,7 +69,7 @@ class Builder:
 
     def prepare(self) -> None:
         """Measures once what all candidates are built with."""
-        if self._build == "compensated":
+        if self._build != "recalibrated":
             _ = self._quick
 
     def candidate(self, mask: Mask) -> nn.Module:
@@ -72,18 +77,21 @@ class Builder:
         network = self._compact(mask)
         if mask != self._discovery.space.full_mask():
             with self.numerics.computing(self._device):
-                if self._build == "compensated":
-                    self._compensate(network, mask, self._quick)
-                else:
+                if self._build == "recalibrated" or self.is_slice(mask):
                     recalibrate(network, [self.numerics.images(batch) for batch in self._few])
+                else:
+                    self._compensate(network, mask, self._quick)
         return self.numerics.network(network)
 
     def final(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is worth keeping as, in float32.
 
-        It is compensated on all calibration images, or on as many as `LARGEST_MAP` allows. The
-        full mask gives a copy of the base network, exactly.
+        A slice of elastic weights has its statistics of all calibration images. What is no slice
+        is compensated on them, or on as many as `LARGEST_MAP` allows. The full mask gives a copy
+        of the base network, exactly.
         """
+        if self._elastic is not None and self.is_slice(mask):
+            return self.plain(mask, self._elastic.network)
         network = self._compact(mask)
         self._compensate(network, mask, self.thorough)
         return network
@@ -99,8 +107,22 @@ class Builder:
         recalibrate(network, self._batches)
         return network
 
+    def is_slice(self, mask: Mask) -> bool:
+        """Returns whether the network of a mask is a slice of elastic weights.
+
+        The full mask is the base network. Others that are larger than what the weights were
+        trained for, such as probes of a single group, are cut from it too.
+        """
+        space = self._discovery.space
+        if self._elastic is None or mask == space.full_mask():
+            return False
+        return self._elastic.serve(space.cost(mask))
+
     def _compact(self, mask: Mask) -> nn.Module:
-        return compact(self._model, self._discovery.space.groups, mask).eval()
+        model = self._model
+        if self._elastic is not None and self.is_slice(mask):
+            model = self._elastic.network
+        return compact(model, self._discovery.space.groups, mask).eval()
 
     def _compensate(self, network: nn.Module, mask: Mask, compensation: Compensation) -> None:
         drops = dropped_positions(self._discovery.space.groups, mask)

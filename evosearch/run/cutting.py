@@ -22,7 +22,7 @@ from evosearch.run.evaluating import make_evaluator
 from evosearch.run.picking import picked
 from evosearch.run.planning import plan_name
 from evosearch.run.preparation import Prepared, require_possible
-from evosearch.run.saving import SELECTED, UNTRAINED, from_run, save_artifact
+from evosearch.run.saving import SELECTED, UNTRAINED, cut_note, from_run, save_artifact
 from evosearch.run.spacefile import load_space_file
 from evosearch.run.subject import Subject, load_subject
 from evosearch.space.budget import BudgetRequest
@@ -86,7 +86,8 @@ def cut_run(
     """
     _require_new(to)
     with picked(folder, pick=pick, at=at, callbacks=callbacks) as run:
-        card = {**from_run(folder, run.study), "notes": [UNTRAINED, SELECTED]}
+        note = cut_note(run.prepared.evaluator.builder, run.plan.mask)
+        card = {**from_run(folder, run.study), "notes": [note, SELECTED]}
         callbacks.on_stage("compact network")
         compared = built(run.prepared, run.plan.name, run.plan.mask)
         cut = _cut(run.prepared, compared, to, card, callbacks)

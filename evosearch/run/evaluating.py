@@ -25,6 +25,7 @@ def make_evaluator(
         seed=config.seed,
         task=subject.task,
         recover=_recovery(config, subject, finetune),
+        elastic=subject.elastic,
     )
 
 

@@ -24,7 +24,7 @@ from evosearch.run.measurer import RunMeasurer
 from evosearch.run.picking import picked
 from evosearch.run.planning import parse_at
 from evosearch.run.preparation import Prepared
-from evosearch.run.saving import SELECTED, UNTRAINED, from_run, save_artifact
+from evosearch.run.saving import SELECTED, cut_note, from_run, save_artifact
 from evosearch.space.budget import Budget
 from evosearch.study.accuracy_certificate import ConfirmedNetwork
 from evosearch.study.certificate import certificate_of
@@ -195,7 +195,7 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
             "latency": latency,
             "certificate": _certified(task),
             "confirmed": None if confirmed is None else asdict(confirmed),
-            "notes": _notes(task.config, distillation, report.opened),
+            "notes": _notes(task, distillation, report.opened),
             "finetune": task.config.model_dump(mode="json"),
             "best_epoch": None if distillation is None else distillation.best_epoch,
         },
@@ -258,14 +258,14 @@ def _distilled(
     return replace(compared, name=name, network=network), distillation
 
 
-def _notes(config: FinetuneConfig, distillation: Distillation | None, opened: int) -> list[str]:
+def _notes(task: _Task, distillation: Distillation | None, opened: int) -> list[str]:
     """Returns what the card says in words."""
-    made = [UNTRAINED, SELECTED]
+    made = [cut_note(task.prepared.evaluator.builder, task.plan.mask), SELECTED]
     if distillation is not None:
         made = [
             "search accuracy is optimistic: the search and the best epoch were selected"
             " on that split",
-            f"epoch {distillation.best_epoch} of {config.epochs} was the best of the"
+            f"epoch {distillation.best_epoch} of {task.config.epochs} was the best of the"
             " distillation on the search split, and was kept; 0 is the network before it",
         ]
     return [

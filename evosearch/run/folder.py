@@ -45,6 +45,8 @@ class RunFolder:
     """The images of every split, which make it plain what became of them; derived."""
     base = _Place("base.safetensors")
     """Weights of the base network."""
+    elastic = _Place("elastic.safetensors")
+    """Weights that candidates are slices of, where the search has such."""
     knowledge = _Place("knowledge.npz")
     """What strategies read; derived."""
     latency = _Place("latency.json")

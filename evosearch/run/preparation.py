@@ -18,6 +18,7 @@ from evosearch.run.config import (
     SearchConfig,
 )
 from evosearch.run.creation import new_header, write_run
+from evosearch.run.elastic import require_sizes, with_elastic
 from evosearch.run.evaluating import criteria_of, make_evaluator
 from evosearch.run.folder import RunFolder
 from evosearch.run.references import measure_references
@@ -27,6 +28,7 @@ from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
 from evosearch.strategies import strategy_class
+from evosearch.training.elastic import ElasticConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +113,22 @@ def prepare(
     search = search.model_copy(update={"device": resolve_device(search.device)})
     require_runtime(search.latency.runtime, search.device)
     on_stage = callbacks.on_stage
+    elastic = None
+    if search.evaluator.build == "elastic":
+        elastic = space_file.elastic or ElasticConfig()
+
+    def check(space: SearchSpace) -> None:
+        require_possible(request, space)
+        if elastic is not None:
+            require_sizes(request, space)
+
     with torch_threads(search.threads):
         subject = load_subject(
             space_file,
             space_folder,
             on_stage=on_stage,
             on_epoch=callbacks.on_epoch,
-            on_space=lambda space: require_possible(request, space),
+            on_space=check,
         )
         on_stage("base network on the search split")
         search, fallback = fitted(search, subject)
@@ -137,6 +148,9 @@ def prepare(
         on_stage("statistics of layer inputs")
         knowledge = evaluator.knowledge(criteria_of(search))
         budget = request.resolve(base_cost, base.score.accuracy)
+        if elastic is not None:
+            subject = with_elastic(subject, elastic, search, budget, knowledge, on_stage)
+            evaluator = make_evaluator(search, subject, space_file.finetune)
         references = measure_references(
             evaluator, space, budget, base, knowledge, search.criterion, on_stage
         )
@@ -145,7 +159,7 @@ def prepare(
         budget=budget.to_json(),
         search=search,
         # The run's own file has what was traced; a search does not prune while it trains.
-        space=space_file.model_copy(update={"traced": None, "prune": None}),
+        space=space_file.model_copy(update={"traced": None, "prune": None, "elastic": elastic}),
     )
     prepared = Prepared(
         config=config,

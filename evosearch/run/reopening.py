@@ -16,6 +16,7 @@ from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
 from evosearch.machine import changes_since, torch_threads
 from evosearch.run.config import RunConfig, read_run_config, require_unchanged
+from evosearch.run.elastic import load_elastic
 from evosearch.run.evaluating import criteria_of, make_evaluator
 from evosearch.run.folder import RunFolder
 from evosearch.run.lock import RunLock
@@ -25,7 +26,7 @@ from evosearch.run.recorded import recorded_identity
 from evosearch.run.subject import AnyNetwork, Subject, load_network, load_subject
 from evosearch.space.knowledge import Knowledge
 from evosearch.stages import OnStage
-from evosearch.study.identity import Identity
+from evosearch.study.identity import Identity, Part
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.scores import Score
@@ -157,6 +158,8 @@ def _reopen_subject(
         identify_images=identify_images,
         on_stage=on_stage,
     )
+    if Part.ELASTIC in header.identity.parts:
+        subject = load_elastic(subject, places.elastic, header.budget)
     begun, now = header.identity, subject.identity
     if not identify_images:
         begun = begun.only(now.parts)

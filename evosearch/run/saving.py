@@ -9,9 +9,11 @@ import torch
 from evosearch.export.artifact import Artifact
 from evosearch.export.card import network_json
 from evosearch.machine import environment
+from evosearch.refit.building import Builder
 from evosearch.run.compared import Compared
 from evosearch.run.config import RunConfig
 from evosearch.run.subject import Subject
+from evosearch.space.mask import Mask
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 
@@ -20,6 +22,11 @@ UNTRAINED = (
     " layers, and BatchNorm statistics measured, on calibration images"
 )
 """The note of a network that was cut and no more."""
+SLICED = (
+    "a slice of elastic weights, which were trained before the search on the base network's"
+    " outputs so that slices work; BatchNorm statistics measured on calibration images"
+)
+"""The note of a network that is a slice and no more."""
 SELECTED = "search accuracy is optimistic: the search was selected on that split"
 
 
@@ -61,6 +68,11 @@ def save_artifact(
             **card,
         },
     )
+
+
+def cut_note(builder: Builder, mask: Mask) -> str:
+    """Returns what the card says of how a network was made that was not trained by itself."""
+    return SLICED if builder.is_slice(mask) else UNTRAINED
 
 
 def from_run(folder: Path, study: Study) -> dict[str, Any]:

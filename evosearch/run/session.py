@@ -35,7 +35,7 @@ from evosearch.study.certificate import Certificate, add_claim, load_certificate
 from evosearch.study.latency_certificate import Check
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
-from evosearch.study.trial import Trial
+from evosearch.study.trial import Rung, Trial
 
 
 @final
@@ -267,6 +267,7 @@ class Session:
                     executor=self._executor,
                     store=ScoreStore(RunFolder(self.folder).scores),
                     limits=limits,
+                    skipped=(Rung.COMPENSATED,) if config.evaluator.build == "elastic" else (),
                     measure_front=self._measure_front,
                     on_trial=recorded,
                     should_stop=callbacks.should_stop,

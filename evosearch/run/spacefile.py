@@ -14,6 +14,7 @@ from evosearch.surgery.discovery import GroupRules
 from evosearch.tasks.config import TaskConfig
 from evosearch.training.base_training import TrainConfig
 from evosearch.training.distillation import FinetuneConfig
+from evosearch.training.elastic import ElasticConfig
 from evosearch.training.recipes import PruneConfig
 
 
@@ -83,6 +84,8 @@ class SpaceFile(BaseModel):
         train: base training, for networks whose weights are made here.
         search: defaults for `evosearch search`, and per-strategy settings; the run checks them.
         finetune: distillation of the network that is picked.
+        elastic: training of the weights that candidates are slices of, where the search's
+            evaluator has `build = "elastic"`.
         prune: how the network shrinks where it is trained under a budget.
         traced: the search space that `evosearch space new` found; where it is present, a search
             refuses a model whose space has become another.
@@ -97,6 +100,7 @@ class SpaceFile(BaseModel):
     train: TrainConfig = TrainConfig()
     search: dict[str, Any] = Field(default_factory=dict)
     finetune: FinetuneConfig = FinetuneConfig()
+    elastic: ElasticConfig | None = None
     prune: PruneConfig | None = None
     traced: Traced | None = None
 

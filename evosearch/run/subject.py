@@ -14,6 +14,7 @@ from evosearch.errors import InputError
 from evosearch.files import cache_folder, writing
 from evosearch.models.build import ModelConfig, build_model
 from evosearch.models.weights import load_weights, save_weights, weights_digest
+from evosearch.refit.elastic import ElasticWeights
 from evosearch.run.identity import identify
 from evosearch.run.spacefile import SpaceFile
 from evosearch.space.space import SearchSpace
@@ -58,10 +59,12 @@ class Subject(ProvenNetwork):
     Attributes:
         data: the splits that a search may see.
         task: what networks are judged by.
+        elastic: weights that candidates are slices of, where the search has such.
     """
 
     data: SearchData
     task: Task
+    elastic: ElasticWeights | None = None
 
 
 def load_subject(

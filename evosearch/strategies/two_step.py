@@ -224,6 +224,18 @@ class TwoStep:
             }
         )
 
+    def nested_mask(self, widths: Widths) -> Mask:
+        """Returns the mask of the last channels of every group's removal order.
+
+        A narrower width has a part of a wider one's channels. `widths` is `(groups,)`.
+        """
+        bits = {}
+        for group, width in zip(self._space.groups, widths, strict=True):
+            kept = np.zeros(group.size, dtype=np.bool_)
+            kept[self.removal_order(group.name)[group.size - int(width) :]] = True
+            bits[group.name] = kept
+        return Mask(bits)
+
 
 def descend_by_swaps(gram: Array, pruned: Array) -> Array:
     """Returns a set of the same size that no single swap improves, by steepest descent.

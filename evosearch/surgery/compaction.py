@@ -143,11 +143,19 @@ def _kept(tensor: Tensor, cut: Cut) -> Tensor:
     """Returns a copy of a tensor without some positions."""
     if not cut:
         return tensor.clone()
+    for dim, positions in kept_positions(tensor, cut).items():
+        tensor = tensor.index_select(dim, positions)
+    return tensor
+
+
+def kept_positions(tensor: Tensor, cut: Cut) -> dict[int, Tensor]:
+    """Returns the positions that stay of a tensor along each dimension that is cut, sorted."""
+    kept = {}
     for dim, positions in cut.items():
         stays = torch.ones(tensor.shape[dim], dtype=torch.bool)
         stays[torch.from_numpy(positions)] = False
-        tensor = tensor.index_select(dim, stays.nonzero().flatten().to(tensor.device))
-    return tensor
+        kept[dim] = stays.nonzero().flatten().to(tensor.device)
+    return kept
 
 
 def fit_attributes(module: nn.Module) -> None:

@@ -215,6 +215,11 @@ class Training:
         self._drawn = batches
 
     @property
+    def done(self) -> int:
+        """How many epochs are done."""
+        return self._done
+
+    @property
     def model(self) -> nn.Module:
         """What is trained."""
         return self._model

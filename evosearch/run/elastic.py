@@ -1,0 +1,170 @@
+"""The elastic weights of a run: trained once before its search, cached by contents."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from evosearch.errors import InputError
+from evosearch.files import cache_folder, writing
+from evosearch.models.copying import copied
+from evosearch.models.weights import load_weights, save_weights, weights_digest
+from evosearch.refit.elastic import ElasticWeights
+from evosearch.run.config import SearchConfig
+from evosearch.run.subject import Subject
+from evosearch.seeding import Stream, generator
+from evosearch.space.budget import Budget, BudgetRequest
+from evosearch.space.knowledge import Knowledge
+from evosearch.space.mask import Mask
+from evosearch.space.resources import RESOURCES
+from evosearch.space.space import SearchSpace
+from evosearch.stages import Countdown, OnStage
+from evosearch.strategies.palette import drawn_palette
+from evosearch.strategies.two_step import TwoStep
+from evosearch.study.identity import VERSIONS, Identity, Part
+from evosearch.training.checkpoint import Checkpoint
+from evosearch.training.elastic import ElasticConfig, train_elastic
+
+_ELASTIC = '[search.evaluator] build = "elastic" trains the weights for a range of sizes'
+
+
+def require_sizes(request: BudgetRequest, space: SearchSpace) -> None:
+    """Refuses a budget that says not for which sizes elastic weights are to be trained.
+
+    One size in FLOPs or params is a range, too: all plans then have it.
+
+    Raises:
+        InputError: only measured quantities are limited, or accuracy is without a smallest size.
+    """
+    exact = request.exact()
+    if not exact.amounts:
+        given = "an accuracy drop" if request.accuracy_drop is not None else "a latency"
+        raise InputError(
+            f"{_ELASTIC}, and {given} names none: give FLOPs or params as well, such as"
+            " --flops 10%..50%"
+        )
+    sizes = replace(exact, accuracy_drop=None).resolve(space.base_cost)
+    if request.accuracy_drop is not None and not sizes.is_range:
+        raise InputError(
+            f"{_ELASTIC}, and an accuracy drop may end at any: say where they begin, such as"
+            " --flops 10%..100%"
+        )
+
+
+def sizes_of(budget: Budget) -> Budget:
+    """Returns the exact part of a budget: the sizes that elastic weights are trained for."""
+    exact = {name: bound for name, bound in budget.bounds.items() if RESOURCES[name].exact}
+    return Budget(bounds=exact)
+
+
+def with_elastic(
+    subject: Subject,
+    config: ElasticConfig,
+    search: SearchConfig,
+    budget: Budget,
+    knowledge: Knowledge,
+    on_stage: OnStage,
+) -> Subject:
+    """Returns a subject with elastic weights for a budget: cached, or trained here.
+
+    A training that was killed goes on from its last epoch when the same is asked for again.
+
+    Args:
+        subject: base network, on the run's device; data and space.
+        config: the `[elastic]` section.
+        search: seed, threads and device.
+        budget: of the run; its exact resources say for which sizes.
+        knowledge: has the Gram matrices, whose removal order the plans' channels follow.
+        on_stage: told how far it is.
+
+    Raises:
+        InputError: the outputs do not fit the loss of the section.
+        EvaluationError: a loss is no longer finite.
+        StorageError: the cache cannot be written.
+    """
+    sizes = sizes_of(budget)
+    palette = drawn_palette(
+        subject.discovery.space,
+        sizes,
+        TwoStep(subject.discovery.space, knowledge.gram),
+        drawn=config.palette,
+        spread=config.spread,
+        rng=generator(search.seed, Stream.ELASTIC, "palette"),
+    )
+    path = cached_elastic(subject, config, search, palette)
+    if path.exists():
+        return _with_weights(subject, _loaded(subject.model, path), sizes)
+    countdown: Countdown | None = None
+    begun = 0
+
+    def on_epoch(done: int) -> None:
+        nonlocal countdown, begun
+        if countdown is None:
+            begun = done
+            countdown = Countdown(on_stage, "elastic weights", config.epochs - begun, "epochs")
+        else:
+            countdown.done(done - begun)
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    progress = path.with_suffix(".progress")
+    network = train_elastic(
+        subject.model,
+        subject.discovery.space.groups,
+        palette,
+        subject.data.train,
+        config,
+        search.seed,
+        task=subject.task,
+        progress=Checkpoint(progress, path.stem),
+        on_epoch=on_epoch,
+    )
+    with writing(path):
+        save_weights(network, path)
+        progress.unlink(missing_ok=True)
+    return _with_weights(subject, network, sizes)
+
+
+def load_elastic(subject: Subject, path: Path, budget: Budget) -> Subject:
+    """Returns a subject with the elastic weights of a run that was begun.
+
+    Args:
+        subject: of the run.
+        path: of the weights.
+        budget: that the run began with.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return _with_weights(subject, _loaded(subject.model, path), sizes_of(budget))
+
+
+def cached_elastic(
+    subject: Subject, config: ElasticConfig, search: SearchConfig, palette: tuple[Mask, ...]
+) -> Path:
+    """Returns where elastic weights are kept: by all that they follow from."""
+    settings = {
+        "space": subject.discovery.space.digest,
+        "elastic": config.model_dump(mode="json"),
+        "palette": [mask.key for mask in palette],
+        **search.model_dump(mode="json", include={"seed", "threads", "device"}),
+    }
+    parts = (Part.GRAPH, Part.WEIGHTS, Part.TRAIN, Part.PREPARATION, Part.TASK, *VERSIONS)
+    key = subject.identity.key(*parts, settings=settings)
+    return cache_folder() / "elastic" / f"{key}.safetensors"
+
+
+def _loaded(base: nn.Module, path: Path) -> nn.Module:
+    network = copied(base)
+    load_weights(network, path)
+    return network.eval()
+
+
+def _with_weights(subject: Subject, network: nn.Module, sizes: Budget) -> Subject:
+    known = subject.identity
+    parts = {**known.parts, Part.ELASTIC: weights_digest(network)}
+    return replace(
+        subject,
+        elastic=ElasticWeights(network=network, sizes=sizes),
+        identity=Identity(parts=parts, images=known.images),
+    )

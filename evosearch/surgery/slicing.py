@@ -1,0 +1,64 @@
+"""A slice: a compact network that reads its weights out of the whole network's."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from evosearch.space.mask import ChannelGroup, Mask
+from evosearch.surgery.compaction import compact, dropped_positions, kept_positions
+
+
+@final
+class Slice:
+    """The network of a mask on the weights that the whole network has at each call.
+
+    Gradients of what it puts out go to the whole network's parameters, at the places that the
+    slice was read from, and are zero at all others. BatchNorm normalises by the batch; the whole
+    network's buffers are neither read nor changed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Iterable[ChannelGroup],
+        mask: Mask,
+        *,
+        evaluating: Collection[str] = (),
+    ) -> None:
+        """Cuts the structure once.
+
+        Args:
+            model: the whole network; its parameters must stay the same tensors.
+            groups: its channel groups.
+            mask: the channels that stay.
+            evaluating: names of modules that stay in evaluation mode; not those inside them.
+        """
+        drops = dropped_positions(groups, mask)
+        self._network = compact(model, groups, mask).train()
+        for name in evaluating:
+            self._network.get_submodule(name).training = False
+        cuts = {
+            id(parameter): drops[name]
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if name in drops
+        }
+        self._read: dict[str, tuple[Tensor, Mapping[int, Tensor]]] = {
+            name: (parameter, kept_positions(parameter, cuts.get(id(parameter), {})))
+            for name, parameter in model.named_parameters()
+        }
+
+    def __call__(self, images: Tensor) -> object:
+        """Returns what the slice puts out for images, as the model does."""
+        return functional_call(self._network, self.weights(), (images,))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Returns the slice's parameters by name, as differentiable functions of the whole's."""
+        found = {}
+        for name, (tensor, kept) in self._read.items():
+            for dim, positions in kept.items():
+                tensor = torch.index_select(tensor, dim, positions)
+            found[name] = tensor
+        return found

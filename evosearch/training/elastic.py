@@ -1,0 +1,183 @@
+"""Elastic weights: one copy of a network, trained so that slices of it work as they are.
+
+Each step takes the smallest plan and some of the drawn ones: the sandwich rule of Yu and Huang
+2019 (arXiv 1903.05134) without its largest plan. That is the teacher here: every slice learns from
+the base network's outputs, as those of Cai et al. 2020 (arXiv 1908.09791) do.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from evosearch.data.splits import TrainSplit
+from evosearch.errors import InputError
+from evosearch.machine import device_of, torch_seeded
+from evosearch.models.copying import copied
+from evosearch.models.modes import evaluating
+from evosearch.models.precision import Precision, fastest_numerics
+from evosearch.seeding import Stream, generator, integer
+from evosearch.space.mask import ChannelGroup, Mask
+from evosearch.surgery.slicing import Slice
+from evosearch.tasks.classification import CLASSIFICATION
+from evosearch.tasks.scoring import working_numerics
+from evosearch.tasks.task import Task
+from evosearch.training.checkpoint import Checkpoint
+from evosearch.training.heads import holders_of_heads
+from evosearch.training.objective import distillation_loss
+from evosearch.training.parts import Moment, Part
+from evosearch.training.trainer import Training
+
+
+class ElasticConfig(BaseModel):
+    """How elastic weights are trained.
+
+    Attributes:
+        epochs: passes over the train split.
+        batch_size: images per step, at most.
+        lr: SGD's learning rate in the first step; a cosine takes it to zero.
+        weight_decay: L2 penalty on all parameters.
+        temperature: softens the logits of both networks.
+        alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
+            to 0 where the task's output is no logits.
+        plans: slices in a step: the smallest, and drawn ones.
+        palette: drawn plans in all, beside the smallest. On a CPU each costs code that is
+            generated for its shapes.
+        spread: how far the drawn plans are from the one of least two-step error: the standard
+            deviation of the logarithm of the factors that groups' errors are multiplied with.
+        precision: what the forward passes compute in, as in `[finetune]`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.05, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    temperature: float = Field(default=4.0, gt=0)
+    alpha: float = Field(default=0.9, ge=0, le=1)
+    plans: int = Field(default=3, ge=1)
+    palette: int = Field(default=24, ge=0)
+    spread: float = Field(default=1.0, ge=0)
+    precision: Precision = "auto"
+
+
+def train_elastic(
+    base: nn.Module,
+    groups: Sequence[ChannelGroup],
+    palette: Sequence[Mask],
+    train: TrainSplit,
+    config: ElasticConfig,
+    seed: int,
+    *,
+    task: Task = CLASSIFICATION,
+    progress: Checkpoint | None = None,
+    on_epoch: Callable[[int], None] = lambda _: None,
+) -> nn.Module:
+    """Returns a copy of a network whose slices were trained on the network's own outputs.
+
+    The last epoch is kept: no score chooses. Its BatchNorm statistics are the base network's,
+    which are no slice's: they have to be estimated for each. The weights are a function of the
+    network, the palette, the data, the config, the seed and the number of threads.
+
+    Args:
+        base: the teacher, and what the weights begin as; not changed.
+        groups: its channel groups.
+        palette: the plans, the one that every step takes first.
+        train: what is learned from.
+        config: the `[elastic]` section.
+        seed: of plans, order and augmentation.
+        task: whose loss is the hard part, and which output is compared.
+        progress: keeps how far this went, epoch by epoch, so that one that was killed goes on
+            and ends as it would have; None keeps nothing.
+        on_epoch: told how many epochs are done, and once before the first that is left.
+
+    Raises:
+        InputError: the outputs do not fit the task, or are no logits where `alpha` is not 0.
+        EvaluationError: a loss is no longer finite.
+        StorageError: the progress cannot be written.
+    """
+    place, elastic = device_of(base), copied(base)
+    fastest = fastest_numerics(place, precision=config.precision)
+    numerics, _ = working_numerics(base, train, fastest, task=task)
+    heads = holders_of_heads(base, train.images[:2])
+    slices = [Slice(elastic, groups, mask, evaluating=heads) for mask in palette]
+    sandwich = Sandwich(base, slices, config, seed, task)
+    rng = torch.Generator().manual_seed(integer(seed, Stream.ELASTIC, "images"))
+    dropout = torch_seeded(integer(seed, Stream.ELASTIC, "dropout"), place)
+    with dropout, evaluating(base):
+        training = Training(
+            elastic, train, config, sandwich.loss, rng, numerics=numerics, parts=[sandwich]
+        )
+        if progress is not None and (saved := progress.load()) is not None:
+            training.restore(saved)
+        on_epoch(training.done)
+        for _ in training.epochs():
+            if progress is not None:
+                progress.save(training.state())
+            on_epoch(training.done)
+    return elastic.eval()
+
+
+@final
+class Sandwich(Part):
+    """The plans of every step, and their mean distillation loss.
+
+    Which plans a step takes follows from the seed and the step alone, so there is no state.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        slices: Sequence[Slice],
+        config: ElasticConfig,
+        seed: int,
+        task: Task = CLASSIFICATION,
+    ) -> None:
+        """Takes the teacher, in evaluation mode, and slices of the network that learns.
+
+        Args:
+            base: the teacher.
+            slices: the one that every step takes first.
+            config: the `[elastic]` section.
+            seed: of the plans that are drawn.
+            task: whose loss is the hard part, and which output is compared.
+        """
+        self._base, self._slices, self._config = base, slices, config
+        self._seed, self._task = seed, task
+        self._step = list(slices[:1])
+
+    def before_step(self, moment: Moment) -> None:
+        """Takes the first plan, and draws the others; all of them, where there are no more."""
+        rng = generator(self._seed, Stream.ELASTIC, "plans", moment.step)
+        drawn = 1 + rng.permutation(len(self._slices) - 1)[: self._config.plans - 1]
+        self._step = [self._slices[index] for index in (0, *drawn)]
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Returns the objective of a batch: the mean over the step's plans.
+
+        Raises:
+            InputError: the output is no logits, but `alpha` is not 0.
+        """
+        task, config = self._task, self._config
+        with torch.no_grad():
+            target = task.outputs(self._base(images)).float()
+        if config.alpha and target.ndim < 2:
+            raise InputError(
+                f"[elastic] alpha = {config.alpha:g} softens logits (images, classes, ...), but"
+                f" the output is {tuple(target.shape)}; set it to 0"
+            )
+        losses = [
+            distillation_loss(
+                task.outputs(network(images)).float(),
+                target,
+                labels,
+                temperature=config.temperature,
+                alpha=config.alpha,
+                task=task,
+            )
+            for network in self._step
+        ]
+        return torch.stack(losses).mean()
