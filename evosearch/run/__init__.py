@@ -13,6 +13,7 @@
 `baselook`      the base network as a search finds it: what it computes in, what it is worth
 `preparation`   what is measured before the first trial
 `creation`      the folder of a new run, written whole or not at all
+`elastic`       the elastic weights of a run: trained once, cached by contents
 `probing`       what each group's cut does to the loss, measured once
 `reopening`     the same loaded again from the folder
 `budgeting`     another budget for a run that was begun

@@ -20,6 +20,7 @@ A new one is a class in a file, and a line in `STRATEGIES`; `README.md` has the 
 `sensitivity`    measured sensitivities: the scale of error curves, widths for a tolerance
 `allocation`     the widths of least weighted error within a budget
 `two_step_plan`  the plan of least two-step error: one allocation, and no search
+`palette`        the plans that elastic weights are trained for
 `knapsack`       the dynamic program inside it
 `regression`     a Bayesian regression of losses on what each group's cut costs
 `learned`        the loss of any mask, as that regression predicts it

@@ -7,6 +7,7 @@
 `proof`           comparison of compacted and masked networks, group by group and together
 `randomizing`     the random parameters under which that comparison hides nothing
 `compaction`      the compact network of a mask, cut from a copy or in place
+`slicing`         the same, which reads its weights out of the whole network's
 `narrowing`       the search space of a network that was cut, without tracing it
 `reach`           places of channels in what modules read and give
 `gating`          gates that learn: factors on channels, thrown away after training

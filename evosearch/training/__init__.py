@@ -8,6 +8,7 @@
 `optimizers`      SGD, or Muon for the kernels of convolutions
 `base_training`   the training of a base network from scratch, and `[train]`
 `distillation`    the training of a compact network by its teacher, and `[finetune]`
+`elastic`         the training of weights whose slices work, and `[elastic]`
 `objective`       the distillation loss: softened logits, and labels
 `attention`       attention transfer: the loss between attention maps
 `heads`           auxiliary heads, which run in training only

@@ -15,8 +15,11 @@ from evosearch.engine import evaluator as evaluator_module
 from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.errors import EvaluationError
 from evosearch.models.zoo import digits_resnet
+from evosearch.refit.elastic import ElasticWeights
 from evosearch.refit.norms import recalibrate
+from evosearch.space.budget import BudgetRequest
 from evosearch.space.mask import Mask
+from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from evosearch.tasks.scoring import score
 from evosearch.training.base_training import TrainConfig, train_base
@@ -100,6 +103,60 @@ def test_bfloat16_scores_nearly_as_float32_does(
         exact, coarse = losses[build, "float32"], losses[build, "bfloat16"]
         assert coarse != exact
         assert coarse == pytest.approx(exact, rel=0.05)
+
+
+def elastic(model: nn.Module, data: SearchData, discovery: Discovery) -> MaskEvaluator:
+    """Returns an evaluator with other weights for networks of up to half the MACs."""
+    torch.manual_seed(1)
+    sizes = BudgetRequest.of(flops="50%").resolve(discovery.space.base_cost)
+    weights = ElasticWeights(network=digits_resnet(width=8).eval(), sizes=sizes)
+    return MaskEvaluator(
+        model=model,
+        discovery=discovery,
+        calibration=data.calibration,
+        search=data.search,
+        config=EvaluatorConfig(build="elastic", precision="float32", build_images=200),
+        seed=0,
+        elastic=weights,
+    )
+
+
+def test_an_elastic_candidate_is_the_slice_of_the_elastic_weights(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    evaluator, mask = elastic(model, data, discovery), half(discovery, 1)
+    assert evaluator.builder.is_slice(mask)
+    torch.manual_seed(1)
+    slice_ = compact(digits_resnet(width=8), discovery.space.groups, mask)
+    recalibrate(slice_, evaluator._batches)
+    images = data.search.images[:32]
+    with torch.no_grad():
+        expected = slice_.eval()(images)
+        assert torch.equal(evaluator.builder.final(mask)(images), expected)
+        torch.testing.assert_close(evaluator._candidate(mask)(images), expected)
+    assert evaluator.evaluate(mask).score.loss == pytest.approx(
+        score(slice_, data.search).loss, rel=1e-4
+    )
+
+
+def test_what_is_larger_than_the_elastic_weights_serve_is_cut_from_the_base_network(
+    model: nn.Module, data: SearchData, discovery: Discovery
+) -> None:
+    """A probe of one group; the whole network, exactly; and the lowest-L1 plan at any size."""
+    ours = elastic(model, data, discovery)
+    theirs = make(model, data, discovery, build_images=200)
+    space, images = discovery.space, data.search.images[:32]
+    full, group = space.full_mask(), space.groups[0]
+    probe = Mask({**full, group.name: np.arange(group.size) > 0})
+    with torch.no_grad():
+        for mask in (probe, full):
+            assert not ours.builder.is_slice(mask)
+            assert torch.equal(
+                ours.builder.final(mask)(images), theirs.builder.final(mask)(images)
+            )
+            assert ours.evaluate(mask).score.loss == theirs.evaluate(mask).score.loss
+        plain = ours.builder.plain(half(discovery, 1))
+        assert torch.equal(plain(images), theirs.builder.plain(half(discovery, 1))(images))
 
 
 def test_a_recalibrated_candidate_is_the_plain_network(

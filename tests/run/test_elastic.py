@@ -1,0 +1,187 @@
+"""A search on elastic weights: trained once, cached, opened again, shipped as slices."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import evosearch
+from evosearch.errors import InputError
+from evosearch.export import artifact as artifact_module
+from evosearch.models.weights import load_weights, save_weights, weights_digest
+from evosearch.models.zoo import digits_resnet
+from evosearch.run import elastic as elastic_module
+from evosearch.run import identity as identity_module
+from evosearch.run import subject as subject_module
+from evosearch.run.callbacks import Callbacks
+from evosearch.run.config import read_run_config
+from evosearch.run.folder import RunFolder
+from evosearch.run.reopening import RunEvaluator
+from evosearch.run.saving import SLICED, UNTRAINED
+from evosearch.study.identity import Part
+from evosearch.study.study import Study
+from evosearch.study.trial import Rung
+
+SPACE = """
+[model]
+build = "evosearch.models.zoo:digits_resnet"
+input = [1, 8, 8]
+[model.kwargs]
+width = 4
+[data]
+name = "digits"
+calibration = 150
+search = 350
+[train]
+epochs = 2
+[elastic]
+epochs = 2
+palette = 3
+[search]
+threads = 1
+device = "cpu"
+[search.evaluator]
+build = "elastic"
+precision = "float32"
+[finetune]
+epochs = 0
+"""
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def quick() -> Any:
+    """Traces and proves the one architecture here once; artifacts meet no fresh process."""
+    known: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patched:
+        for module, name in (
+            (subject_module, "discover_space"),
+            (identity_module, "graph_digest"),
+        ):
+            real = getattr(module, name)
+
+            def once(*given: Any, name: str = name, real: Any = real) -> Any:
+                if name not in known:
+                    known[name] = real(*given)
+                return known[name]
+
+            patched.setattr(module, name, once)
+        patched.setattr(artifact_module, "verify_reload", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, quick: Any) -> Path:
+    """A folder with a space file, the cache of base and elastic weights, and a run."""
+    folder = tmp_path_factory.mktemp("elastic")
+    (folder / "space.toml").write_text(SPACE)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("EVOSEARCH_CACHE", str(folder / "cache"))
+        torch.set_num_threads(1)
+        search(folder, "run", strategy="genetic", trials=16)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _cache(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVOSEARCH_CACHE", str(place / "cache"))
+
+
+def search(place: Path, name: str, **options: Any) -> evosearch.Run:
+    given = {"flops": "20%..60%", "strategy": "random", "trials": 2, **options}
+    return evosearch.search(place / "space.toml", out=place / name, anyway=True, **given)
+
+
+def test_candidates_climb_past_the_rung_that_tells_of_refitted_weights(place: Path) -> None:
+    study = Study.open(place / "run")
+    rungs = {step.rung for trial in study.trials for step in trial.steps}
+    assert Rung.COMPENSATED not in rungs
+    assert {Rung.PARTIAL, Rung.FULL} <= rungs
+
+
+def test_a_worker_scores_what_the_run_did(place: Path) -> None:
+    study = Study.open(place / "run")
+    evaluator = RunEvaluator(str(place / "run"))()
+    trial = next(trial for trial in study.trials if trial.is_complete)
+    assert evaluator.builder.is_slice(trial.mask)
+    assert trial.evaluation is not None
+    assert evaluator.evaluate(trial.mask).score == trial.evaluation.score
+
+
+def test_the_same_search_trains_no_second_time(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elastic_module, "train_elastic", None)
+    search(place, "again")
+    first, again = (Study.open(place / name).header.identity for name in ("run", "again"))
+    assert again.parts[Part.ELASTIC] == first.parts[Part.ELASTIC] != first.parts[Part.WEIGHTS]
+    assert read_run_config(place / "again").space.elastic is not None
+    with pytest.raises(TypeError, match="not callable"):  # another seed's weights are others
+        search(place, "other", seed=1)
+
+
+def test_a_killed_preparation_goes_on_and_ends_as_it_would_have(place: Path) -> None:
+    (cached,) = (place / "cache" / "elastic").glob("*.safetensors")
+    whole, progress = cached.read_bytes(), cached.with_suffix(".progress")
+    cached.unlink()
+    stages: list[str] = []
+
+    def kill(stage: str) -> None:
+        if stage.startswith("elastic weights: 1 of"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        search(place, "killed", callbacks=Callbacks(on_stage=kill))
+    assert progress.exists()
+    assert not (place / "killed" / "config.toml").exists()
+    search(place, "killed", callbacks=Callbacks(on_stage=stages.append))
+    told = [stage for stage in stages if stage.startswith("elastic")]
+    assert told == ["elastic weights: 1 epochs", "elastic weights: 1 of 1 epochs"]
+    assert cached.read_bytes() == whole == RunFolder(place / "killed").elastic.read_bytes()
+    assert not progress.exists()
+
+
+def test_a_plan_is_shipped_as_a_slice(place: Path) -> None:
+    finetuned = evosearch.finetune(place / "run", at="flops=40%", epochs=0)
+    notes = finetuned.artifact.card["notes"]
+    assert SLICED in notes
+    assert UNTRAINED not in notes
+    network = evosearch.load_run(place / "run").network(at="flops=40%")
+    shipped = finetuned.artifact.load(lambda: digits_resnet(width=4))
+    assert weights_digest(shipped) == weights_digest(network)
+
+
+def test_other_elastic_weights_than_the_run_began_with_are_refused_by_name(place: Path) -> None:
+    search(place, "changed")
+    path = RunFolder(place / "changed").elastic
+    network = digits_resnet(width=4)
+    load_weights(network, path)
+    with torch.no_grad():
+        network.linear.bias += 1e-6
+    save_weights(network, path)
+    with pytest.raises(InputError, match="no longer the same: the elastic weights;"):
+        RunEvaluator(str(place / "changed"))()
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (
+            {"flops": None, "accuracy_drop": 5},
+            r"an accuracy drop names none: give FLOPs or params",
+        ),
+        ({"flops": "50%", "accuracy_drop": 5}, r"say where they begin, such as --flops 10%\.\."),
+        ({"flops": None, "latency": "50%"}, r"a latency names none: give FLOPs or params"),
+    ],
+)
+def test_a_budget_of_no_sizes_is_refused_before_anything_is_trained(
+    place: Path, monkeypatch: pytest.MonkeyPatch, budget: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(subject_module, "train_base", None)
+    monkeypatch.setenv("EVOSEARCH_CACHE", str(place / "empty"))
+    with pytest.raises(InputError, match=message):
+        search(place, "refused", **budget)
