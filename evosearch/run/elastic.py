@@ -1,7 +1,9 @@
 """The elastic weights of a run: trained once before its search, cached by contents."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from torch import nn
 
@@ -10,6 +12,7 @@ from evosearch.files import cache_folder, writing
 from evosearch.models.copying import copied
 from evosearch.models.weights import load_weights, save_weights, weights_digest
 from evosearch.refit.elastic import ElasticWeights
+from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import SearchConfig
 from evosearch.run.subject import Subject
 from evosearch.seeding import Stream, generator
@@ -18,7 +21,7 @@ from evosearch.space.knowledge import Knowledge
 from evosearch.space.mask import Mask
 from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
-from evosearch.stages import Countdown, OnStage
+from evosearch.stages import Countdown
 from evosearch.strategies.palette import drawn_palette
 from evosearch.strategies.two_step import TwoStep
 from evosearch.study.identity import VERSIONS, Identity, Part
@@ -63,7 +66,7 @@ def with_elastic(
     search: SearchConfig,
     budget: Budget,
     knowledge: Knowledge,
-    on_stage: OnStage,
+    callbacks: Callbacks,
 ) -> Subject:
     """Returns a subject with elastic weights for a budget: cached, or trained here.
 
@@ -75,7 +78,7 @@ def with_elastic(
         search: seed, threads and device.
         budget: of the run; its exact resources say for which sizes.
         knowledge: has the Gram matrices, whose removal order the plans' channels follow.
-        on_stage: told how far it is.
+        callbacks: told what the training costs, and how far it is.
 
     Raises:
         InputError: the outputs do not fit the loss of the section.
@@ -94,6 +97,11 @@ def with_elastic(
     path = cached_elastic(subject, config, search, palette)
     if path.exists():
         return _with_weights(subject, _loaded(subject.model, path), sizes)
+    epochs = cost_in_epochs(subject.discovery.space, palette, config)
+    callbacks.on_note(
+        f"elastic weights: {len(palette)} plans in {config.epochs} epochs, which cost as much as"
+        f" {epochs:.3g} epochs of the whole network"
+    )
     countdown: Countdown | None = None
     begun = 0
 
@@ -101,13 +109,14 @@ def with_elastic(
         nonlocal countdown, begun
         if countdown is None:
             begun = done
-            countdown = Countdown(on_stage, "elastic weights", config.epochs - begun, "epochs")
+            left = config.epochs - begun
+            countdown = Countdown(callbacks.on_stage, "elastic weights", left, "epochs")
         else:
             countdown.done(done - begun)
 
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    progress = path.with_suffix(".progress")
+    progress = path.with_suffix(".checkpoint")
     network = train_elastic(
         subject.model,
         subject.discovery.space.groups,
@@ -125,6 +134,18 @@ def with_elastic(
     return _with_weights(subject, network, sizes)
 
 
+def cost_in_epochs(space: SearchSpace, palette: Sequence[Mask], config: ElasticConfig) -> float:
+    """Returns how many epochs of the whole network an elastic training costs, as expected.
+
+    A step is forward and backward, three times the MACs, through the first plan and the others
+    that are drawn, and forward through the base network.
+    """
+    first, *drawn = (space.cost(mask).macs / space.base_cost.macs for mask in palette)
+    others = min(config.plans - 1, len(drawn))
+    passed = 3 * (first + others * (fmean(drawn) if drawn else 0.0)) + 1
+    return config.epochs * passed / 3
+
+
 def load_elastic(subject: Subject, path: Path, budget: Budget) -> Subject:
     """Returns a subject with the elastic weights of a run that was begun.
 
@@ -140,7 +161,7 @@ def load_elastic(subject: Subject, path: Path, budget: Budget) -> Subject:
 
 
 def cached_elastic(
-    subject: Subject, config: ElasticConfig, search: SearchConfig, palette: tuple[Mask, ...]
+    subject: Subject, config: ElasticConfig, search: SearchConfig, palette: Sequence[Mask]
 ) -> Path:
     """Returns where elastic weights are kept: by all that they follow from."""
     settings = {

@@ -15,7 +15,9 @@ from evosearch.training.distillation import FinetuneConfig, distil_blindly
 def make_evaluator(
     config: SearchConfig, subject: Subject, finetune: FinetuneConfig
 ) -> MaskEvaluator:
-    """Returns the evaluator of a run, its network on the run's device."""
+    """Returns the evaluator of a run, its networks on the run's device."""
+    if subject.elastic is not None:
+        subject.elastic.network.to(config.device)
     return MaskEvaluator(
         model=subject.model.to(config.device),
         discovery=subject.discovery,

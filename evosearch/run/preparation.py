@@ -149,7 +149,7 @@ def prepare(
         knowledge = evaluator.knowledge(criteria_of(search))
         budget = request.resolve(base_cost, base.score.accuracy)
         if elastic is not None:
-            subject = with_elastic(subject, elastic, search, budget, knowledge, on_stage)
+            subject = with_elastic(subject, elastic, search, budget, knowledge, callbacks)
             evaluator = make_evaluator(search, subject, space_file.finetune)
         references = measure_references(
             evaluator, space, budget, base, knowledge, search.criterion, on_stage

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,12 +17,15 @@ from evosearch.run import identity as identity_module
 from evosearch.run import subject as subject_module
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import read_run_config
+from evosearch.run.elastic import cost_in_epochs
 from evosearch.run.folder import RunFolder
 from evosearch.run.reopening import RunEvaluator
 from evosearch.run.saving import SLICED, UNTRAINED
 from evosearch.study.identity import Part
 from evosearch.study.study import Study
 from evosearch.study.trial import Rung
+from evosearch.training.elastic import ElasticConfig
+from tests.toys import toy_knowledge, toy_space
 
 SPACE = """
 [model]
@@ -47,6 +51,9 @@ precision = "float32"
 [finetune]
 epochs = 0
 """
+
+
+WIDTHS = np.array([[1, 2, 3], [3, 4, 6], [5, 6, 8]])
 
 
 class Killed(Exception):
@@ -126,7 +133,7 @@ def test_the_same_search_trains_no_second_time(
 
 def test_a_killed_preparation_goes_on_and_ends_as_it_would_have(place: Path) -> None:
     (cached,) = (place / "cache" / "elastic").glob("*.safetensors")
-    whole, progress = cached.read_bytes(), cached.with_suffix(".progress")
+    whole, progress = cached.read_bytes(), cached.with_suffix(".checkpoint")
     cached.unlink()
     stages: list[str] = []
 
@@ -165,6 +172,17 @@ def test_other_elastic_weights_than_the_run_began_with_are_refused_by_name(place
     save_weights(network, path)
     with pytest.raises(InputError, match="no longer the same: the elastic weights;"):
         RunEvaluator(str(place / "changed"))()
+
+
+def test_the_cost_counts_the_teacher_and_the_plans_of_a_step() -> None:
+    space = toy_space()
+    masks = [space.top_channels(w, toy_knowledge().scores["l1"]) for w in WIDTHS]
+    shares = [space.cost(mask).macs / space.base_cost.macs for mask in masks]
+    config = ElasticConfig(epochs=6, plans=2)
+    # Forward through the teacher is a third of a step of the whole network.
+    expected = 6 * (1 / 3 + shares[0] + (shares[1] + shares[2]) / 2)
+    assert cost_in_epochs(space, masks, config) == pytest.approx(expected)
+    assert cost_in_epochs(space, masks[:1], config) == pytest.approx(6 * (1 / 3 + shares[0]))
 
 
 @pytest.mark.parametrize(
