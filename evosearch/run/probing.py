@@ -78,8 +78,8 @@ def cached_sensitivity(prepared: Prepared) -> Path:
         settings["finetune"] = prepared.config.space.finetune.model_dump(mode="json")
     splits = (Part.TRAIN, Part.CALIBRATION, Part.SEARCH)
     parts = (Part.GRAPH, Part.WEIGHTS, *splits, Part.PREPARATION, Part.TASK, *VERSIONS)
-    elastic = [] if subject.elastic is None else [Part.ELASTIC]
-    key = subject.identity.key(*parts, *elastic, settings=settings)
+    known = subject.identity.only((*parts, Part.ELASTIC))  # which few runs have
+    key = known.key(*known.parts, settings=settings)
     return cache_folder() / "sensitivity" / f"{key}.npz"
 
 
