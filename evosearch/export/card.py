@@ -113,6 +113,13 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
             f"- Search: {card['strategy']}, seed {card.get('seed')}, space digest"
             f" `{card.get('space_digest')}`."
         )
+    if "nonzero_macs" in card:
+        nonzero, macs = card["nonzero_macs"], _cost(networks[-1]).macs
+        yield (
+            f"- Kernels {card['finetune']['kernels']}: {nonzero:,} of the {macs:,} MACs of one"
+            f" image ({nonzero / macs:.1%}) are of weights other than zero. FLOPs are counted with"
+            " the zeros: only what skips them gains by them."
+        )
     for note in card.get("notes", ()):
         yield f"- {_capital(note)}."
     environment = card.get("environment")

@@ -35,6 +35,7 @@
 `channels`      choosers of channels for a cut without a search
 `cutting`       the network of a plan before any training
 `saving`        a network's artifact
+`students`      what the distillation of a plan begins with
 `finetuning`    a network distilled, measured on test, and saved
 `measurer`      what an aim has measured of networks beyond their trials
 `freshtiming`   networks timed in a process of their own

@@ -1,6 +1,5 @@
 """The fine-tuning of a run's network: cut, distilled, measured on test, and saved."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from evosearch.run.picking import picked
 from evosearch.run.planning import parse_at
 from evosearch.run.preparation import Prepared
 from evosearch.run.saving import SELECTED, cut_note, from_run, save_artifact
+from evosearch.run.students import nonzero_json, require_kernels_fit, student_of
 from evosearch.space.budget import Budget
 from evosearch.study.accuracy_certificate import ConfirmedNetwork
 from evosearch.study.certificate import certificate_of
@@ -152,6 +152,8 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
     prepared, (budget, at) = task.prepared, task.budget
     cut = built(prepared, task.plan.name, task.plan.mask)
     rival = global_within(prepared, budget, at)
+    for item in (cut, rival) if task.baselines else (cut,):
+        require_kernels_fit(prepared.subject.discovery, item, task.config)
     compared = [base_of(prepared), plain_within(prepared, budget, at), rival]
     latency = None
     if task.latency:
@@ -181,7 +183,7 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
     confirmed = RunMeasurer(task.folder, prepared).confirmed(
         done[-1].name,
         done[-1].network,
-        None if distillation is None else task.config.model_dump(mode="json"),
+        None if distillation is None else task.config.settings,
     )
     artifact = save_artifact(
         task.target,
@@ -196,7 +198,8 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
             "certificate": _certified(task),
             "confirmed": None if confirmed is None else asdict(confirmed),
             "notes": _notes(task, distillation, report.opened),
-            "finetune": task.config.model_dump(mode="json"),
+            "finetune": task.config.settings,
+            **nonzero_json(prepared.subject.discovery, done[-1], task.config),
             "best_epoch": None if distillation is None else distillation.best_epoch,
         },
     )
@@ -218,7 +221,7 @@ def _require_no_other(target: Path, config: FinetuneConfig) -> None:
     if not target.exists():
         return
     made = Artifact.open(target).card.get("finetune")
-    if made != config.model_dump(mode="json"):
+    if made != config.settings:
         raise InputError(
             f"{target}: holds this network fine-tuned with other settings; move it elsewhere first"
         )
@@ -242,10 +245,11 @@ def _distilled(
     task: _Task, compared: Compared, callbacks: Callbacks
 ) -> tuple[Compared, Distillation]:
     """Returns a copy of a network, trained on the base network's outputs, and how that went."""
-    subject, network = task.prepared.subject, copy.deepcopy(compared.network)
+    subject = task.prepared.subject
+    student = student_of(task.prepared, compared, task.config)
     distillation = distil(
         subject.model,
-        network,
+        student.network,
         subject.data.train,
         subject.data.search,
         task.config,
@@ -253,9 +257,11 @@ def _distilled(
         callbacks.on_epoch,
         task=subject.task,
         progress=RunFolder(task.folder).progress(compared.name),
+        discovery=student.discovery,
+        goal=student.goal,
     )
     name = f"{compared.name}, distilled {task.config.epochs} epochs"
-    return replace(compared, name=name, network=network), distillation
+    return replace(compared, name=name, network=student.network), distillation
 
 
 def _notes(task: _Task, distillation: Distillation | None, opened: int) -> list[str]:

@@ -75,7 +75,7 @@ def cached_sensitivity(prepared: Prepared) -> Path:
         ),
     }
     if search.evaluator.recovery_images:
-        settings["finetune"] = prepared.config.space.finetune.model_dump(mode="json")
+        settings["finetune"] = prepared.config.space.finetune.settings
     splits = (Part.TRAIN, Part.CALIBRATION, Part.SEARCH)
     parts = (Part.GRAPH, Part.WEIGHTS, *splits, Part.PREPARATION, Part.TASK, *VERSIONS)
     known = subject.identity.only((*parts, Part.ELASTIC))  # which few runs have

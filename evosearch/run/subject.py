@@ -20,7 +20,7 @@ from evosearch.run.spacefile import SpaceFile
 from evosearch.space.space import SearchSpace
 from evosearch.stages import OnStage
 from evosearch.study.identity import VERSIONS, Identity, Part
-from evosearch.surgery.discovery import Discovery, discover
+from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from evosearch.tasks.config import load_task
 from evosearch.tasks.fitting import require_fit
 from evosearch.tasks.task import Task
@@ -117,7 +117,7 @@ def load_subject(
     on_stage("identity of data and weights")
     identity = identify(file, folder, model, example, data if identify_images else None)
     if weights is None and fresh is None and file.model.weights is None:
-        _train(model, identity, file, data, task, on_epoch)
+        _train(model, identity, file, data, task, on_epoch, discovery)
         trained = {**identity.parts, Part.WEIGHTS: weights_digest(model)}
         identity = replace(identity, parts=trained)
     return Subject(
@@ -181,7 +181,8 @@ def train_base_network(
     model = build_model(file.model, folder, seed=BASE_SEED)
     require_fit(model, data, task)
     identity = identify(file, folder, model, example_input(file.model), data)
-    return model, _train(model, identity, file, data, task, on_epoch)
+    discovery = discover_space(file, model) if file.train.penalties else None
+    return model, _train(model, identity, file, data, task, on_epoch, discovery)
 
 
 def _train(
@@ -191,32 +192,46 @@ def _train(
     data: SearchData,
     task: Task,
     on_epoch: OnEpoch | None,
+    discovery: Discovery | None,
 ) -> Path:
     """Gives a network that was just built the weights of its training: cached, or made here.
 
     Returns:
         The file that keeps them.
     """
-    path = cached_weights(initial, file.train)
+    path = cached_weights(initial, file.train, file.groups)
     if path.exists():
         load_weights(model, path)
         return path
-    train_base(model, data.train, data.search, file.train, BASE_SEED, on_epoch, task=task)
+    train_base(
+        model,
+        data.train,
+        data.search,
+        file.train,
+        BASE_SEED,
+        on_epoch,
+        task=task,
+        discovery=discovery,
+    )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_weights(model, path)
     return path
 
 
-def cached_weights(initial: Identity, config: TrainConfig) -> Path:
+def cached_weights(initial: Identity, config: TrainConfig, groups: GroupRules) -> Path:
     """Returns where the weights of a base network that is trained here are kept.
 
     Args:
         initial: identity of what is trained, with the initial weights.
         config: how it is trained.
+        groups: which channels may go; penalties are about these.
     """
+    settings = config.model_dump(mode="json", exclude_none=True)
+    if config.penalties:
+        settings["groups"] = groups.model_dump(mode="json")
     parts = (Part.GRAPH, Part.WEIGHTS, Part.TRAIN, Part.PREPARATION, Part.TASK, *VERSIONS)
-    key = initial.key(*parts, settings=config.model_dump(mode="json", exclude_none=True))
+    key = initial.key(*parts, settings=settings)
     return cache_folder() / "base" / f"{key}.safetensors"
 
 

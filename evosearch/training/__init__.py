@@ -9,6 +9,8 @@
 `base_training`   the training of a base network from scratch, and `[train]`
 `distillation`    the training of a compact network by its teacher, and `[finetune]`
 `elastic`         the training of weights whose slices work, and `[elastic]`
+`additions`       what may take part in it: penalties, kernels, a pace
+`imitation`       its objective: the teacher's outputs, its attention, the labels
 `objective`       the distillation loss: softened logits, and labels
 `attention`       attention transfer: the loss between attention maps
 `heads`           auxiliary heads, which run in training only
@@ -18,9 +20,11 @@
 `pacing`          paces by name, those that go by the clock among them
 `recorded_paces`  paces that a training's record decides
 `penalties`       penalties: losses added by name, which make channels easy to drop
-`kernels`         weights that are something else while they train: OREPA, N:M, held zeros
 `penalized`       the part of a training that adds them to its objective
 `gated`           the part that hangs gates into its network while there is something to cut
+`kernels`         weights that are something else while they train: OREPA, N:M, held zeros
+`reparametrised`  the part of a training whose network has such weights, by name
+`towards`         the part of a training that cuts to channels that are given, at a pace
 `recipes`         recipes for training under a budget, each a row of settings; `[prune]`
 `frozen`          the first layers, frozen from when they no longer move: Learn & Drop
 `cutpoints`       where a network's graph comes apart in two, for that

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,10 +14,14 @@ from evosearch.errors import InputError
 from evosearch.machine import device_of, torch_seeded
 from evosearch.models.precision import fastest_numerics
 from evosearch.seeding import Stream, integer
+from evosearch.surgery.discovery import Discovery
 from evosearch.tasks.classification import CLASSIFICATION, cross_entropy
 from evosearch.tasks.scoring import score, working_numerics
 from evosearch.tasks.task import Task
 from evosearch.training.frozen import FrozenPrefix
+from evosearch.training.parts import Part
+from evosearch.training.penalized import Penalized
+from evosearch.training.penalties import require_penalties
 from evosearch.training.trainer import BatchLoss, EpochRecord, OnEpoch, Training
 
 
@@ -34,6 +38,8 @@ class TrainConfig(BaseModel):
         freeze: share of its first change in an epoch under which a layer counts as at rest: the
             first layers are frozen once they all rest (Learn & Drop); none is never. Of the
             training of a base network alone.
+        penalties: losses on the weights by name, each with its weight beside the task's loss; a
+            training under a budget has those of `[prune.penalties]` instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +50,17 @@ class TrainConfig(BaseModel):
     weight_decay: float = Field(default=5e-4, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     freeze: float | None = Field(default=None, gt=0, lt=1)
+    penalties: dict[str, float] | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        require_penalties(self.penalties or {}, "[train.penalties]")
+        if self.penalties and self.freeze is not None:
+            raise InputError(
+                "[train] freeze waits for layers to rest, and penalties keep moving them: leave one"
+                " of the two out"
+            )
+        return self
 
 
 def train_base(
@@ -55,6 +72,7 @@ def train_base(
     on_epoch: OnEpoch | None = None,
     *,
     task: Task = CLASSIFICATION,
+    discovery: Discovery | None = None,
 ) -> tuple[EpochRecord, ...]:
     """Trains a base network on its task's loss; the network of the last epoch is the result.
 
@@ -70,6 +88,7 @@ def train_base(
         seed: of order and augmentation.
         on_epoch: called after every epoch.
         task: whose loss is lowered.
+        discovery: the model's channel groups, which penalties need.
 
     Returns:
         One record per epoch.
@@ -77,7 +96,8 @@ def train_base(
     Raises:
         EvaluationError: the loss is no longer finite.
         InputError: the outputs do not fit the task, or labels are to be smoothed for a loss of
-            the task's own; or layers are to be frozen of a network whose code cannot be followed.
+            the task's own; or layers are to be frozen of a network whose code cannot be followed,
+            or a penalty is about what the network has not.
     """
     frozen = None if config.freeze is None else FrozenPrefix(model, train, config.freeze)
     loss = label_loss(frozen or model, config, task)
@@ -88,8 +108,19 @@ def train_base(
     numerics, _ = working_numerics(model, train, fastest, task=task)
     history: list[EpochRecord] = []
     with torch_seeded(integer(seed, Stream.BASE_TRAINING, "dropout"), place):
-        parts = [] if frozen is None else [frozen]
-        training = Training(model, train, config, loss, rng, numerics=numerics, parts=parts)
+        parts: list[Part] = [Penalized(config.penalties)] if config.penalties else []
+        if frozen is not None:
+            parts.append(frozen)
+        training = Training(
+            model,
+            train,
+            config,
+            loss,
+            rng,
+            numerics=numerics,
+            discovery=discovery,
+            parts=parts,
+        )
         for train_loss in training.epochs():
             record = EpochRecord(
                 epoch=len(history) + 1,

@@ -5,38 +5,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import final
+from typing import Self, final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from pydantic import Field, model_validator
+from torch import nn
 
 from evosearch.data.splits import SearchSplit, TrainSplit, require_split
 from evosearch.machine import device_of, torch_seeded
-from evosearch.models.modes import evaluating
 from evosearch.models.precision import Numerics, Precision, fastest_numerics
 from evosearch.models.weights import weights_digest
 from evosearch.seeding import Stream, integer
+from evosearch.surgery.discovery import Discovery
 from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.tasks.scoring import working_numerics
 from evosearch.tasks.task import Task
-from evosearch.training.attention import (
-    attention_layers,
-    attention_loss,
-    attention_map,
-    module_outputs,
-)
+from evosearch.training.additions import AdditionsConfig, additions, require_additions
+from evosearch.training.attention import attention_layers
 from evosearch.training.bestepoch import BestEpoch
 from evosearch.training.checkpoint import Checkpoint
 from evosearch.training.heads import holders_of_heads
-from evosearch.training.objective import distillation_loss
+from evosearch.training.imitation import imitating
 from evosearch.training.optimizers import Optimizer, resolve_optimizer
 from evosearch.training.parts import Part
+from evosearch.training.reparametrised import fold
+from evosearch.training.towards import Goal
 from evosearch.training.trainer import EpochRecord, OnEpoch, Training
 
 
-class FinetuneConfig(BaseModel):
-    """How a compact network is fine-tuned.
+class FinetuneConfig(AdditionsConfig):
+    """How a compact network is fine-tuned; what else may take part is in `AdditionsConfig`.
 
     Attributes:
         epochs: passes over the train split; 0 keeps the network as it was cut.
@@ -58,8 +56,6 @@ class FinetuneConfig(BaseModel):
             the last module of each image size.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     epochs: int = Field(default=20, ge=0)
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.05, gt=0)
@@ -70,6 +66,11 @@ class FinetuneConfig(BaseModel):
     precision: Precision = "auto"
     attention: float = Field(default=0.0, ge=0)
     attention_layers: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        require_additions(self, self.epochs)
+        return self
 
 
 @final
@@ -107,6 +108,8 @@ def distil(
     *,
     task: Task = CLASSIFICATION,
     progress: Path | None = None,
+    discovery: Discovery | None = None,
+    goal: Goal | None = None,
 ) -> Distillation:
     """Fine-tunes a student on its teacher's outputs and keeps its best epoch.
 
@@ -126,11 +129,15 @@ def distil(
         task: whose loss is the hard part, and which output of both networks is compared.
         progress: a file that keeps how far this went, epoch by epoch, so that one that was
             killed goes on and ends as it would have; None keeps nothing.
+        discovery: the student's channel groups, which penalties, kernels and a pace need.
+        goal: the channels that the student has in the end, where the config has a pace.
 
     Raises:
-        InputError: an attention layer is not in both networks, or outputs do not fit the task.
+        InputError: an attention layer is not in both networks, outputs do not fit the task, or
+            the student cannot have the kernels or penalties; before the first step.
         EvaluationError: a loss is no longer finite.
         StorageError: the progress cannot be written.
+        ValueError: what an addition needs is not given.
     """
     require_split(search, SearchSplit)
     place = device_of(student)
@@ -140,11 +147,13 @@ def distil(
     layers = _matched_layers(teacher, student, train, config)
     checkpoint = None
     if progress is not None:
-        about = _about(teacher, student, train, search, config, seed)
+        about = _about(teacher, student, train, search, config, seed, goal)
         checkpoint = Checkpoint(progress, about)
     best = BestEpoch(student, search, config.epochs, on_epoch, task)
+    rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "kernels"))
+    parts = [*additions(config, config.epochs, rng, goal), best]
     with _training(
-        teacher, student, train, config, seed, task, layers, numerics, [best]
+        teacher, student, train, config, seed, task, layers, numerics, discovery, parts
     ) as training:
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
@@ -157,6 +166,7 @@ def distil(
             if checkpoint is not None:
                 checkpoint.save(training.state())
     best.keep_best()
+    fold(student)
     return Distillation(
         history=tuple(best.history), best_epoch=best.epoch, attention_layers=layers
     )
@@ -173,6 +183,8 @@ def distil_blindly(
     task: Task = CLASSIFICATION,
 ) -> None:
     """Fine-tunes a student as `distil` does, and keeps the last epoch: no score chooses.
+
+    Penalties, kernels and paces take no part: they are for networks that are kept.
 
     Args:
         teacher: not changed.
@@ -223,37 +235,23 @@ def _training(
     task: Task,
     layers: Sequence[str],
     numerics: Numerics,
+    discovery: Discovery | None = None,
     parts: Sequence[Part] = (),
 ) -> Iterator[Training]:
     """Gives the training of a student on its teacher's outputs, and on attention at `layers`."""
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
     holders = [student.get_submodule(name) for name in holders_of_heads(teacher, train.images[:2])]
     seeded = torch_seeded(integer(seed, Stream.FINETUNING, "dropout"), device_of(student))
-    with (
-        seeded,
-        evaluating(teacher),
-        module_outputs(teacher, layers) as teacher_features,
-        module_outputs(student, layers) as student_features,
-    ):
-
-        def loss(images: Tensor, labels: Tensor) -> Tensor:
-            with torch.no_grad():
-                target = task.outputs(teacher(images)).float()
-            total = distillation_loss(
-                task.outputs(student(images)).float(),
-                target,
-                labels,
-                temperature=config.temperature,
-                alpha=config.alpha,
-                task=task,
-            )
-            if layers:
-                total = total + config.attention * attention_loss(
-                    [attention_map(student_features[name]) for name in layers],
-                    [attention_map(teacher_features[name]) for name in layers],
-                )
-            return total
-
+    imitation = imitating(
+        teacher,
+        student,
+        layers,
+        temperature=config.temperature,
+        alpha=config.alpha,
+        attention=config.attention,
+        task=task,
+    )
+    with seeded, imitation as loss:
         yield Training(
             student,
             train,
@@ -263,6 +261,7 @@ def _training(
             evaluating=holders,
             numerics=numerics,
             optimizer=config.optimizer,
+            discovery=discovery,
             parts=parts,
         )
 
@@ -274,10 +273,13 @@ def _about(
     search: SearchSplit,
     config: FinetuneConfig,
     seed: int,
+    goal: Goal | None,
 ) -> str:
     """Returns a digest of what a fine-tuning depends on."""
     digest = sha256(f"{weights_digest(teacher)} {weights_digest(student)} {seed}".encode())
-    digest.update(config.model_dump_json().encode())
+    digest.update(config.model_dump_json(exclude_none=True).encode())
+    if goal is not None:
+        digest.update(f"{goal.mask.key} {goal.order}".encode())
     for split in (train, search):
         digest.update(split.indices.numpy().tobytes())
     return digest.hexdigest()

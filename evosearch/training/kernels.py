@@ -1,29 +1,17 @@
-"""Kernels: weights that are something else while they train, folded before anything is saved.
+"""Kernels: weights that are something else while they train, each a parametrisation of torch's.
 
-Each is a parametrisation of torch's (`torch.nn.utils.parametrize`) on weights of convolutions and
-linear layers: the forward pass reads what it makes of them, and `fold` leaves just that in plain
-modules, under the old names. What they gain is better training (`orepa`) or zeros (`N:M`,
-`zeros`), never FLOPs: a card counts the MACs that are not with zeros (`nonzero_macs`).
+The forward pass reads what a kernel makes of a weight (`torch.nn.utils.parametrize`). What that
+gains is better training (`Branches`) or zeros (`Sparse`, `HeldZeros`), never FLOPs.
 """
 
 import math
-import re
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast, final
+from collections.abc import Sequence
+from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from evosearch.errors import InputError, unknown_name
-from evosearch.surgery.tracing.layer import Layer
-from evosearch.training.wiring import Wired
-
-PLAIN = "plain"
-"""The name of weights that are what they are."""
 DECAY = 2e-4
 """Weight of what pulls a dropped weight towards zero (SR-STE's lambda)."""
 
@@ -67,7 +55,9 @@ class Branches(Kernel):
     def forward(self, weight: Tensor) -> Tensor:
         """See `Kernel.forward`."""
         identity = torch.eye(len(self.inner), dtype=weight.dtype, device=weight.device)
-        branches = [weight, torch.einsum("om...,mi->oi...", self.full, identity + self.inner)]
+        with torch.autocast(weight.device.type, enabled=False):  # what is folded has no autocast
+            mixed = torch.einsum("om...,mi->oi...", self.full, identity + self.inner)
+        branches = [weight, mixed]
         if self._wide:
             branches.append((self.spread / weight[0, 0].numel()).expand_as(weight))
             middle = torch.zeros_like(weight[0, 0])
@@ -145,132 +135,6 @@ class HeldZeros(Kernel):
     def forward(self, weight: Tensor) -> Tensor:
         """See `Kernel.forward`."""
         return weight * self.kept
-
-
-def register(name: str, network: Wired, rng: torch.Generator) -> frozenset[str]:
-    """Makes the weights of a network kernels of a kind, in place.
-
-    Weights that several modules share, or that are parametrised already, stay as they are.
-
-    Args:
-        name: of the kernels; see `require_kernels`.
-        network: whose channels do not change until the kernels are folded.
-        rng: of what is drawn.
-
-    Returns:
-        The names of the parameters that weight decay must leave alone.
-
-    Raises:
-        InputError: there are no such kernels; or M does not divide the inputs of a layer.
-    """
-    require_kernels(name, "kernels")
-    sparse = _SPARSE.fullmatch(name)
-    if sparse:
-        _register_sparse(network, int(sparse[1]), int(sparse[2]))
-    else:
-        KERNELS[name](network, rng)
-    return frozenset(
-        f"{path}.scales"
-        for path, module in network.model.named_modules()
-        if isinstance(module, Branches)
-    )
-
-
-def fold(model: nn.Module) -> None:
-    """Leaves what kernels stand for in plain modules, under the old names, in place."""
-    for module in list(model.modules()):
-        if parametrize.is_parametrized(module):
-            for leaf, parts in list(cast(nn.ModuleDict, module.parametrizations).items()):
-                if isinstance(cast(nn.ModuleList, parts)[0], Kernel):
-                    parametrize.remove_parametrizations(module, leaf, leave_parametrized=True)
-
-
-def require_kernels(name: str, where: str) -> None:
-    """Checks the name of kernels: one of `KERNELS`, or N:M, such as "2:4".
-
-    Raises:
-        InputError: there are no such kernels.
-    """
-    sparse = _SPARSE.fullmatch(name)
-    if sparse and 1 <= int(sparse[1]) < int(sparse[2]):
-        return
-    if sparse or name not in KERNELS:
-        hint = 'N:M with 1 <= N < M, such as "2:4"'
-        raise InputError(f"{where}: {unknown_name('kernels', name, KERNELS)}; or {hint}")
-
-
-def nonzero_macs(model: nn.Module, layers: Sequence[Layer]) -> int:
-    """Returns the MACs of a network's layers for one image without those with a zero weight.
-
-    Args:
-        model: its kernels are folded.
-        layers: all of its layers.
-    """
-    total = 0
-    for layer in layers:
-        weight = model.get_parameter(layer.weight)
-        total += layer.positions * int(weight.count_nonzero())
-    return total
-
-
-def _register_branches(network: Wired, rng: torch.Generator) -> None:
-    for module, leaf, layer in _weights(network):
-        # Of transposed convolutions inputs come first, and grouped ones mix nothing across groups.
-        if layer.geometry is not None and layer.groups == 1 and layer.writes == 0:
-            branches = Branches(getattr(module, leaf), rng)
-            parametrize.register_parametrization(module, leaf, branches)
-
-
-def _register_zeros(network: Wired, rng: torch.Generator) -> None:  # noqa: ARG001
-    writing = {m.tensor for group in network.groups for m in network.written(group)}
-    found = [part for part in _weights(network) if part[2].weight in writing]
-    weights = [getattr(module, leaf).detach().abs().flatten() for module, leaf, _ in found]
-    tau = float(np.median(torch.cat(weights).cpu().numpy()))
-    for module, leaf, _ in found:
-        zeros = HeldZeros(getattr(module, leaf), tau)
-        parametrize.register_parametrization(module, leaf, zeros)
-
-
-def _register_sparse(network: Wired, keep: int, of: int) -> None:
-    """Leaves the first layer, the last linear one and depthwise ones dense, as the authors do."""
-    linear = [layer.weight for layer in network.layers if layer.geometry is None]
-    dense = {network.layers[0].weight, *linear[-1:]}
-    chosen = [
-        (module, leaf, layer)
-        for module, leaf, layer in _weights(network)
-        if layer.weight not in dense and layer.reads is not None
-    ]
-    for module, leaf, layer in chosen:
-        inputs = getattr(module, leaf).shape[layer.reads]
-        if inputs % of:
-            raise InputError(
-                f'kernels "{keep}:{of}": {layer.module} reads {inputs} channels, no multiple of'
-                f" {of}; set multiple_of = {of} in [groups]"
-            )
-    for module, leaf, layer in chosen:
-        assert layer.reads is not None
-        parametrize.register_parametrization(module, leaf, Sparse(keep, of, layer.reads))
-
-
-KERNELS: dict[str, Callable[[Wired, torch.Generator], None]] = {
-    PLAIN: lambda network, rng: None,  # noqa: ARG005
-    "orepa": _register_branches,
-    "zeros": _register_zeros,
-}
-"""Every kind of kernels by name, beside N:M."""
-_SPARSE = re.compile(r"(\d+):(\d+)")
-
-
-def _weights(network: Wired) -> Iterator[tuple[nn.Module, str, Layer]]:
-    """Yields the weights of layers that only one module has, each with its module and name."""
-    model = network.model
-    names = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
-    for name, layer in {layer.weight: layer for layer in network.layers}.items():
-        owner, _, leaf = name.rpartition(".")
-        module = model.get_submodule(owner)
-        own = dict(module.named_parameters(recurse=False)).get(leaf)
-        if own is not None and names[id(own)] == 1:
-            yield module, leaf, layer
 
 
 def _drawn(shape: Sequence[int], like: Tensor, rng: torch.Generator) -> nn.Parameter:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import final
 
+import torch
 from torch import Tensor
 
+from evosearch.machine import device_of
 from evosearch.training.parts import Host, Moment, Part
 from evosearch.training.penalties import Penalties
 from evosearch.training.wiring import Wired
@@ -38,7 +40,9 @@ class Penalized(Part):
 
     def term(self) -> Tensor:
         """See `Part.term`."""
-        total = self._penalties()
+        place = device_of(self._training.model)
+        with torch.autocast(place.type, enabled=False):  # products of weights in their own type
+            total = self._penalties()
         assert isinstance(total, Tensor)  # there is at least one
         return total
 
@@ -48,8 +52,7 @@ class Penalized(Part):
 
     def _build(self) -> None:
         discovery = self._training.discovery
-        assert discovery is not None
-        network = Wired(
-            model=self._training.model, groups=discovery.space.groups, layers=discovery.layers
-        )
+        if discovery is None:
+            raise ValueError("penalties need the network's channel groups")
+        network = Wired.of(self._training.model, discovery)
         self._penalties = Penalties(self._weights, network)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.space.mask import ChannelGroup, Member
+from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.tracing.layer import Layer
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -32,6 +33,11 @@ class Wired:
     model: nn.Module
     groups: Sequence[ChannelGroup]
     layers: Sequence[Layer]
+
+    @classmethod
+    def of(cls, model: nn.Module, discovery: Discovery) -> "Wired":
+        """Returns a network with the groups and layers that were found in it."""
+        return cls(model=model, groups=discovery.space.groups, layers=discovery.layers)
 
     def tensor(self, name: str) -> Tensor:
         """Returns a weight as the forward pass reads it, with its gradient."""
