@@ -88,10 +88,14 @@ def finetune(
 ) -> "Finetuned":
     """Distils one network of a run, measures it on test once, and saves it.
 
+    The finished network of a training under a budget (`train`) is trained further: by the base
+    network where it began with that one's weights, else by itself as it was finished. With
+    `[finetune] alpha = 0` the labels alone teach.
+
     What a kill cuts short goes on from its last epoch when it is called again.
 
     Args:
-        run: folder of a run.
+        run: folder of a run, of a search or of a training under a budget.
         pick: which one: knee, best, smallest or a trial's number (default the one that is
             certified, the smallest where the budget is an accuracy, or else the knee).
         at: the best within any FLOPs or params: flops=37%.
@@ -105,9 +109,20 @@ def finetune(
     Raises:
         InputError: no such run or trial, or nothing fits the budget.
     """
-    from evosearch.run.finetuning import finetune as finetune_plan
+    from evosearch.run.config import read_run_config
 
     named = None if pick is None else str(pick)
+    if read_run_config(Path(run)).prune is not None:
+        if at is not None or baselines:
+            given = "--baselines" if at is None else f"--at {at}"
+            raise InputError(f"{given}: {run} is a training under a budget, not a search")
+        from evosearch.run.refining import finetune_finished
+
+        return finetune_finished(
+            Path(run), pick=named, epochs=epochs, latency=latency, callbacks=callbacks
+        )
+    from evosearch.run.finetuning import finetune as finetune_plan
+
     return finetune_plan(
         Path(run),
         pick=named,

@@ -35,7 +35,10 @@ def finetune(**given: Any) -> None:
         output.print("stopped: the same command goes on from the last whole epoch")
         raise
     output.print(networks_table(Study.open(given["run"]), done.networks))
-    output.print(f"uniform and global plans are the largest of their kind within {done.within}")
+    if done.within is not None:
+        output.print(
+            f"uniform and global plans are the largest of their kind within {done.within}"
+        )
     if done.confirmed is not None:
         output.print(f"{done.networks[-1].name} {done.confirmed}")
     if done.distillation is not None and done.distillation.best_epoch == 0:

@@ -100,14 +100,24 @@ def above_base_column(differences: Mapping[int, Difference]) -> NetworkColumn:
     return Column(header="above base, points\n(95 % interval)", cell=cell, json=json)
 
 
-def distilled_column(distilled: Mapping[str, NamedNetwork]) -> NetworkColumn:
-    """Returns the test accuracies of distilled networks, by the plan that each is of."""
+def made_by(study: Study) -> str:
+    """Returns in a word what the finished networks of a run came of."""
+    return "trained" if study.header.is_training else "distilled"
+
+
+def finished_column(finished: Mapping[str, NamedNetwork], made: str) -> NetworkColumn:
+    """Returns the test accuracies of finished networks.
+
+    Args:
+        finished: plan -> its network.
+        made: what they came of, in a word.
+    """
 
     def test(network: NamedNetwork) -> Score | None:
-        return distilled.get(network.name, network).test
+        return finished.get(network.name, network).test
 
     return Column(
-        header="test accuracy, %\ndistilled",
+        header=f"test accuracy, %\n{made}",
         cell=lambda network: _accuracy(test(network)),
         json=lambda network: {"test_distilled": _score_json(test(network))},
     )

@@ -11,7 +11,8 @@ from evosearch.report.columns import (
     NAME,
     NetworkColumn,
     above_base_column,
-    distilled_column,
+    finished_column,
+    made_by,
     measured_columns,
     tied_column,
     trial_column,
@@ -34,7 +35,7 @@ class FrontNotes:
     Attributes:
         tied: trial number -> the members that it is tied with, smallest first.
         above_base: trial number -> by how much its accuracy exceeds the base network's, a share.
-        distilled: plan ("trial 17") -> its distilled network, measured on test.
+        distilled: plan ("trial 17") -> its finished network, measured on test.
     """
 
     tied: Mapping[int, Sequence[int]] = field(default_factory=dict)
@@ -79,7 +80,7 @@ def front_columns(search: Searched, notes: FrontNotes) -> tuple[NetworkColumn, .
         trial_column(search.knee),
         *measured_columns(search.study),
         above_base_column(notes.above_base),
-        distilled_column(notes.distilled),
+        finished_column(notes.distilled, made_by(search.study)),
         tied_column(notes.tied, [trial.number for trial in search.front.members]),
     )
 
@@ -130,7 +131,7 @@ def members_json(
 def front_table(search: Searched, notes: FrontNotes) -> Table:
     """Returns a run's front as a table, smallest network first, references above it.
 
-    Distilled networks that are of no member's plan stand below.
+    Finished networks that are of no member's plan stand below.
     """
     names = {network.name for network in search.members}
     others = [network for plan, network in notes.distilled.items() if plan not in names]

@@ -12,7 +12,7 @@ from typing import Any
 import moocore
 import numpy as np
 
-from evosearch.report.columns import NAME, TEST_ACCURACY, measured_columns, size_columns
+from evosearch.report.columns import NAME, TEST_ACCURACY, made_by, measured_columns, size_columns
 from evosearch.report.front import front_columns
 from evosearch.report.pareto import ParetoView
 from evosearch.report.searches import SEARCH_COLUMNS
@@ -38,6 +38,7 @@ def page_json(view: ParetoView) -> dict[str, Any]:
         "tables": _tables(view),
         "heads": html_heads(measured_columns(study)),
         "cells": _cells(view),
+        "made": made_by(study),
         "reference": {"size": reference[0], "loss": reference[1]},
         "convergence": {
             search.name: convergence(search.front, reference) for search in view.searches
@@ -146,21 +147,24 @@ def _groups(space: SearchSpace, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _commands(view: ParetoView) -> dict[str, str]:
+def _commands(view: ParetoView) -> dict[str, str | None]:
     run = shlex.quote(str(view.folder))
     artifact = RunFolder(view.folder).artifact("trial N")
-    total = 2 * max(1, len(view.study.trials))
+    resume, within = f"evosearch resume {run}", None
+    if not view.study.header.is_training:  # which ends at its own last trial
+        resume += f" --trials {2 * max(1, len(view.study.trials))}"
+        within = f"evosearch finetune {run} --at flops=50%"
     exports = [
         f"evosearch export {shlex.quote(str(artifact.folder))} --to exported"
         for artifact in view.artifacts.values()
     ]
     return {
         "finetune": f"evosearch finetune {run} --pick",
-        "within": f"evosearch finetune {run} --at flops=50%",
+        "within": within,
         "export": exports[-1]
         if exports
         else f"evosearch export {shlex.quote(str(artifact))} --to exported",
-        "resume": f"evosearch resume {run} --trials {total}",
+        "resume": resume,
         "front": f"evosearch pareto {run}",
     }
 

@@ -37,6 +37,7 @@
 `saving`        a network's artifact
 `students`      what the distillation of a plan begins with
 `finetuning`    a network distilled, measured on test, and saved
+`refining`      the finished network of a training, fine-tuned
 `measurer`      what an aim has measured of networks beyond their trials
 `freshtiming`   networks timed in a process of their own
 `timedfront`    the front by its measured latency

@@ -9,6 +9,7 @@ from torch import nn
 
 from evosearch.run.preparation import Prepared
 from evosearch.run.references import GLOBAL, PLAIN, plans_without_search
+from evosearch.run.subject import Subject
 from evosearch.space.budget import Budget
 from evosearch.space.mask import Mask
 from evosearch.strategies.fixed_plans import uniform_mask
@@ -75,12 +76,12 @@ def global_within(prepared: Prepared, budget: Budget, at: str) -> Compared:
 
 
 def measured(
-    prepared: Prepared,
+    subject: Subject,
     compared: Sequence[Compared],
     test: Callable[[Compared], Score | None] = lambda _: None,
 ) -> tuple[NamedNetwork, ...]:
     """Returns networks with their scores on the search split, and with those that `test` gives."""
-    subject, networks = prepared.subject, []
+    networks = []
     for item in compared:
         began = time.perf_counter()
         result = score(item.network, subject.data.search, task=subject.task)

@@ -185,7 +185,7 @@ def _cut(
 ) -> Cut:
     """Scores a compact network beside the base network, and saves it."""
     callbacks.on_stage("search split")
-    base, plan = measured(prepared, [base_of(prepared), compared])
+    base, plan = measured(prepared.subject, [base_of(prepared), compared])
     artifact = None
     if to is not None:
         callbacks.on_stage("artifact, and its check in a fresh process")

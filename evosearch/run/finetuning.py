@@ -41,9 +41,11 @@ class Finetuned:
 
     Attributes:
         plan: the one that was picked.
-        within: what the plans without a search are the largest of their kind within, in words.
+        within: what the plans without a search are the largest of their kind within, in words;
+            None where there are none beside it.
         networks: base, lowest-L1 uniform, global without a search (and distilled, where that was
-            asked for), searched, searched and distilled.
+            asked for), searched, searched and distilled; of a training under a budget, finished,
+            finished and distilled.
         distillation: how it went; None where no epoch was asked for.
         artifact: the last of the networks on disk.
         confirmed: its drop against the base network; None without confirmation images.
@@ -51,7 +53,7 @@ class Finetuned:
     """
 
     plan: NamedNetwork
-    within: str
+    within: str | None
     networks: tuple[NamedNetwork, ...]
     distillation: Distillation | None
     artifact: Artifact
@@ -148,7 +150,7 @@ def finetune(
 
 def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
     """Cuts and distils a plan, measures it beside what it is compared with, and saves it."""
-    _require_no_other(task.target, task.config)
+    require_no_other(task.target, task.config)
     prepared, (budget, at) = task.prepared, task.budget
     cut = built(prepared, task.plan.name, task.plan.mask)
     rival = global_within(prepared, budget, at)
@@ -158,7 +160,7 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
     latency = None
     if task.latency:
         callbacks.on_stage("latency")
-        latency = _latency(task.folder, task.plan)
+        latency = latency_json(task.folder, task.plan)
     done, distillation = [cut], None
     if task.config.epochs:
         callbacks.on_stage("distillation")
@@ -176,7 +178,7 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
         images=prepared.subject.identity.parts[Part.TEST],
     )
     networks = measured(
-        prepared,
+        prepared.subject,
         [*compared, *done],
         lambda item: report.measure(item.name, item.network).score,
     )
@@ -216,7 +218,7 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
     )
 
 
-def _require_no_other(target: Path, config: FinetuneConfig) -> None:
+def require_no_other(target: Path, config: FinetuneConfig) -> None:
     """Refuses to replace an artifact that was trained in another way."""
     if not target.exists():
         return
@@ -227,7 +229,7 @@ def _require_no_other(target: Path, config: FinetuneConfig) -> None:
         )
 
 
-def _latency(folder: Path, plan: NamedNetwork) -> Mapping[str, Any]:
+def latency_json(folder: Path, plan: NamedNetwork) -> Mapping[str, Any]:
     """Returns what a plan takes here."""
     conditions, (timing,) = time_fresh(folder, [plan.mask], SECONDS)
     return {"timing": asdict(timing), "conditions": asdict(conditions)}

@@ -65,6 +65,11 @@ class Header:
         return self.references[0]
 
     @property
+    def is_training(self) -> bool:
+        """Whether it is of a training under a budget, and not of a search."""
+        return "prune.recipe" in self.config
+
+    @property
     def is_from_fresh_weights(self) -> bool:
         """Whether it is of a training under a budget, whose whole network was untrained."""
         return self.config.get("prune.weights") == "fresh"

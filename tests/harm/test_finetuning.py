@@ -119,15 +119,34 @@ def test_the_progress_of_another_training_or_a_torn_one_is_not_taken(
     assert tuning(progress)[0] == tuning(None)[0]
 
 
+SETTINGS = {
+    "plain": "",
+    "penalties": "penalties = { group_lasso = 1e-4, orthogonality = 1e-3 }",
+    "orepa": 'kernels = "orepa"',
+    "2:4": 'kernels = "2:4"\n[groups]\nmultiple_of = 4',
+    "zeros": 'kernels = "zeros"',
+    "pace": 'pace = "one_cycle"',
+}
+"""What stands in `[finetune]`, and behind it."""
+SEARCH = ("search", "quick.toml", "--flops", "25%", "--strategy", "random", "--trials", "2")
+TRAIN = ("train", "quick.toml", "--flops", "25%")
+
+
 @pytest.mark.slow
-def test_a_killed_finetune_gives_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
-    (tmp_path / "quick.toml").write_text(QUICK.replace("epochs = 1", "epochs = 12"))
-    search = ("search", "quick.toml", "--flops", "50%", "--strategy", "random", "--trials", "2")
+@pytest.mark.parametrize(
+    ("settings", "begin"),
+    [*((name, SEARCH) for name in SETTINGS), ("plain", TRAIN), ("orepa", TRAIN)],
+)
+def test_a_killed_finetune_gives_the_weights_of_one_that_was_not(
+    settings: str, begin: tuple[str, ...], tmp_path: Path
+) -> None:
+    quick = QUICK.replace("epochs = 1", "epochs = 12") + SETTINGS[settings]
+    (tmp_path / "quick.toml").write_text(quick)
     finetune = ("finetune", "run", "--pick", "best")
     for place in (tmp_path / "whole", tmp_path / "killed"):
         place.mkdir()
         (place / "quick.toml").write_text((tmp_path / "quick.toml").read_text())
-        done = evosearch(*search, "--out", "run", cwd=place)
+        done = evosearch(*begin, "--out", "run", cwd=place)
         assert done.returncode == 0, done.stderr
     assert evosearch(*finetune, cwd=tmp_path / "whole").returncode == 0
 
@@ -144,11 +163,13 @@ def test_a_killed_finetune_gives_the_weights_of_one_that_was_not(tmp_path: Path)
         process.wait()
     done = evosearch(*finetune, cwd=place)
     assert done.returncode == 0, done.stderr
+    # Of a training under a budget the finished network, and the one that was taken further.
     weights = [
-        next(p.glob("run/artifacts/*/weights.safetensors")).read_bytes()
+        [f.read_bytes() for f in sorted(p.glob("run/artifacts/*/weights.safetensors"))]
         for p in (tmp_path / "whole", place)
     ]
     assert weights[0] == weights[1]
+    assert len(weights[0]) == (1 if begin is SEARCH else 2)
     assert not list(place.glob("run/*.progress"))
 
 

@@ -123,7 +123,7 @@ def test_notes_on_a_front_are_found_by_trial() -> None:
     assert json_object([tied], NETWORK) == {"tied": [3, 5, 9]}
     assert (tied.cell(BARE), json_object([tied], BARE)) == ("", {"tied": None})
 
-    distilled = columns.distilled_column({"plan 0a": NETWORK})
+    distilled = columns.finished_column({"plan 0a": NETWORK}, "distilled")
     assert distilled.cell(BARE) == "95.00 (92.6 to 96.7)"
     assert json_object([distilled], BARE)["test_distilled"]["images"] == 450
 

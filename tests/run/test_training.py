@@ -1,6 +1,7 @@
 """A training under a budget is a run: recorded, resumed bit for bit, finished, and shown."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,18 +19,23 @@ from evosearch.errors import InputError
 from evosearch.export import artifact as artifact_module
 from evosearch.export.artifact import Artifact
 from evosearch.models.build import build_model
-from evosearch.models.weights import weights_digest
+from evosearch.models.weights import load_weights, weights_digest
+from evosearch.report.pagedata import page_json
 from evosearch.report.pareto import ParetoView
 from evosearch.run import identity as identity_module
+from evosearch.run import refining
 from evosearch.run import subject as subject_module
 from evosearch.run.callbacks import Callbacks
-from evosearch.run.config import read_run_config, run_config_to_toml
+from evosearch.run.config import RunConfig, read_run_config, run_config_to_toml
 from evosearch.run.finished import Trained
 from evosearch.run.folder import RunFolder
+from evosearch.run.reopening import reopen_training
 from evosearch.run.spacefile import load_space_file
 from evosearch.space.text import load_space
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
+from evosearch.tasks.scoring import score
+from evosearch.training.distillation import FinetuneConfig
 from evosearch.training.recipes import RECIPES
 from evosearch.training.trainer import EpochRecord
 from tests.test_cli import InProcess, assert_refused, run  # noqa: F401  (run is a fixture)
@@ -184,7 +190,12 @@ def test_the_commands_that_show_runs_show_it(
     shown = run("pareto", "whole", cwd=place)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "whole network, untrained" in shown.stdout
+    assert "distilled" not in shown.stdout
     view = ParetoView.read(place / "whole")
+    page = page_json(view)
+    assert page["made"] == "trained"
+    assert page["commands"]["resume"] == f"evosearch resume {view.folder}"
+    assert page["commands"]["within"] is None  # there is no network at another budget
     (plan,) = view.artifacts
     assert plan == f"trial {view.study.trials[-1].number}"
     assert run("report", "whole", "--html", "page.html", cwd=place).returncode == 0
@@ -308,11 +319,120 @@ def test_what_cannot_be_is_refused_before_any_training(
 def test_what_is_no_search_says_so(place: Path) -> None:
     trained(place, "whole")
     with pytest.raises(InputError, match="a training under a budget, not a search"):
-        evosearch.finetune(place / "whole")
+        evosearch.cut(place / "whole")
     with pytest.raises(InputError, match="goes on as it began"):
         evosearch.resume(place / "whole", trials=9)
     with pytest.raises(InputError, match="exists already"):
         evosearch.train(place / "space.toml", flops="25%", out=place / "whole")
+
+
+def test_its_finished_network_is_taken_further(place: Path) -> None:
+    whole = trained(place, "whole")
+    before = evosearch.resume(place / "whole").ended
+    assert isinstance(before, Trained)
+    number = whole.study.trials[-1].number
+    with pytest.raises(Stopped):
+        evosearch.finetune(place / "whole", epochs=2, callbacks=Callbacks(on_epoch=stop_at(2)))
+    epochs: list[int] = []
+    done = evosearch.finetune(
+        place / "whole",
+        pick=number,
+        epochs=2,
+        callbacks=Callbacks(on_epoch=lambda record: epochs.append(record.epoch)),
+    )
+    assert epochs == [2]
+    first, last = done.networks
+    assert first == before.network
+    assert last.name == f"{first.name}, distilled 2 epochs"
+    assert (last.mask, last.cost) == (first.mask, first.cost)
+    assert last.search.loss <= first.search.loss  # the network before the first epoch counts
+    assert done.test_opened == 2  # once for each
+    assert done.artifact.card["networks"][-1]["test"]["accuracy"] == last.test.accuracy
+    config = read_run_config(place / "whole").space
+    network = done.artifact.load(lambda: build_model(config.model, place))
+    data = subject_module.load_search_data(config.data, place)
+    assert score(network, data.search).loss == pytest.approx(last.search.loss)
+    # The finished network stays what it is, and both are shown.
+    again = evosearch.resume(place / "whole").ended
+    assert isinstance(again, Trained)
+    assert again.network == before.network
+    assert list(ParetoView.read(place / "whole").artifacts) == [
+        f"trial {number}",
+        f"trial {number}, fine-tuned",
+    ]
+    with pytest.raises(InputError, match="fine-tuned with other settings"):
+        evosearch.finetune(place / "whole", epochs=3)
+    shutil.rmtree(done.artifact.folder)
+    assert evosearch.finetune(place / "whole", epochs=2).networks[-1].test == last.test
+    shutil.rmtree(done.artifact.folder)
+
+
+def stop_at(epoch: int) -> Callable[[EpochRecord], None]:
+    """Returns what stops a training before an epoch is saved."""
+
+    def on_epoch(record: EpochRecord) -> None:
+        if record.epoch == epoch:
+            raise Stopped
+
+    return on_epoch
+
+
+def base_digest(folder: Path) -> str:
+    config = read_run_config(folder).space.model
+    model = build_model(config, folder.parent)
+    load_weights(model, RunFolder(folder).base)
+    return weights_digest(model)
+
+
+@pytest.mark.parametrize("weights", ["fresh", "base"])
+def test_who_teaches_a_finished_network(
+    weights: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base network, where there is one that is trained; else the finished network itself."""
+    text = SPACE.format(epochs=1) + f'[prune]\nrecipe = "scratch"\nweights = "{weights}"\n'
+    (place / f"{weights}.toml").write_text(text)
+    evosearch.train(place / f"{weights}.toml", flops="25%", out=place / weights)
+    seen: list[tuple[str, str]] = []
+
+    def distil(teacher: torch.nn.Module, student: torch.nn.Module, *_: Any, **__: Any) -> None:
+        seen.append((weights_digest(teacher), weights_digest(student)))
+        raise Stopped
+
+    monkeypatch.setattr(refining, "distil", distil)
+    with pytest.raises(Stopped):
+        evosearch.finetune(place / weights)
+    ((teacher, student),) = seen
+    if weights == "base":
+        assert teacher == base_digest(place / weights)
+    else:
+        assert teacher == student
+
+
+def config_with(folder: Path, finetune: FinetuneConfig) -> RunConfig:
+    config = read_run_config(folder)
+    return config.model_copy(
+        update={"space": config.space.model_copy(update={"finetune": finetune})}
+    )
+
+
+def test_what_a_finished_network_cannot_be_taken_further_by(
+    place: Path,
+    run: InProcess,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained(place, "whole")
+    monkeypatch.setattr("evosearch.training.trainer.Training.epochs", None)
+    paced = config_with(place / "whole", FinetuneConfig(pace="linear"))
+    monkeypatch.setattr(refining, "reopen_training", lambda *_: (paced, None))
+    assert_refused(run("finetune", "whole", cwd=place), "pace shrinks a base network")
+    monkeypatch.setattr(refining, "reopen_training", reopen_training)
+    for options, message in (
+        (["--pick", "0"], "the finished network alone was kept, which is trial"),
+        (["--at", "flops=25%"], "a training under a budget, not a search"),
+        (["--baselines"], "a training under a budget, not a search"),
+        (["--epochs", "0"], "is saved already"),
+    ):
+        assert_refused(run("finetune", "whole", *options, cwd=place), message)
 
 
 @pytest.mark.slow

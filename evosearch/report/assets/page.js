@@ -33,7 +33,7 @@ function fillTables() {
   fillTable("members", "");
   fillTable("references", "Measured beside the search");
   fillTable("baselines", "Searched beside");
-  fillTable("distilled", "Distilled, measured on test once");
+  fillTable("distilled", `Finished (${page.made}), measured on test once`);
   document.querySelectorAll("#members tbody tr").forEach((line, i) => {
     line.className = "pick";
     line.addEventListener("click", () => choose(pareto.front[i].trial));
@@ -78,7 +78,7 @@ function choose(trial) {
   const list = element("plan");
   list.replaceChildren();
   const entries = { ...Object.fromEntries(page.heads.map((head, i) => [head, row.cells[i]])),
-    "test accuracy": row.test_distilled ? `${accuracyText(row.test_distilled)} %, distilled` : "not fine-tuned yet",
+    "test accuracy": row.test_distilled ? `${accuracyText(row.test_distilled)} %, ${page.made}` : `not ${page.made} to the end yet`,
     "tied with": row.tied && row.tied.length ? `trial ${row.tied.join(", ")}` : "",
     front: row.knee ? "its knee" : "knee" in row ? "a member" : "dominated",
     widths: groups.map((group, i) => `${group} ${widthsOf(row)[i]}/${page.sizes[group]}`).join(", ") };
@@ -98,7 +98,7 @@ function fillTexts() {
     (pareto.certificate ? `; ${pareto.certificate.text}` : "");
   element("volume-note").textContent = `Share of the box from 0 to the base network's ${page.axis.label} and a loss of` +
     ` ${page.reference.loss.toFixed(3)} that the front dominates, over evaluations on the whole search split.`;
-  element("commands").textContent = ["front", "within", "export", "resume"].map((name) => page.commands[name]).join("\n");
+  element("commands").textContent = ["front", "within", "export", "resume"].map((name) => page.commands[name]).filter(Boolean).join("\n");
   element("config").textContent = page.config || "";
   const box = element("choice");
   for (const row of pareto.front) add(box, "option", `trial ${row.trial}${row.knee ? " (knee)" : ""}`).value = row.trial;
