@@ -14,9 +14,10 @@ from torch import nn
 from evosearch.errors import InputError
 from evosearch.export import rebuild as rebuild_module
 from evosearch.export.card import CARD, CARD_TEXT, PLAN, card_markdown
-from evosearch.export.rebuild import CHECK
+from evosearch.export.rebuild import CHECK, Implanted, implant
 from evosearch.export.reloading import verify_reload
 from evosearch.files import write_json, write_text, writing
+from evosearch.models.copying import copied
 from evosearch.models.weights import save_weights
 from evosearch.space.mask import Mask
 
@@ -34,7 +35,8 @@ class Artifact:
 
     Attributes:
         plan: how the original model becomes the compact one: `model` (the space's section),
-            `modules` (attributes that differ, by module), `keep` and `sizes` (the mask).
+            `modules` (attributes that differ, by module), `keep` and `sizes` (the mask), and
+            where there are any, `implants` (outputs that 1x1 kernels make, by module).
         card: what the network is and what was measured on it.
         folder: where it lies.
     """
@@ -80,6 +82,7 @@ class Artifact:
             "format": FORMAT,
             "model": dict(model_section),
             "modules": changed_attributes(base, network),
+            **_implants_in(network),
             "keep": mask.to_json(),
             "sizes": {name: bits.size for name, bits in mask.items()},
         }
@@ -125,6 +128,7 @@ class Artifact:
         if not isinstance(card, dict):
             raise InputError(f"{folder / CARD}: malformed: expected an object")
         _require_sizes(folder / PLAN, plan.get("modules"))
+        _require_places(folder / PLAN, plan.get("implants", {}))
         if plan["format"] == FORMAT and not (folder / CHECK).is_file():
             raise InputError(f"{folder}: not whole: {CHECK} is missing; copy the whole folder")
         return cls(plan=plan, card=card, folder=folder)
@@ -193,8 +197,23 @@ def _require_sizes(path: Path, modules: Any) -> None:
                 )
 
 
+def _require_places(path: Path, implants: Any) -> None:
+    """Checks that what a plan says of implants is outputs of modules.
+
+    Raises:
+        InputError: it is something else.
+    """
+    lists = list(implants.values()) if isinstance(implants, dict) else [None]
+    if not all(isinstance(own, list) and all(type(p) is int for p in own) for own in lists):
+        raise InputError(f"{path}: malformed: expected implants as modules with their outputs")
+
+
 def changed_attributes(base: nn.Module, network: nn.Module) -> dict[str, dict[str, Any]]:
     """Returns the sizes that differ between a model's modules and its compact network's."""
+    implants = _implants_in(network)
+    if implants:
+        base = copied(base)
+        implant(base, implants["implants"])
     originals = dict(base.named_modules())
     changes: dict[str, dict[str, Any]] = {}
     for name, module in network.named_modules():
@@ -209,3 +228,9 @@ def changed_attributes(base: nn.Module, network: nn.Module) -> dict[str, dict[st
         if differing:
             changes[name] = differing
     return changes
+
+
+def _implants_in(network: nn.Module) -> dict[str, dict[str, list[int]]]:
+    """Returns what a plan says of a network's implants; of one without any, nothing."""
+    found = {n: m.places for n, m in network.named_modules() if isinstance(m, Implanted)}
+    return {"implants": found} if found else {}

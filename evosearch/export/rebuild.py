@@ -11,7 +11,7 @@ import json
 import math
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,68 @@ class OtherNetworkError(ValueError):
     """The outputs of a rebuilt network are not those of the network that was saved."""
 
 
+class Implanted(torch.nn.Module):
+    """A convolution of which some outputs are made by 1x1 kernels, where the others' centres are.
+
+    Implants of Hessian-aware pruning (HAP, Yu et al. 2021, arXiv 2101.08940).
+    """
+
+    order: torch.Tensor
+
+    def __init__(self, main: torch.nn.Conv2d, places: Sequence[int]) -> None:
+        """Takes a convolution, which keeps the other filters, and the outputs that are made so.
+
+        Their kernels are zero, and they keep their biases.
+        """
+        super().__init__()
+        inner = set(places)
+        others = [place for place in range(main.out_channels) if place not in inner]
+        self.main = main
+        self.implant = torch.nn.Conv2d(
+            main.in_channels, len(places), 1, main.stride, bias=main.bias is not None
+        ).to(main.weight)
+        self.register_buffer("order", torch.tensor([*others, *places]).argsort())
+        with torch.no_grad():
+            self.implant.weight.zero_()
+            if main.bias is not None and self.implant.bias is not None:
+                self.implant.bias.copy_(main.bias[list(places)])
+                main.bias = torch.nn.Parameter(main.bias[others].clone())
+            main.weight = torch.nn.Parameter(main.weight[others].clone())
+        main.out_channels = len(others)
+
+    @property
+    def places(self) -> list[int]:
+        """The outputs that 1x1 kernels make."""
+        made = self.order.tolist()
+        return [place for place, source in enumerate(made) if source >= self.main.out_channels]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the outputs of both, in their order."""
+        both = torch.cat([self.main(images), self.implant(images)], 1)
+        return both.index_select(1, self.order)
+
+
+def implant(model: torch.nn.Module, implants: Mapping[str, Sequence[int]]) -> None:
+    """Puts implants into a model, in place.
+
+    Args:
+        model: changed.
+        implants: name of a convolution -> the outputs that 1x1 kernels are to make.
+
+    Raises:
+        ValueError: the model has no such convolution.
+    """
+    modules = dict(model.named_modules())
+    for name, places in implants.items():
+        main = modules.get(name)
+        if not isinstance(main, torch.nn.Conv2d) or not (
+            places and set(places) < set(range(main.out_channels))
+        ):
+            raise ValueError(f"the artifact has implants in {name!r}, the model no room for them")
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, Implanted(main, places).to(main.weight.device))
+
+
 def rebuild(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
     """Turns the original, unpruned model into the compact network of an artifact, in place.
 
@@ -57,6 +119,7 @@ def rebuild(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
         weights = {name: file.get_tensor(name) for name in names}
         # Buffers that no state dict has; files of format 1 have none of them.
         transient = set(json.loads((file.metadata() or {}).get("not_in_state_dict", "[]")))
+    implant(model, plan.get("implants", {}))
     modules = dict(model.named_modules())
     for name, attributes in plan["modules"].items():
         if name not in modules:

@@ -35,6 +35,7 @@
 `channels`      choosers of channels for a cut without a search
 `cutting`       the network of a plan before any training
 `saving`        a network's artifact
+`implanting`    dropped filters of a plan that come back as 1x1 convolutions
 `students`      what the distillation of a plan begins with
 `finetuning`    a network distilled, measured on test, and saved
 `refining`      the finished network of a training, fine-tuned

@@ -11,6 +11,7 @@ from evosearch.run.preparation import Prepared
 from evosearch.run.references import GLOBAL, PLAIN, plans_without_search
 from evosearch.run.subject import Subject
 from evosearch.space.budget import Budget
+from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.strategies.fixed_plans import uniform_mask
 from evosearch.study.networks import NamedNetwork
@@ -28,11 +29,13 @@ class Compared:
         name: what tables and the ledger of the test split call it.
         mask: its channels.
         network: as it is measured.
+        cost: of the network, where its channels do not say it all.
     """
 
     name: str
     mask: Mask
     network: nn.Module
+    cost: Cost | None = None
 
 
 def base_of(prepared: Prepared) -> Compared:
@@ -90,7 +93,7 @@ def measured(
             NamedNetwork(
                 name=item.name,
                 mask=item.mask,
-                cost=subject.discovery.space.cost(item.mask),
+                cost=item.cost or subject.discovery.space.cost(item.mask),
                 evaluation=evaluation,
                 test=test(item),
             )

@@ -19,6 +19,7 @@ from evosearch.run.compared import (
 )
 from evosearch.run.folder import RunFolder
 from evosearch.run.freshtiming import time_fresh
+from evosearch.run.implanting import implanted, require_counted
 from evosearch.run.measurer import RunMeasurer
 from evosearch.run.picking import picked
 from evosearch.run.planning import parse_at
@@ -96,6 +97,8 @@ class _Task:
     @property
     def budget(self) -> tuple[Budget, str]:
         """The budget that it is compared at, its own cost where none was named; and its name."""
+        if self.config.implants is not None:
+            return self.study.budget.at(1.0), "the run's budget"
         if self.at is not None:
             return parse_at(self.at, self.prepared.subject.discovery.space.base_cost), self.at
         own = {name: getattr(self.plan.cost, name) for name in self.study.budget.bounds}
@@ -153,6 +156,9 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
     require_no_other(task.target, task.config)
     prepared, (budget, at) = task.prepared, task.budget
     cut = built(prepared, task.plan.name, task.plan.mask)
+    if task.config.implants is not None:
+        require_counted(budget, timed=task.latency)
+        cut = implanted(prepared, cut, budget, task.config.implants)
     rival = global_within(prepared, budget, at)
     for item in (cut, rival) if task.baselines else (cut,):
         require_kernels_fit(prepared.subject.discovery, item, task.config)

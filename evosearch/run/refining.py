@@ -175,6 +175,11 @@ def _settings(config: RunConfig, epochs: int | None, finished: Trained) -> Finet
             f"{finished.artifact.folder}: the finished network is saved already; fine-tuning it"
             " takes an epoch or more"
         )
+    if tuning.implants is not None:
+        raise InputError(
+            "[finetune] implants are filters of a trained base network that its plan dropped: the"
+            " finished network of a training takes none"
+        )
     if tuning.pace is not None:
         raise InputError(
             "[finetune] pace shrinks a base network to a plan, and the finished network of a"

@@ -23,12 +23,12 @@ class Student:
 
     Attributes:
         network: to be trained in place.
-        discovery: its channel groups.
+        discovery: its channel groups; None of one with implants, which are in none.
         goal: the channels that it has in the end, where it begins with others.
     """
 
     network: nn.Module
-    discovery: Discovery
+    discovery: Discovery | None
     goal: Goal | None = None
 
 
@@ -39,6 +39,8 @@ def student_of(prepared: Prepared, compared: Compared, config: FinetuneConfig) -
     the plan the channels go in the order of the run's importance criterion.
     """
     discovery = prepared.subject.discovery
+    if config.implants is not None:
+        return Student(network=copy.deepcopy(compared.network), discovery=None)
     if config.pace is None:
         network = copy.deepcopy(compared.network)
         return Student(network=network, discovery=narrow(discovery, compared.mask))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from evosearch.errors import InputError
 from evosearch.training.pace import Pace
@@ -28,6 +28,8 @@ class AdditionsConfig(BaseModel):
         pace: when how many of the channels that the plan drops are gone: fine-tuning then begins
             with the whole base network, whose least important channels leave it first. A name, or
             a table of a name and settings. Without one it begins with the network as it was cut.
+        implants: share of the channels that the plan drops which come back at most, their filters
+            as 1x1 convolutions, as far as the run's FLOPs and params leave room.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +37,7 @@ class AdditionsConfig(BaseModel):
     penalties: dict[str, float] | None = None
     kernels: str | None = None
     pace: str | dict[str, Any] | None = None
+    implants: float | None = Field(default=None, gt=0, le=1)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -60,6 +63,11 @@ def require_additions(config: AdditionsConfig, epochs: int) -> None:
     require_penalties(config.penalties or {}, "[finetune.penalties]")
     if config.kernels is not None:
         require_kernels(config.kernels, "[finetune] kernels")
+    if config.implants is not None and (config.penalties or config.has_kernels or config.pace):
+        raise InputError(
+            "[finetune] implants are beside the channel groups that penalties, kernels and a pace"
+            " go by: leave these out, or implants"
+        )
     if config.pace is None:
         return
     if config.has_kernels:

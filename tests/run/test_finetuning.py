@@ -13,7 +13,9 @@ from torch import nn
 import evosearch
 from evosearch.errors import InputError
 from evosearch.export import artifact as artifact_module
+from evosearch.export.rebuild import Implanted
 from evosearch.models.build import build_model
+from evosearch.report.pareto import ParetoView
 from evosearch.run import finetuning
 from evosearch.run.config import read_run_config
 from evosearch.run.finetuning import Finetuned
@@ -124,6 +126,24 @@ def test_a_pace_leads_from_the_base_network_to_the_plan(tuned: Any, place: Path)
     base = done.networks[0]
     assert done.distillation.history[0].search == base.search
     assert "nonzero_macs" not in done.artifact.card
+
+
+def test_implants_fill_the_room_that_a_plan_leaves(tuned: Any, place: Path) -> None:
+    shutil.copytree(place / "run", place / "roomy", ignore=shutil.ignore_patterns("artifacts"))
+    done = tuned({"implants": 1.0}, "roomy", pick="smallest")
+    implants = [m for m in loaded(done, place).modules() if isinstance(m, Implanted)]
+    study = evosearch.load_run(place / "roomy").study
+    last = done.networks[-1]
+    assert implants
+    assert done.plan.cost.macs < last.cost.macs
+    assert study.budget.violation(last.cost) == 0
+    count = sum(last.mask.widths.values()) - sum(done.plan.mask.widths.values())
+    assert last.name == f"{done.plan.name} and {count} implants, distilled 2 epochs"
+    assert count == sum(len(module.places) for module in implants)
+    assert any(module.implant.weight.any() for module in implants)
+    assert done.within == "the run's budget"
+    shown = ParetoView.read(place / "roomy").artifacts[done.plan.name].network
+    assert shown.cost == last.cost
 
 
 def test_what_does_not_divide_is_refused_before_any_training(
