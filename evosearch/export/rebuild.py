@@ -53,8 +53,9 @@ class Implanted(torch.nn.Module):
         inner = set(places)
         others = [place for place in range(main.out_channels) if place not in inner]
         self.main = main
+        down, across = main.stride
         self.implant = torch.nn.Conv2d(
-            main.in_channels, len(places), 1, main.stride, bias=main.bias is not None
+            main.in_channels, len(places), 1, (down, across), bias=main.bias is not None
         ).to(main.weight)
         self.register_buffer("order", torch.tensor([*others, *places]).argsort())
         with torch.no_grad():
