@@ -129,7 +129,7 @@ SETTINGS = {
     "implants": "implants = 0.5",
 }
 """What stands in `[finetune]`, and behind it."""
-SEARCH = ("search", "quick.toml", "--flops", "25%", "--strategy", "random", "--trials", "2")
+SEARCH = ("search", "quick.toml", "--flops", "15%..25%", "--strategy", "random", "--trials", "2")
 TRAIN = ("train", "quick.toml", "--flops", "25%")
 
 
