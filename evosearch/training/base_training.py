@@ -57,8 +57,8 @@ class TrainConfig(BaseModel):
         require_penalties(self.penalties or {}, "[train.penalties]")
         if self.penalties and self.freeze is not None:
             raise InputError(
-                "[train] freeze waits for layers to rest, and penalties keep moving them: leave one"
-                " of the two out"
+                "[train] freeze waits for layers to rest, and penalties keep moving them: leave"
+                " one of the two out"
             )
         return self
 

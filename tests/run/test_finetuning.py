@@ -161,6 +161,10 @@ def test_what_does_not_divide_is_refused_before_any_training(
 BAD = {
     "an unknown penalty": ("[finetune.penalties]\nbn_l2 = 1.0", "did you mean 'bn_l1'"),
     "a negative one": ("[train.penalties]\nbn_l1 = -1", "expected a weight of 0 or more"),
+    "penalties and freezing": (
+        "[train]\nfreeze = 0.1\n[train.penalties]\nbn_l1 = 1e-4",
+        "leave one of the two out",
+    ),
     "unknown kernels": ('[finetune]\nkernels = "4:4"', "N:M with 1 <= N < M"),
     "a pace that ends late": ('[finetune]\npace = { name = "linear", end = 1 }', "ends after"),
     "a pace and kernels": ('[finetune]\npace = "cubic"\nkernels = "zeros"', "leave one of"),
