@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.errors import InputError
 from evosearch.models.modes import evaluating
+from evosearch.surgery.cut_attention import projections_called
 from evosearch.surgery.reach import require_in_sight
 
 OnInput = Callable[[str, Tensor], Tensor | None]
@@ -27,6 +28,7 @@ def input_hooks(network: ScoredNetwork, on_input: OnInput) -> Iterator[nn.Module
     """
     with ExitStack() as stack:
         stack.enter_context(evaluating(network.model))
+        stack.enter_context(projections_called(network.model))
         for name in network.inputs:
             module = network.model.get_submodule(name)
             require_in_sight(name, module)

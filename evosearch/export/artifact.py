@@ -20,6 +20,7 @@ from evosearch.files import write_json, write_text, writing
 from evosearch.models.copying import copied
 from evosearch.models.weights import save_weights
 from evosearch.space.mask import Mask
+from evosearch.surgery import cut_attention
 
 _logger = logging.getLogger(__name__)
 
@@ -170,6 +171,7 @@ class Artifact:
                 shutil.copyfile(self.folder / name, partial / name)
         write_card(partial, self.card)
         shutil.copyfile(rebuild_module.__file__, partial / "load.py")
+        shutil.copyfile(cut_attention.__file__, partial / "cut_attention.py")
         partial.rename(target)
 
 

@@ -1,6 +1,6 @@
 """Loads a compact network into its original constructor's model. Needs torch and safetensors only.
 
-`evosearch export` copies this file beside an artifact as `load.py`:
+`evosearch export` copies this file beside an artifact as `load.py`, with `cut_attention.py`:
 
     from load import rebuild
     network = rebuild(build_model(), "path/to/artifact")
@@ -20,6 +20,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch.utils import _pytree as pytree
+
+if __package__ == "evosearch.export":
+    from evosearch.surgery.cut_attention import fit_attention
+else:  # the copy beside an artifact, which has a copy of that file too
+    from cut_attention import fit_attention  # type: ignore[import-not-found,no-redef]
 
 CHECK = "check.safetensors"
 """The file of outputs that a compact network must give."""
@@ -147,6 +152,8 @@ def rebuild(model: torch.nn.Module, folder: str | Path) -> torch.nn.Module:
             made[id(original)] = tensor
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, made[id(original)])
+    for module in model.modules():
+        fit_attention(module)
     _require_outputs(model.eval(), folder)
     return model
 

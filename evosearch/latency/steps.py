@@ -16,6 +16,7 @@ from evosearch.latency.meter import Meter
 from evosearch.latency.stopwatch import compare
 from evosearch.space.mask import ChannelGroup, Mask
 from evosearch.study.timing import Timing
+from evosearch.surgery.cut_attention import projections_called
 
 STEPS = (32, 16, 8, 4, 2)
 """Sizes of blocks that are looked for, largest first."""
@@ -67,7 +68,7 @@ def _saved(meter: Meter, journal: Journal, group: ChannelGroup, width: int, whol
         timing = _compared(meter, journal, cut[name], part)
         before += timing.base_seconds
         after += timing.ratio * timing.base_seconds
-    return 1 - after / before
+    return 1 - after / before if before else 0.0
 
 
 def _compared(
@@ -87,20 +88,27 @@ def _signature(module: nn.Module, images: Tensor) -> str:
 
 
 def _layers(meter: Meter, group: ChannelGroup, width: int) -> _Parts:
-    """Returns the layers that a group's channels pass, cut to a width, and what each reads."""
+    """Returns the layers that a group's channels pass, cut to a width, and what each reads.
+
+    Those whose weights are another module's own, as of attention that packs them, are left out.
+    """
     space = meter.discovery.space
     full = space.full_mask()
     mask = Mask({**full, group.name: torch.arange(group.size).numpy() < width})
     network = meter.compact(mask)
     tensors = {member.tensor for member in group.members}
-    modules = {layer.module for layer in meter.discovery.layers if layer.weight in tensors}
+    modules = {
+        layer.module
+        for layer in meter.discovery.layers
+        if layer.weight in tensors and layer.weight == f"{layer.module}.weight"
+    }
     read: _Parts = {}
 
     def keep(name: str, module: nn.Module, images: Tensor) -> None:
         read.setdefault(name, (module, images))
 
     named: Mapping[str, nn.Module] = dict(network.named_modules())
-    with ExitStack() as hooks, torch.inference_mode():
+    with ExitStack() as hooks, torch.inference_mode(), projections_called(network):
         for name in modules:
             handle = named[name].register_forward_pre_hook(
                 lambda module, inputs, name=name: keep(name, module, inputs[0])

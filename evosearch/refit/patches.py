@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from evosearch.surgery.cut_attention import projections_called
 from evosearch.surgery.tracing.layer import Geometry, Layer
 
 _OPERATORS = {F.linear, F.conv2d}
@@ -24,6 +25,7 @@ class Calls(TorchFunctionMode):
     """Shows the calls of layers in the forward passes inside its block.
 
     What is shown is what the operator itself gets: images that the code pads first come padded.
+    Attention modules call their projections one by one, images first, whatever they do elsewhere.
     """
 
     def __init__(
@@ -45,6 +47,16 @@ class Calls(TorchFunctionMode):
         super().__init__()
         self._layers = {id(model.get_parameter(layer.weight)): layer for layer in layers}
         self._before, self._after = before, after
+        self._projections = projections_called(model)
+
+    def __enter__(self) -> "Calls":
+        self._projections.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._projections.__exit__(*error)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -8,6 +8,7 @@
 `randomizing`     the random parameters under which that comparison hides nothing
 `compaction`      the compact network of a mask, cut from a copy or in place
 `slicing`         the same, which reads its weights out of the whole network's
+`cut_attention`   forward passes of attention modules that have lost heads
 `narrowing`       the search space of a network that was cut, without tracing it
 `reach`           places of channels in what modules read and give
 `gating`          gates that learn: factors on channels, thrown away after training

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from evosearch.models.copying import copied
 from evosearch.space.mask import ChannelGroup, Mask
+from evosearch.surgery.cut_attention import fit_attention
 from evosearch.surgery.tracing.walk import Layer
 
 Cut = Mapping[int, NDArray[np.int64]]
@@ -117,6 +118,7 @@ def _replace(
         if name in drops or (all_tensors and id(tensor) not in cuts):
             cuts[id(tensor)] = drops.get(name, {})
     made: dict[int, Replacement] = {}
+    changed: list[nn.Module] = []
     for name, tensor in named:
         if id(tensor) not in cuts:
             continue
@@ -129,7 +131,9 @@ def _replace(
         owner, leaf = _place(model, name)
         setattr(owner, leaf, made[id(tensor)].new)
         if cuts[id(tensor)]:
-            fit_attributes(owner)
+            changed.append(owner)
+    for module in changed:
+        fit_attributes(module)
     return tuple(made.values())
 
 
@@ -159,7 +163,7 @@ def kept_positions(tensor: Tensor, cut: Cut) -> dict[int, Tensor]:
 
 
 def fit_attributes(module: nn.Module) -> None:
-    """Sets the sizes that a module keeps beside its tensors to those of its tensors."""
+    """Fits a module to its tensors: the sizes that it keeps beside them, and how it takes heads."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         module.in_channels = module.weight.shape[0]
         module.out_channels = module.weight.shape[1] * module.groups
@@ -173,6 +177,8 @@ def fit_attributes(module: nn.Module) -> None:
         module.num_features = len(tensor)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
+    else:
+        fit_attention(module)
 
 
 @contextmanager

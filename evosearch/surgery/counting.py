@@ -13,12 +13,12 @@ from evosearch.models.copying import copied
 from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.mask import ChannelGroup
 from evosearch.surgery.tracing.export import batch_size
-from evosearch.surgery.tracing.walk import Layer
+from evosearch.surgery.tracing.layer import Layer, Product
 
 
 @dataclass(frozen=True)
 class _Extent:
-    """Size of one tensor dimension: a constant plus the widths of groups, each so many times."""
+    """A number that is a constant plus the widths of groups, each so many times."""
 
     constant: int
     counts: tuple[tuple[str, int], ...]
@@ -65,13 +65,21 @@ def cost_terms(
     example: tuple[Any, ...],
     groups: Sequence[ChannelGroup],
     layers: Sequence[Layer],
+    products: Sequence[Product] = (),
 ) -> tuple[CostTerm, ...]:
     """Returns the cost of every module as exact forms in the widths of `groups`.
 
-    MACs that the counter sees and no layer explains (attention) are a constant term of their own.
+    MACs that the counter sees and nothing explains are a constant term of their own.
+
+    Args:
+        model: not changed.
+        example: its arguments, batched.
+        groups: the channels that may go.
+        layers: every call of a convolution or linear layer.
+        products: of two activations; what they cost changes with the groups among `groups`.
 
     Raises:
-        TracingError: the layers account for more MACs than the counter sees.
+        TracingError: layers and products account for more MACs than the counter sees.
     """
     extents = _Extents(groups, model)
     macs: dict[str, tuple[Monomial, ...]] = {}
@@ -84,6 +92,12 @@ def cost_terms(
         outputs[layer.module] = outputs.get(layer.module, ()) + extents.product(
             layer.weight, [layer.writes], layer.outputs
         )
+    full = {group.name: group.size for group in groups}
+    for product in products:
+        counts = tuple((name, n) for name, n in product.by_group.items() if name in full)
+        rest = product.macs - sum(n * full[name] for name, n in counts)
+        found = _Extent(rest, counts).monomials()
+        macs[product.module] = macs.get(product.module, ()) + found
     params: dict[str, tuple[Monomial, ...]] = {}
     for name, parameter in model.named_parameters():
         module = name.rpartition(".")[0]
@@ -98,7 +112,6 @@ def cost_terms(
         )
         for module in dict.fromkeys([*macs, *params])
     ]
-    full = {group.name: group.size for group in groups}
     rest = count_macs(model, example) - sum(term.evaluate(full).macs for term in terms)
     if rest < 0:
         raise TracingError(f"the cost form exceeds the flop counter by {-rest} MACs")

@@ -92,7 +92,7 @@ def discover(
         raise InputError(f"nothing can be pruned: {'; '.join(reasons) or 'no layers found'}")
     space = SearchSpace(
         groups=proof.groups,
-        terms=cost_terms(model, example, proof.groups, trace.layers),
+        terms=cost_terms(model, example, proof.groups, trace.layers, trace.products),
         frozen=frozen,
         reference=dict(reference or {}),
     )

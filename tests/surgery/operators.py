@@ -416,8 +416,8 @@ THAT_FOLLOW = {
     "reused_weight": Case(build=reused_weight, groups={"stem": 8, **AFTER}),
     "attention": Case(
         build=Attention,
-        groups={"stem": 6, "layer.linear1": 16},
-        frozen={"tokens": "", "layer.self_attn": "scaled_dot_product_attention"},
+        groups={"stem": 6, "layer.self_attn": 2, "layer.linear1": 16},
+        frozen={"tokens": "", "layer.self_attn.out_proj": "layer_norm over channels"},
     ),
     "auxiliary": Case(
         build=Auxiliary,

@@ -24,14 +24,28 @@ from evosearch.models.copying import copied
 from evosearch.models.modes import evaluating, training_structure
 from evosearch.space.mask import ChannelGroup
 from evosearch.space.space import FrozenGroup
-from evosearch.surgery.tracing import rules_layers, rules_operators, rules_sizes
+from evosearch.surgery.tracing import (
+    rules_layers,
+    rules_operators,
+    rules_products,
+    rules_reshape,
+    rules_sizes,
+)
 from evosearch.surgery.tracing.grouping import Grouping, group_channels
+from evosearch.surgery.tracing.layer import Layer as Layer
+from evosearch.surgery.tracing.layer import Product
+from evosearch.surgery.tracing.rules_reshape import HEADS, WIDTHS_OF_HEADS
 from evosearch.surgery.tracing.walk import EVALUATION, TRAINING, Graph, Walk
-from evosearch.surgery.tracing.walk import Layer as Layer
 
-RULES = {**rules_operators.RULES, **rules_sizes.RULES, **rules_layers.RULES}
+RULES = {
+    **rules_operators.RULES,
+    **rules_sizes.RULES,
+    **rules_reshape.RULES,
+    **rules_products.RULES,
+    **rules_layers.RULES,
+}
 """Operator name -> what it does to labels."""
-_SIZES = ("groups", "num_groups", "num_channels", "num_features")
+_SIZES = ("groups", "num_groups", "num_channels", "num_features", *HEADS, *WIDTHS_OF_HEADS)
 """Attributes of modules that hold a size which no tensor of theirs may have."""
 
 
@@ -44,12 +58,14 @@ class Trace:
         frozen: channels that stay, with reasons, by the module that writes them.
         layers: every call of a convolution or linear layer, in execution order.
         training_layers: those of the training graph, where there is one.
+        products: of two activations, in execution order.
     """
 
     groups: tuple[ChannelGroup, ...]
     frozen: tuple[FrozenGroup, ...]
     layers: tuple[Layer, ...]
     training_layers: tuple[Layer, ...] = ()
+    products: tuple[Product, ...] = ()
 
 
 def trace(model: nn.Module, example: tuple[Any, ...]) -> Trace:
@@ -81,6 +97,7 @@ class Reading:
             frozen=self.grouping.frozen,
             layers=tuple(self.walk.layers[EVALUATION]),
             training_layers=tuple(self.walk.layers.get(TRAINING, ())),
+            products=self.grouping.products,
         )
 
     @cached_property

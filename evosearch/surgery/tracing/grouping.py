@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from evosearch.space.mask import ChannelGroup, Member
 from evosearch.space.space import FrozenGroup
+from evosearch.surgery.tracing.layer import Product
 from evosearch.surgery.tracing.walk import EVALUATION, Walk
 
 Axis = tuple[str, int]
+_Signature = tuple[frozenset[tuple[Axis, int]], tuple[int, ...]]
+"""How often a class is in each axis, and in the result of each product."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class Grouping:
         groups: prunable groups in network order.
         frozen: channels that stay, by the module that writes them.
         roots: group name -> the class of each of its channels, `(size,)`.
+        products: of activations, in evaluation, in execution order.
     """
 
     groups: tuple[ChannelGroup, ...]
     frozen: tuple[FrozenGroup, ...]
     roots: dict[str, NDArray[np.int64]]
+    products: tuple[Product, ...]
 
 
 def group_channels(walk: Walk) -> Grouping:
@@ -46,7 +51,8 @@ def group_channels(walk: Walk) -> Grouping:
     }
     order = {axis: i for i, axis in enumerate(dict.fromkeys(chain(*written.values())))}
     frozen: dict[tuple[str, str], int] = defaultdict(int)
-    alike: dict[tuple[int, frozenset[tuple[Axis, int]]], list[_Class]] = defaultdict(list)
+    products = [walk.labels.counts(labels) for _, labels, _ in walk.products[EVALUATION]]
+    alike: dict[tuple[int, _Signature], list[_Class]] = defaultdict(list)
     for item in _classes(walk):
         writers = sorted((order[axis], axis) for axis in item.places if axis in order)
         if not writers:
@@ -58,8 +64,9 @@ def group_channels(walk: Walk) -> Grouping:
             for _, axis in writers:
                 frozen[axis[0].rpartition(".")[0], reason] += len(item.places[axis])
             continue
-        signature = frozenset((axis, len(places)) for axis, places in item.places.items())
-        alike[writers[0][0], signature].append(item)
+        places = frozenset((axis, len(places)) for axis, places in item.places.items())
+        counts = tuple(elements.get(item.root, 0) for elements in products)
+        alike[writers[0][0], (places, counts)].append(item)
 
     axes = list(order)
     used: dict[str, int] = defaultdict(int)
@@ -88,6 +95,20 @@ def group_channels(walk: Walk) -> Grouping:
             for (module, reason), size in frozen.items()
         ),
         roots=roots,
+        products=tuple(
+            Product(
+                module=module,
+                macs=labels.numel() * macs // walk.graph.batch,
+                by_group={
+                    name: elements[own[0]] * macs // walk.graph.batch
+                    for name, own in roots.items()
+                    if own[0] in elements
+                },
+            )
+            for (module, labels, macs), elements in zip(
+                walk.products[EVALUATION], products, strict=True
+            )
+        ),
     )
 
 

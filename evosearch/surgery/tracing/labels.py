@@ -97,6 +97,13 @@ class Labels:
         for root in torch.unique(self._root[_thin([labels])[0]]).tolist():
             self._frozen.setdefault(root, reason)
 
+    def counts(self, labels: Tensor) -> dict[int, int]:
+        """Returns how many elements of a label tensor each class has, by its representative."""
+        thin = _thin([labels])[0]
+        roots, counts = torch.unique(self._root[thin], return_counts=True)
+        alike = labels.numel() // max(1, thin.numel())
+        return {r: alike * n for r, n in zip(roots.tolist(), counts.tolist(), strict=True)}
+
     def changes(self, labels: Tensor, dim: int) -> bool:
         """Returns whether labels change along a dimension."""
         if labels.stride(dim) == 0 or labels.shape[dim] <= 1:

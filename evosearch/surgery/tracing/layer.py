@@ -1,5 +1,6 @@
-"""Layers: what every call of a convolution or linear layer reads and writes."""
+"""Layers: what every call of a convolution or linear layer reads and writes; and products."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -60,3 +61,18 @@ class Layer:
     def absorbs_shift(self) -> bool:
         """Whether a constant change of its inputs can be made good behind it."""
         return self.bias is not None or self.norm is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """One product of two activations, as attention has them.
+
+    Attributes:
+        module: name of the module whose code calls it.
+        macs: multiply-accumulates for one image.
+        by_group: group name -> how many of them each of its channels has a part in.
+    """
+
+    module: str
+    macs: int
+    by_group: Mapping[str, int]

@@ -93,9 +93,13 @@ def _record(
     weight, bias = arguments["weight"], arguments["bias"]
     if isinstance(bias, Source):
         walk.bind(bias.name, 0, written)
+    elif isinstance(bias, Tensor):
+        walk.labels.unite(bias, written)
     elif bias is not None:
-        return walk.refuse(node, "with a computed bias")
+        return walk.refuse(node, "with a constant bias")
     shape = node.meta["val"].shape
+    if prod(shape) % (written.numel() * walk.graph.batch):
+        return walk.refuse(node, "on one tensor for a whole batch")
     linear, groups = operator_name(node) == "linear", arguments.get("groups", 1)
     elements = prod(shape) // walk.graph.batch
     source = node.all_input_nodes[0].meta["val"].shape
@@ -105,7 +109,7 @@ def _record(
             operator=operator_name(node),
             module=weight.name.rpartition(".")[0],
             weight=weight.name,
-            bias=None if bias is None else bias.name,
+            bias=bias.name if isinstance(bias, Source) else None,
             reads=reads,
             writes=writes,
             groups=groups,

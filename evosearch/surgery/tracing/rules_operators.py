@@ -38,7 +38,7 @@ def _elementwise(walk: Walk, node: fx.Node) -> Value:
         sources = []
     if len(values) == 1:
         return operands[0]
-    labels = _unite(walk, node, operands)
+    labels = unite(walk, node, operands)
     if labels is None:
         return walk.refuse(node, "on channels that run along different dimensions")
     labels = labels.expand(shape)
@@ -70,7 +70,7 @@ def _common_channels(walk: Walk, labels: Tensor, shape: tuple[int, ...]) -> list
     ]
 
 
-def _unite(walk: Walk, node: fx.Node, operands: list[Tensor]) -> Tensor | None:
+def unite(walk: Walk, node: fx.Node, operands: list[Tensor]) -> Tensor | None:
     """Returns the labels of operands that meet; None where their channels run crosswise.
 
     An operand that is broadcast over the others' channels is none of them: it is frozen.
@@ -149,7 +149,7 @@ def _stack(walk: Walk, node: fx.Node) -> Value:
     """The same channels in every part of the new dimension."""
     dim = cast("int", node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0))
     known = [labels for labels in walk.inputs(node) if isinstance(labels, Tensor)]
-    labels = _unite(walk, node, known) if len(known) == len(walk.inputs(node)) else None
+    labels = unite(walk, node, known) if len(known) == len(walk.inputs(node)) else None
     if labels is None:
         return walk.refuse(node)
     return labels.unsqueeze(dim).expand(node.meta["val"].shape)

@@ -13,40 +13,13 @@ from math import gcd
 import torch
 from torch import Tensor, fx
 
-from evosearch.surgery.tracing.labels import blocks, reshape
 from evosearch.surgery.tracing.rules_operators import apply
 from evosearch.surgery.tracing.walk import Constant, Rule, Value, Walk, operator_name, spread
 
 
-def _fixed(node: fx.Node) -> str:
+def fixed(node: fx.Node) -> str:
+    """Returns why channels stay that an operator counts."""
     return f"operator {operator_name(node)} with sizes fixed in the code"
-
-
-def _reshape(walk: Walk, node: fx.Node) -> Value:
-    """Where it splits channels into parts, one of the new dimensions follows the width."""
-    labels = walk.tensor(walk.inputs(node)[0])
-    if labels is None:
-        return walk.refuse(node, "on a weight")
-    shape = node.meta["val"].shape
-    result = reshape(labels, shape)
-    along = walk.labels.changing(result)
-    arguments = walk.arguments(node)
-    sizes: Sequence[int] = arguments.get("size") or arguments.get("shape") or [-1] * len(shape)
-    derived = [dim for dim in along if dim < len(sizes) and sizes[dim] == -1]
-    split: list[int] = []
-    for before, after in blocks(labels.shape, shape):
-        parts = [dim for dim in along if dim in after]
-        if len(parts) > sum(walk.labels.changes(labels, dim) for dim in before):
-            split += parts
-    if not split and derived == along:
-        return result
-    # The longest part is the likeliest to follow the width, unless the code says which does.
-    follow = sorted(split, key=lambda dim: (dim not in derived, -shape[dim]))
-    reading = walk.choose(node, max(1, len(follow)) + 1, result)
-    if reading == max(1, len(follow)):
-        walk.freeze(result, _fixed(node))
-        return result
-    return walk.labels.tie(result, [dim for dim in split if dim != follow[reading]])
 
 
 def _expand(walk: Walk, node: fx.Node) -> Value:
@@ -65,7 +38,7 @@ def _expand(walk: Walk, node: fx.Node) -> Value:
             walk.touch(node, fresh)
             return spread(fresh, 1, shape)
     elif any(sizes[dim] != -1 for dim in along) and walk.choose(node, 2, labels) == 1:
-        walk.freeze(labels, _fixed(node))
+        walk.freeze(labels, fixed(node))
     return labels.expand(shape)
 
 
@@ -88,7 +61,7 @@ def _cut(walk: Walk, node: fx.Node, dim: int, bounds: Sequence[int]) -> Tensor |
         channels = walk.labels.tie(channels.reshape(-1, unit), [0]).flatten()
     else:
         for bound in bounds:
-            walk.freeze(channels[:bound] if bound > 0 else channels[bound:], _fixed(node))
+            walk.freeze(channels[:bound] if bound > 0 else channels[bound:], fixed(node))
     return spread(channels, dim, labels.shape)
 
 
@@ -117,7 +90,7 @@ def _slice(walk: Walk, node: fx.Node) -> Value:
         if regular and walk.choose(node, 2, channels) == 0:
             tied = walk.labels.tie(channels.reshape(-1, step), [1])
             return apply(node, spread(tied.flatten(), dim, labels.shape))
-        walk.freeze(channels, _fixed(node))
+        walk.freeze(channels, fixed(node))
     return apply(node, labels)
 
 
@@ -136,7 +109,7 @@ def _select(walk: Walk, node: fx.Node) -> Value:
     if walk.labels.changes(labels, dim):
         length = index + 1 if index >= 0 else -index
         start = 0 if index >= 0 else labels.shape[dim] + index
-        walk.freeze(labels.narrow(dim, start, length), _fixed(node))
+        walk.freeze(labels.narrow(dim, start, length), fixed(node))
     return labels.select(dim, index)
 
 
@@ -174,7 +147,7 @@ def _unbind(walk: Walk, node: fx.Node) -> Value:
     if labels is None:
         return walk.refuse(node, "on a weight")
     if walk.labels.changes(labels, dim):
-        walk.freeze(labels, _fixed(node))
+        walk.freeze(labels, fixed(node))
     return apply(node, labels)
 
 
@@ -202,11 +175,11 @@ def _pad(walk: Walk, node: fx.Node) -> Value:
         channels = walk.labels.tie(channels.reshape(-1, unit), [0]).flatten()
     else:
         for bound in crops:
-            walk.freeze(channels[:bound] if bound > 0 else channels[bound:], _fixed(node))
+            walk.freeze(channels[:bound] if bound > 0 else channels[bound:], fixed(node))
     sides = [
         walk.labels.new(max(0, count))
         if loose
-        else walk.labels.new_frozen(_fixed(node)).expand(max(0, count))
+        else walk.labels.new_frozen(fixed(node)).expand(max(0, count))
         for count in (before, after)
     ]
     for side in sides:
@@ -257,10 +230,6 @@ def _constant(walk: Walk, node: fx.Node) -> Value:  # noqa: ARG001
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(
-        ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as"),
-        _reshape,
-    ),
     "expand": _expand,
     "slice": _slice,
     "narrow": _narrow,

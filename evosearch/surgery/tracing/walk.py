@@ -88,6 +88,8 @@ class Walk:
         labels: the union-find.
         axes: labels along the dimensions of parameters and buffers, `(size,)` each.
         layers: by graph, every call of a convolution or linear layer in execution order.
+        products: by graph, every product of two activations: the module that calls it, the labels
+            of its result, and the MACs of each element of that.
         choices: by name of the node.
         values: what every node's result is.
     """
@@ -96,6 +98,7 @@ class Walk:
         self.labels = Labels()
         self.axes: dict[tuple[str, int], Tensor] = {}
         self.layers: dict[str, list[Layer]] = {}
+        self.products: dict[str, list[tuple[str, Tensor, int]]] = {}
         self.choices: dict[str, Choice] = {}
         self.values: dict[fx.Node, Value] = {}
         self._rules = rules
@@ -105,6 +108,7 @@ class Walk:
         """Walks one more graph, which shares parameters with those before it."""
         self.graph = graph
         self.layers[graph.name] = []
+        self.products[graph.name] = []
         for node in graph.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node)
@@ -214,6 +218,16 @@ class Walk:
         if self.graph.shapes.get(name) == tuple(labels.shape):
             self.bind(name, 0, labels)
 
+    def add_product(self, node: fx.Node, labels: Tensor, macs: int) -> None:
+        """Notes a product of two activations.
+
+        Args:
+            node: that computes it.
+            labels: of its result.
+            macs: of each element of that.
+        """
+        self.products[self.graph.name].append((self.module(node), labels, macs))
+
     def choose(self, node: fx.Node, readings: int, touched: Tensor) -> int:
         """Returns which of several readings of an operator call to take, and notes the choice."""
         name = self.choice_name(node)
@@ -241,10 +255,11 @@ class Walk:
                 self.freeze(part, reason)
 
     def refuse(self, node: fx.Node, why: str = "") -> Value:
-        """Freezes all that a node reads and writes."""
+        """Freezes all that a node writes, and all that it reads if anything reads its result."""
         reason = f"operator {operator_name(node)}{why and ' '}{why}"
-        for value in self.inputs(node):
-            self.freeze(value, reason)
+        if node.users or _mutates(node):
+            for value in self.inputs(node):
+                self.freeze(value, reason)
         return like(node, self.labels.new_frozen(reason).expand)
 
 
@@ -252,6 +267,12 @@ def _is_check(node: fx.Node) -> bool:
     """Returns whether an operator neither gives nor changes anything, as an assertion does."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and not schema.returns and not schema.is_mutable
+
+
+def _mutates(node: fx.Node) -> bool:
+    """Returns whether an operator may change what it reads."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is None or schema.is_mutable
 
 
 def operator_name(node: fx.Node) -> str:
