@@ -163,7 +163,7 @@ def kept_positions(tensor: Tensor, cut: Cut) -> dict[int, Tensor]:
 
 
 def fit_attributes(module: nn.Module) -> None:
-    """Fits a module to its tensors: the sizes that it keeps beside them, and how it takes heads."""
+    """Fits a module to its tensors: the sizes that it keeps beside them, and its attention."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         module.in_channels = module.weight.shape[0]
         module.out_channels = module.weight.shape[1] * module.groups

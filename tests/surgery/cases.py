@@ -11,10 +11,11 @@ from torch.utils._pytree import tree_leaves
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
+from tests.surgery.attention import ATTENTION
 from tests.surgery.networks import PATTERNS
 from tests.surgery.operators import OPERATORS
 
-CASES = {**PATTERNS, **OPERATORS}
+CASES = {**PATTERNS, **OPERATORS, **ATTENTION}
 
 
 @dataclass(frozen=True)

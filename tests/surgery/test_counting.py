@@ -12,7 +12,16 @@ from evosearch.surgery.compaction import compact
 from evosearch.surgery.counting import count_macs
 from tests.surgery.cases import CASES, discovered, random_masks, tensors
 
-UNSEEN_LAYERS = ("attention", "weight_norm", "subgraph")
+UNSEEN_LAYERS = (
+    "attention",
+    "heads_of_a_memory",
+    "heads_pixels",
+    "heads_whose_weights_are_read",
+    "subgraph",
+    "swin",
+    "vit",
+    "weight_norm",
+)
 """Networks with layers that are not modules, or that do not read a parameter of their own."""
 
 

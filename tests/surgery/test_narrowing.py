@@ -23,10 +23,15 @@ OPERATORS = (
     "group_norm_plain",
     "grouped_positions",
     "grouped_whole",
+    "heads",
+    "heads_of_a_memory",
+    "heads_pixels",
     "pixel_shuffle",
     "reused_weight",
     "shuffle_module",
+    "swin",
     "transposed_groups",
+    "vit",
 )
 
 
