@@ -1,5 +1,6 @@
 """Artifacts: bit-equal after a reload, in a fresh process, without search code or pickle."""
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -73,6 +74,20 @@ class Remembering(nn.Module):
         return self.gain * self.head(self.stem(x).relu().mean((2, 3)))
 
 
+class Attending(nn.Module):
+    """Attention of torch over the pixels, whose code knows one size of heads only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 8, 2, 2), nn.LayerNorm(8)
+        self.attention = nn.MultiheadAttention(8, 4, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x).flatten(2).transpose(1, 2))
+        return self.head((x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
+
+
 def section_of(model: nn.Module) -> dict[str, Any]:
     kind = type(model).__name__
     own = {"build": f"tests.export.test_artifact:{kind}", "input": [1, 8, 8]}
@@ -133,6 +148,25 @@ save_file({"logits": network(load_file("images.safetensors")["images"])}, "logit
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
     logits = load_file(tmp_path / "logits.safetensors")["logits"]
     assert torch.equal(logits, network(images).detach())
+
+
+def test_attention_that_lost_heads_is_loaded_here_and_beside_the_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact, network = saved(tmp_path, Attending())
+    assert (network.attention.num_heads, network.attention.embed_dim) == (2, 8)
+    artifact.export(tmp_path / "out")
+    monkeypatch.syspath_prepend(tmp_path / "out")
+    beside = importlib.import_module("load")
+    for name in ("load", "cut_attention"):
+        assert Path(sys.modules[name].__file__ or "").parent == tmp_path / "out"
+        monkeypatch.delitem(sys.modules, name)
+    images = torch.randn(7, 1, 8, 8)
+    for loaded in (
+        Artifact.open(artifact.folder).load(Attending),
+        beside.rebuild(Attending(), tmp_path / "out"),
+    ):
+        assert torch.equal(loaded(images), network(images))
 
 
 def test_export_refuses_a_folder_that_exists(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from torchvision.models import SwinTransformer, VisionTransformer
 from tests.surgery.networks import Case, Net, conv
 
 
-def vision_transformer(layers: int = 1) -> nn.Module:
+def vision_transformer() -> nn.Module:
     return VisionTransformer(
         image_size=8,
         patch_size=4,
-        num_layers=layers,
-        num_heads=4,
-        hidden_dim=16,
+        num_layers=1,
+        num_heads=6,
+        hidden_dim=12,
         mlp_dim=12,
         num_classes=5,
     )
@@ -134,7 +134,7 @@ ATTENTION = {
     "vit": Case(
         build=vision_transformer,
         groups={
-            "encoder.layers.encoder_layer_0.self_attention": 4,
+            "encoder.layers.encoder_layer_0.self_attention": 6,
             "encoder.layers.encoder_layer_0.mlp.0": 12,
         },
         frozen={"conv_proj": OVER, "encoder.layers.encoder_layer_0.mlp.3": OVER},

@@ -31,7 +31,6 @@ OPERATORS = (
     "shuffle_module",
     "swin",
     "transposed_groups",
-    "vit",
 )
 
 

@@ -10,6 +10,7 @@ from torchvision.models import mobilenet_v2
 
 from evosearch.models.zoo import cifar_resnet, digits_resnet
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
+from tests.surgery.attention import vision_transformer
 from tests.surgery.networks import Net, conv, head
 
 
@@ -63,6 +64,7 @@ BUILDS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "mobilenet": (small_mobilenet, (3, 16, 16)),
     "concat": (concatenating, (3, 8, 8)),
     "grouped": (grouped, (3, 8, 8)),
+    "vit": (vision_transformer, (3, 8, 8)),
 }
 
 
