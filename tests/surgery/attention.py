@@ -9,9 +9,9 @@ from torchvision.models import SwinTransformer, VisionTransformer
 from tests.surgery.networks import Case, Net, conv
 
 
-def vision_transformer() -> nn.Module:
+def vision_transformer(side: int = 8) -> nn.Module:
     return VisionTransformer(
-        image_size=8,
+        image_size=side,
         patch_size=4,
         num_layers=1,
         num_heads=6,
