@@ -33,11 +33,20 @@ def _reshape(walk: Walk, node: fx.Node) -> Value:
             split += parts
     if not split and derived == along:
         return result
-    # The longest part is the likeliest to follow the width, unless the code says which does.
+    # The longest part is the likeliest to follow the width, unless the code says which does. Of
+    # two that may be the heads (three of them, for example) it is the one before their size.
     module = walk.module(node)
     heads = {walk.graph.shapes.get(f"{module}.{attribute}") for attribute in HEADS}
     counted = [dim for dim in split if tuple(_classes(walk, result, dim).shape) in heads]
-    follow = sorted(split, key=lambda d: (d not in counted, d not in derived, -shape[d]))
+    follow = sorted(
+        split,
+        key=lambda d: (
+            d not in counted,
+            bool(counted) and d != split[-2],
+            d not in derived,
+            -shape[d],
+        ),
+    )
     reading = walk.choose(node, max(1, len(follow)) + 1, result)
     if reading == max(1, len(follow)):
         walk.freeze(result, fixed(node))
