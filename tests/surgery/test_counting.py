@@ -74,6 +74,16 @@ def test_a_plain_network_by_hand() -> None:
     )
 
 
+def test_heads_by_hand() -> None:
+    """A class token and four patches, 6 heads of size 2, 12 hidden channels; then 2 heads and 3."""
+    space = discovered("vit").discovery.space
+    patches, classes = 3 * 4 * 4 * 12 * 4, 12 * 5
+    whole = 5 * 12 * 36 + 2 * 5 * 5 * 12 + 5 * 12 * 12 + 2 * 5 * 12 * 12
+    cut = 5 * 12 * 12 + 2 * 5 * 5 * 4 + 5 * 4 * 12 + 2 * 5 * 12 * 3
+    assert space.base_cost.macs == patches + whole + classes
+    assert space.cost_of_widths([2, 3]).macs == patches + cut + classes
+
+
 def test_costs_are_told_by_module() -> None:
     terms = {term.name: term for term in discovered("plain").discovery.space.terms}
     cost = terms["conv2"].evaluate({"conv1": 4, "conv2": 6})

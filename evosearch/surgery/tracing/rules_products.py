@@ -50,6 +50,8 @@ def _attention(walk: Walk, node: fx.Node) -> Value:
         return walk.refuse(node, "with a weight, or with heads that share keys")
     scores = _product(walk, node, query, key.transpose(-2, -1))
     mask = arguments["attn_mask"]
+    if isinstance(mask, Source) and max(mask.shape[:-2], default=1) == 1:
+        mask = None  # the same for all heads
     if scores is not None and mask is not None and not isinstance(mask, Constant):
         added = walk.tensor(mask)
         scores = None if added is None else unite(walk, node, [scores, added])

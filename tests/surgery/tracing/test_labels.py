@@ -81,3 +81,11 @@ def test_reshaping_and_concatenating_copy_no_positions() -> None:
     assert both.untyped_storage().nbytes() == 12 * 8
     flat = reshape(map_[:, :, :2, :2], (2, 24))
     assert flat[0].tolist() == [c for c in range(6) for _ in range(4)]
+
+
+def test_elements_are_counted_by_class() -> None:
+    labels = Labels()
+    heads = labels.new(3)
+    labels.unite(heads[:1], heads[2:])
+    found = labels.counts(heads[None, :, None].expand(2, 3, 5))
+    assert found == {int(heads[0]): 20, int(heads[1]): 10}
