@@ -34,16 +34,18 @@ def fit_attention(module: nn.Module) -> None:
         # What calls the module reads this before it takes a shorter way around its code.
         module._qkv_same_embed_dim = module.in_proj_weight is not None and heads == embedding
     if heads != embedding:
-        module.forward = partial(forward, module)  # type: ignore[method-assign]
+        module.forward = partial(forward, module)
 
 
 @contextmanager
 def projections_called(model: nn.Module) -> Iterator[None]:
     """Lets the attention modules of a model, whole ones too, call their output projections."""
-    whole = [module for module in model.modules() if "forward" not in vars(module)]
-    whole = [module for module in whole if _forward_of(module) is not None]
-    for module in whole:
-        module.forward = partial(_forward_of(module), module)  # type: ignore[method-assign]
+    whole = []
+    for module in model.modules():
+        forward = _forward_of(module)
+        if forward is not None and "forward" not in vars(module):
+            module.forward = partial(forward, module)
+            whole.append(module)
     try:
         yield
     finally:
@@ -79,12 +81,12 @@ def _multihead(
         made = {id(x): x.movedim(1, 0) if batch else x[None] for x in (query, key, value)}
         query, key, value = made[id(query)], made[id(key)], made[id(value)]
     q, k, v = (
-        x.unflatten(-1, (module.num_heads, -1)).transpose(1, 2)
+        _split(x, -1, module.num_heads, -1).transpose(1, 2)
         for x in _projected(module, query, key, value)
     )
     mask = _additive(attn_mask, q)
     if mask is not None and mask.ndim == 3:
-        mask = mask.unflatten(0, (-1, module.num_heads))
+        mask = _split(mask, 0, -1, module.num_heads)
     padding = _additive(key_padding_mask, q)
     if padding is not None:
         padding = padding.reshape(len(q), 1, 1, -1)
@@ -110,7 +112,7 @@ def _projected(
     """Returns what heads compare and add up, `(images, tokens, heads x size)` each."""
     packed, bias = module.in_proj_weight, module.in_proj_bias
     if packed is not None and query is key is value:
-        return F.linear(query, packed, bias).unflatten(-1, (3, -1)).unbind(-2)
+        return _split(F.linear(query, packed, bias), -1, 3, -1).unbind(-2)
     weights = (
         (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
         if packed is None
@@ -120,6 +122,12 @@ def _projected(
     return [
         F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)
     ]
+
+
+def _split(x: Tensor, dim: int, *sizes: int) -> Tensor:
+    """Returns a tensor with one dimension in parts."""
+    found: Tensor = x.unflatten(dim, sizes)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
@@ -148,12 +156,12 @@ def _windowed(module: Any, x: Tensor) -> Tensor:
     if any(shifts):
         x = x.roll([-shift for shift in shifts], (1, 2))
     projected = module.qkv(_cut_up(x, rows, columns).flatten(3, 4).flatten(0, 2))
-    projected = projected.unflatten(-1, (3, module.num_heads, -1))
+    projected = _split(projected, -1, 3, module.num_heads, -1)
     q, k, v = projected.permute(2, 0, 3, 1, 4).unbind(0)
     scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + bias
     if any(shifts):
         apart = _apart(sides, window, shifts, scores)
-        scores = (scores.unflatten(0, (images, -1)) + apart[:, None]).flatten(0, 1)
+        scores = (_split(scores, 0, images, -1) + apart[:, None]).flatten(0, 1)
     weights = F.dropout(scores.softmax(-1), module.attention_dropout, module.training)
     x = module.proj((weights @ v).transpose(1, 2).flatten(2))
     x = F.dropout(x, module.dropout, module.training)
@@ -166,7 +174,7 @@ def _windowed(module: Any, x: Tensor) -> Tensor:
 
 def _cut_up(x: Tensor, rows: int, columns: int) -> Tensor:
     """Returns `(images, height, width, ...)` as `(images, down, across, rows, columns, ...)`."""
-    return x.unflatten(1, (-1, rows)).unflatten(3, (-1, columns)).transpose(2, 3)
+    return _split(_split(x, 1, -1, rows), 3, -1, columns).transpose(2, 3)
 
 
 def _apart(

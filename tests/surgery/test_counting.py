@@ -75,7 +75,7 @@ def test_a_plain_network_by_hand() -> None:
 
 
 def test_heads_by_hand() -> None:
-    """A class token and four patches, 6 heads of size 2, 12 hidden channels; then 2 heads and 3."""
+    """A class token and 4 patches, 6 heads of size 2, 12 hidden channels; then 2 heads and 3."""
     space = discovered("vit").discovery.space
     patches, classes = 3 * 4 * 4 * 12 * 4, 12 * 5
     whole = 5 * 12 * 36 + 2 * 5 * 5 * 12 + 5 * 12 * 12 + 2 * 5 * 12 * 12

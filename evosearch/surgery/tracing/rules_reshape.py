@@ -69,7 +69,8 @@ def _line(labels: Tensor, dim: int) -> Tensor:
 
 def _classes(walk: Walk, labels: Tensor, dim: int) -> Tensor:
     """Returns one label of each class along a dimension, `(classes,)`."""
-    return torch.unique(walk.labels.roots(_line(labels, dim)))
+    classes: Tensor = torch.unique(walk.labels.roots(_line(labels, dim)))
+    return classes
 
 
 RULES: dict[str, Rule] = dict.fromkeys(
