@@ -40,17 +40,29 @@ def fit_attention(module: nn.Module) -> None:
 @contextmanager
 def projections_called(model: nn.Module) -> Iterator[None]:
     """Lets the attention modules of a model, whole ones too, call their output projections."""
-    whole = []
+    changed = call_projections(model)
+    try:
+        yield
+    finally:
+        call_as_before(changed)
+
+
+def call_projections(model: nn.Module) -> list[nn.Module]:
+    """Does what `projections_called` does, and returns what `call_as_before` is to undo."""
+    changed = []
     for module in model.modules():
         forward = _forward_of(module)
         if forward is not None and "forward" not in vars(module):
             module.forward = partial(forward, module)
-            whole.append(module)
-    try:
-        yield
-    finally:
-        for module in whole:
-            del module.forward
+            changed.append(module)
+    return changed
+
+
+def call_as_before(changed: list[nn.Module]) -> None:
+    """Gives modules their own forward pass again, but for those that were cut meanwhile."""
+    for module in changed:
+        del module.forward
+        fit_attention(module)
 
 
 def _forward_of(module: nn.Module) -> Callable[..., Any] | None:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from evosearch.errors import InputError
 from evosearch.space.mask import ChannelGroup, Mask
+from evosearch.surgery.cut_attention import call_as_before, call_projections
 from evosearch.surgery.reach import Reached, by_image, channel_dim, reached, require_in_sight
 from evosearch.surgery.tracing.layer import Layer
 
@@ -108,6 +109,7 @@ class Gates(nn.Module, ABC):
         self._handles = [model.register_forward_pre_hook(self._begin)]
         for name in self._places:
             self._handles.append(self.hang(model.get_submodule(name), name))
+        self._attention = call_projections(model)
 
     @abstractmethod
     def drawn(self, places: Reached, rng: torch.Generator) -> nn.ModuleDict:
@@ -157,6 +159,7 @@ class Gates(nn.Module, ABC):
         """Leaves the network as if there had been no gates."""
         for handle in self._handles:
             handle.remove()
+        call_as_before(self._attention)
         (owner,) = self._owner
         delattr(owner, _ATTRIBUTE)
         for parameter in self.parameters():

@@ -64,8 +64,13 @@ def test_normalisers() -> None:
 @pytest.mark.parametrize("case", [name for name in CASES if CASES[name].shapes == ((3, 8, 8),)])
 def test_scores_every_channel_of_every_network(case: str) -> None:
     network = network_of(case)
-    found = score_channels(ALONE, network, BATCHES, np.random.default_rng(0))
-    assert list(found) == ALONE
+    names = list(ALONE)
+    if any(m.tensor.endswith("_proj_weight") for g in network.groups for m in g.members):
+        names.remove("mseb")  # its gates are behind what writes, and attention packs that
+        with pytest.raises(InputError, match="writes channels out of sight"):
+            scores("mseb", network, BATCHES)
+    found = score_channels(names, network, BATCHES, np.random.default_rng(0))
+    assert list(found) == names
     for name, groups in found.items():
         assert list(groups) == [group.name for group in network.groups], name
         for group in network.groups:

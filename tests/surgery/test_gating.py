@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from evosearch.errors import InputError
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact, cut, masked
+from evosearch.surgery.cut_attention import projections_called
 from evosearch.surgery.gate_kinds import (
     ConsensusGates,
     ExcitationGates,
@@ -129,7 +130,9 @@ def test_gates_are_rounded_exactly_and_learn_as_if_they_were_not() -> None:
 @pytest.mark.parametrize("name", BUILDS)
 def test_consensus_begins_as_the_network_without_gates(name: str, training: bool) -> None:
     batch = images(name).float()
-    expected = built(name).train(training)(batch)
+    whole = built(name).train(training)
+    with projections_called(whole):
+        expected = whole(batch)
     model = built(name).train(training)
     ConsensusGates(model, found(name).space.groups, found(name).layers, rng())
     assert torch.equal(model(batch), expected)
@@ -167,8 +170,10 @@ def test_gates_that_agree_are_thrown_away_with_what_they_close(name: str) -> Non
     torch.testing.assert_close(model(images(name)), gated, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*product([name for name in BUILDS if name != "vit"], KINDS), ("vit", ConsensusGates)],
+)
 def test_gates_follow_a_cut(name: str, kind: type[Gates]) -> None:
     """As those of the uncut network that see nothing of the dropped channels."""
     mask, space = half(name), found(name).space
@@ -187,6 +192,12 @@ def test_gates_follow_a_cut(name: str, kind: type[Gates]) -> None:
         torch.testing.assert_close(
             own, factors[group][:, mask[group].nonzero()[0]], rtol=0, atol=1e-12
         )
+
+
+def test_gates_on_what_attention_packs_are_refused() -> None:
+    """Queries, keys and values of one weight, which no module writes alone."""
+    with pytest.raises(InputError, match=r"MultiheadAttention.* writes channels out of sight"):
+        hung("vit", ExcitationGates)
 
 
 def kept_by_block(gates: Gates, mask: Mask) -> Iterator[Tensor]:
