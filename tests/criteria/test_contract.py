@@ -16,6 +16,7 @@ from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.errors import InputError
 from evosearch.report.criteria import criteria_table
 from tests.criteria.toys import Normed, scores, seen
+from tests.surgery.attention import OUT_OF_SIGHT
 from tests.surgery.cases import CASES, discovered
 from tests.surgery.networks import Plain, Residual, randomized
 
@@ -61,7 +62,10 @@ def test_normalisers() -> None:
     assert Normaliser.MEAN(np.zeros(2)).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if CASES[name].shapes == ((3, 8, 8),)])
+@pytest.mark.parametrize(
+    "case",
+    [name for name in CASES if CASES[name].shapes == ((3, 8, 8),) and name not in OUT_OF_SIGHT],
+)
 def test_scores_every_channel_of_every_network(case: str) -> None:
     network = network_of(case)
     names = list(ALONE)
@@ -216,6 +220,16 @@ def test_a_reader_out_of_sight_is_named() -> None:
     network = seen(nn.Sequential(nn.Linear(2, 3), Own()), torch.randn(2))
     with pytest.raises(InputError, match=r"module '1' \(Own\) reads channels out of sight"):
         scores("apoz", network, [(torch.randn(2, 2), torch.zeros(2))])
+
+
+@pytest.mark.parametrize("case", OUT_OF_SIGHT)
+def test_attention_that_reads_channels_with_packed_weights_is_named(case: str) -> None:
+    network = network_of(case)
+    for name in ("apoz", "taylor"):
+        with pytest.raises(
+            InputError, match=r"\(MultiheadAttention\) reads channels out of sight"
+        ):
+            scores(name, network, BATCHES)
 
 
 def test_missing_data_and_readers_that_are_not_called_are_named() -> None:

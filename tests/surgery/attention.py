@@ -178,6 +178,8 @@ ATTENTION = {
         frozen={"q": "matmul over channels", "k": "matmul over channels"},
     ),
 }
+OUT_OF_SIGHT = ("heads_of_a_memory", "heads_pixels", "heads_whose_weights_are_read")
+"""Those in which torch's attention itself, no linear module of it, reads channels that may go."""
 
 
 def fixed_heads() -> nn.Module:
