@@ -282,6 +282,8 @@ def _notes(task: _Task, distillation: Distillation | None, opened: int) -> list[
             f"epoch {distillation.best_epoch} of {task.config.epochs} was the best of the"
             " distillation on the search split, and was kept; 0 is the network before it",
         ]
+        if distillation.best.averaged:
+            made.append("its weights are the mean over the last quarter of the steps")
     return [
         *made,
         f"the test split was opened {opened} times in this run, once for each named network",
