@@ -73,6 +73,8 @@ class RunFolder:
     """The checkpoint of a training under a budget while it is under way."""
     artifacts = _Place("artifacts")
     """Folders of the networks that are finished."""
+    finals = _Place("finals")
+    """Folders of finals, each with checkpoints while it is under way, and then its record."""
     baselines = _Place("baselines")
     """Folders with the studies of the baselines."""
 
