@@ -7,6 +7,7 @@ from typing import final
 from evosearch.export.artifact import Artifact
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.compared import Compared, built, global_within
+from evosearch.run.config import read_run_config
 from evosearch.run.contest import Contest, forecast, train_side_by_side
 from evosearch.run.finalists import CONTROL, budget_of_finals, choose_finalists
 from evosearch.run.finetuning import certified, require_no_other
@@ -69,13 +70,13 @@ def run_finals(
         InputError: no such run, too few plans near the budget, or too few epochs.
     """
     study = Study.open(folder)
-    budget, words = budget_of_finals(study, at)
+    budget, words = budget_of_finals(folder, study, at)
+    config = read_run_config(folder).space.finetune
+    if epochs is not None:
+        config = config.model_copy(update={"epochs": epochs})
+    halving(count, config.epochs)  # refuses too few before anything is opened
     with held(folder) as log:
         prepared = reopen(folder, study.header, callbacks.on_stage)
-        config = prepared.config.space.finetune
-        if epochs is not None:
-            config = config.model_copy(update={"epochs": epochs})
-        halving(count, config.epochs)  # refuses too few before anything is measured
         callbacks.on_stage("search split")
         measure_decoded(folder, study, budget, prepared.evaluator.evaluate)
         control = global_within(prepared, budget, words)
@@ -88,7 +89,9 @@ def run_finals(
             plans=choose_finalists(folder, study, prepared, budget, words, control, count),
         )
         log.event("finals", at=words, networks=count, epochs=config.epochs)
-        finals = _kept(contest) or _decided(contest, control, callbacks)
+        if not _is_over(contest):
+            _decide(contest, control, callbacks)
+        finals = Finals.load(contest.place, study.header.sizes)
         for progress in contest.place.glob("*.progress"):
             progress.unlink()
         artifact = Artifact.open(contest.target(finals.winner))
@@ -96,16 +99,19 @@ def run_finals(
         return Decided(study=study, finals=finals, artifact=artifact)
 
 
-def _kept(contest: Contest) -> Finals | None:
-    """Returns what came of finals that are over; None where they are not, or nothing is left."""
+def _is_over(contest: Contest) -> bool:
+    """Returns whether finals were decided, and their winner is still there."""
     if not (contest.place / RECORD).exists():
-        return None
+        return False
     finals = Finals.load(contest.place, contest.study.header.sizes)
-    return finals if contest.target(finals.winner).exists() else None
+    return contest.target(finals.winner).exists()
 
 
-def _decided(contest: Contest, control: Compared, callbacks: Callbacks) -> Finals:
-    """Trains finalists round by round, and confirms, tests and saves the last."""
+def _decide(contest: Contest, control: Compared, callbacks: Callbacks) -> None:
+    """Trains finalists round by round, and confirms, tests and saves the last.
+
+    The record comes last: without it, what a kill cut short is done again from the checkpoints.
+    """
     for index in range(len(contest.plans)):
         require_no_other(contest.target(index), contest.config)
     prepared, config = contest.prepared, contest.config
@@ -146,7 +152,6 @@ def _decided(contest: Contest, control: Compared, callbacks: Callbacks) -> Final
     shipped = Compared(name=name, mask=contest.plans[winner].mask, network=trained[winner])
     _save(contest, finals, shipped, ended[winner], report.opened)
     finals.save(contest.place)
-    return finals
 
 
 def _least_loss(training: Distillation) -> float:
