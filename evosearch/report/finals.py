@@ -84,7 +84,7 @@ def _telling_line(finals: Finals) -> str:
         return "whether the search's score tells takes three finalists or more"
     after = f"after {epoch} of {finals.epochs} epochs"
     if finals.telling is None:
-        return f"rank correlation: all finalists are as good as one another {after}"
+        return f"no rank correlation {after}: the finalists' scores or accuracies are all the same"
     return (
         "rank correlation (Spearman's) of the search's score with the search accuracy"
         f" {after}: {finals.telling}"
