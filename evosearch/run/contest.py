@@ -51,16 +51,24 @@ class Contest:
     plans: Sequence[NamedNetwork]
 
     @property
-    def place(self) -> Path:
-        """The folder of these finals: of these plans, trained in this way."""
+    def key(self) -> str:
+        """Twelve hexadecimal digits of these finals: of these plans, trained in this way."""
         about = [self.at, self.config.model_dump(mode="json"), [p.mask.key for p in self.plans]]
-        key = sha256(json.dumps(about).encode()).hexdigest()[:12]
-        return RunFolder(self.folder).finals / key
+        return sha256(json.dumps(about).encode()).hexdigest()[:12]
+
+    @property
+    def place(self) -> Path:
+        """The folder of these finals."""
+        return RunFolder(self.folder).finals / self.key
 
     @property
     def rounds(self) -> tuple[Round, ...]:
         """How long how many of them are trained."""
         return halving(len(self.plans), self.config.epochs)
+
+    def progress(self, index: int) -> Path:
+        """Returns the checkpoint of a plan's training."""
+        return RunFolder(self.folder).finalist(self.key, self.plans[index].name)
 
     def target(self, index: int) -> Path:
         """Returns where the artifact of a plan goes."""
@@ -109,7 +117,7 @@ def train_side_by_side(
                 contest.prepared.config.search.seed,
                 callbacks.on_epoch,
                 task=subject.task,
-                progress=contest.place / f"{index}.progress",
+                progress=contest.progress(index),
                 until=own.until,
             )
     return networks, [ended[index] for index in range(len(untrained))]

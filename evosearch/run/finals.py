@@ -92,8 +92,8 @@ def run_finals(
         if not _is_over(contest):
             _decide(contest, control, callbacks)
         finals = Finals.load(contest.place, study.header.sizes)
-        for progress in contest.place.glob("*.progress"):
-            progress.unlink()
+        for index in range(count):
+            contest.progress(index).unlink(missing_ok=True)
         artifact = Artifact.open(contest.target(finals.winner))
         log.event("artifact", folder=artifact.folder)
         return Decided(study=study, finals=finals, artifact=artifact)

@@ -97,6 +97,10 @@ class RunFolder:
         """Returns the checkpoint of a plan's fine-tuning while it is under way."""
         return self.path / f"{_file_name(plan)}.progress"
 
+    def finalist(self, finals: str, plan: str) -> Path:
+        """Returns the checkpoint of a plan in finals, which have a key, while they are under way."""
+        return self.finals / finals / f"{_file_name(plan)}.progress"
+
 
 def _file_name(plan: str) -> str:
     return plan.replace(" ", "-")

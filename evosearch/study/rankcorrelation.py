@@ -41,7 +41,7 @@ class RankCorrelation:
         ranks = [_ranks(np.array(values, dtype=np.float64)) for values in (first, second)]
         if len(first) < LEAST or any(np.ptp(own) == 0 for own in ranks):
             return None
-        return cls(rho=float(np.corrcoef(*ranks)[0, 1]), count=len(first))
+        return cls(rho=float(np.corrcoef(np.stack(ranks))[0, 1]), count=len(first))
 
     @property
     def interval(self) -> tuple[float, float]:

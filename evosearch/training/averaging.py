@@ -22,7 +22,7 @@ class Averaging(Part):
 
     def __init__(self) -> None:
         """Begins with no step."""
-        self._mean = get_swa_multi_avg_fn()
+        self._mean = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
         self._due = False
         self._steps = 0
         self._weights: list[Tensor] = []

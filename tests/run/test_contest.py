@@ -221,7 +221,7 @@ def test_a_finalist_that_got_worse_before_a_kill_is_still_the_one_that_went_on(
     killing = True
 
     def told(*_: Any, progress: Path, until: int, **__: Any) -> Distillation:
-        index = int(progress.stem)
+        index = int(progress.stem.removeprefix("plan-")) - 1
         done = int(progress.read_text()) if progress.exists() else 0
         while done < until:
             done += 1

@@ -23,6 +23,7 @@ def test_places_lie_in_the_folder_each_in_one_of_its_own() -> None:
     assert folder.config == Path("runs/a/config.toml")
     assert folder.artifact("trial 3") == Path("runs/a/artifacts/trial-3")
     assert folder.progress("plan 0123abcd") == Path("runs/a/plan-0123abcd.progress")
+    assert folder.finalist("0a1b", "trial 3") == folder.finals / "0a1b" / "trial-3.progress"
     assert folder.baseline("random") == Path("runs/a/baselines/random")
 
 
