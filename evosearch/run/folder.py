@@ -98,7 +98,7 @@ class RunFolder:
         return self.path / f"{_file_name(plan)}.progress"
 
     def finalist(self, finals: str, plan: str) -> Path:
-        """Returns the checkpoint of a plan in finals, which have a key, while they are under way."""
+        """Returns the checkpoint of a plan in finals, named by their key, while they go on."""
         return self.finals / finals / f"{_file_name(plan)}.progress"
 
 

@@ -16,6 +16,7 @@ import evosearch
 from evosearch.errors import InputError
 from evosearch.models.build import build_model
 from evosearch.models.weights import weights_digest
+from evosearch.report.finals import finals_lines
 from evosearch.report.pareto import ParetoView
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.finals import Decided
@@ -24,7 +25,7 @@ from evosearch.run.preparation import Prepared
 from evosearch.run.reopening import reopen
 from evosearch.tasks.scoring import image_scores, score
 from evosearch.training.distillation import distil
-from tests.test_cli import QUICK
+from tests.test_cli import QUICK, InProcess, run  # noqa: F401  (a fixture)
 from tests.test_cli import evosearch as command
 
 SPACE = QUICK.replace("width = 8", "width = 4").replace(
@@ -46,9 +47,9 @@ def done(tmp_path_factory: pytest.TempPathFactory, notes: list[str]) -> Decided:
         torch.set_num_threads(1)
         (folder / "quick.toml").write_text(SPACE)
         search = {"strategy": "random", "trials": 5, "out": folder / "run"}
-        run = evosearch.search(folder / "quick.toml", flops="50%", **search)
+        searched = evosearch.search(folder / "quick.toml", flops="50%", **search)
         callbacks = Callbacks(on_note=notes.append)
-        found = evosearch.finetune(run.folder, finals=4, epochs=EPOCHS, callbacks=callbacks)
+        found = evosearch.finetune(searched.folder, finals=4, epochs=EPOCHS, callbacks=callbacks)
     assert isinstance(found, Decided)
     return found
 
@@ -129,13 +130,20 @@ def test_they_are_shown_like_every_fine_tuned_network(done: Decided, folder: Pat
     assert f"The winner of finals at {done.finals.at}, of 4 networks" in card
 
 
-def test_called_again_they_are_over(done: Decided, folder: Path) -> None:
-    trained: list[object] = []
-    callbacks = Callbacks(on_epoch=trained.append)
-    again = evosearch.finetune(folder, finals=4, epochs=EPOCHS, callbacks=callbacks)
-    assert isinstance(again, Decided)
-    assert again.finals == done.finals
-    assert trained == []
+def test_called_again_they_are_over(
+    run: InProcess,  # noqa: F811
+    done: Decided,
+    folder: Path,
+) -> None:
+    """Nothing is trained; the command prints what came of them."""
+    record = next(RunFolder(folder).finals.rglob("*.json")).read_bytes()
+    again = run("finetune", folder, "--finals", "4", "--epochs", str(EPOCHS), cwd=folder.parent)
+    assert again.returncode == 0, again.stderr
+    assert "image-MACs at most" not in again.stderr
+    assert "epoch" not in again.stderr
+    assert all(line in again.stdout for line in finals_lines(done.finals))
+    assert f"artifact: {done.artifact.folder}" in again.stdout
+    assert next(RunFolder(folder).finals.rglob("*.json")).read_bytes() == record
     assert not list(folder.rglob("*.progress"))
 
 
@@ -170,33 +178,33 @@ def test_finals_that_are_killed_end_as_those_that_were_not(tmp_path: Path) -> No
 
     environment = {**os.environ, "EVOSEARCH_CACHE": str(tmp_path / "cache")}
     environment["OMP_NUM_THREADS"] = "1"
-    run = tmp_path / "killed"
+    killed = tmp_path / "killed"
     for wanted in (1, 3, 8, 6, 5):
         process = subprocess.Popen(
-            [sys.executable, "-m", "evosearch", "finetune", str(run), *finals],
+            [sys.executable, "-m", "evosearch", "finetune", str(killed), *finals],
             cwd=tmp_path,
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        before, seen = checkpoints(run), 0
+        before, seen = checkpoints(killed), 0
         while process.poll() is None and seen < wanted:
             time.sleep(0.002)
-            now = checkpoints(run)
+            now = checkpoints(killed)
             seen, before = seen + (now != before), now
         assert process.poll() is None, "it ended before it could be killed"
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert command("finetune", "killed", *finals, cwd=tmp_path).returncode == 0
     for pattern in ("finals/*/finals.json", "artifacts/*/weights.safetensors", "test.json"):
-        (whole,), (killed,) = (list((tmp_path / n).glob(pattern)) for n in ("whole", "killed"))
-        assert whole.read_bytes() == killed.read_bytes()
-    assert not list(run.rglob("*.progress"))
+        (one,), (other,) = (list((tmp_path / n).glob(pattern)) for n in ("whole", "killed"))
+        assert one.read_bytes() == other.read_bytes()
+    assert not list(killed.rglob("*.progress"))
 
 
-def checkpoints(run: Path) -> list[tuple[str, int]]:
+def checkpoints(folder: Path) -> list[tuple[str, int]]:
     found = []
-    for path in run.glob("finals/*/*.progress"):
+    for path in folder.glob("finals/*/*.progress"):
         try:
             found.append((path.name, path.stat().st_mtime_ns))
         except FileNotFoundError:  # replaced at this moment

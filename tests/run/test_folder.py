@@ -17,7 +17,7 @@ PLACES = [name for name, value in vars(RunFolder).items() if isinstance(value, _
 def test_places_lie_in_the_folder_each_in_one_of_its_own() -> None:
     folder = RunFolder(Path("runs/a"))
     paths = [getattr(folder, name) for name in PLACES]
-    assert len(PLACES) == 20
+    assert len(PLACES) == 21
     assert len(set(paths)) == len(paths)
     assert {path.parent for path in paths} == {Path("runs/a")}
     assert folder.config == Path("runs/a/config.toml")
