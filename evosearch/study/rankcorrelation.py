@@ -38,10 +38,11 @@ class RankCorrelation:
         Returns:
             None for fewer than three networks, or where a value is the same for all.
         """
-        ranks = [_ranks(np.array(values, dtype=np.float64)) for values in (first, second)]
-        if len(first) < LEAST or any(np.ptp(own) == 0 for own in ranks):
+        if len(first) < LEAST:
             return None
-        return cls(rho=float(np.corrcoef(np.stack(ranks))[0, 1]), count=len(first))
+        one, other = (_ranks(np.array(values, dtype=np.float64)) for values in (first, second))
+        spread = sqrt(float(one @ one) * float(other @ other))
+        return cls(rho=float(one @ other) / spread, count=len(first)) if spread else None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -64,8 +65,7 @@ class RankCorrelation:
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the rank of each value from 0 on, the mean rank of those that are equal."""
-    below = (values[:, None] > values).sum(axis=1)
-    equal = (values[:, None] == values).sum(axis=1)
-    ranks: NDArray[np.float64] = below + (equal - 1) / 2
+    """Returns the rank of each value about the middle one; equal values share their mean rank."""
+    signs = np.sign(values[:, None] - values)
+    ranks: NDArray[np.float64] = signs.sum(axis=1) / 2
     return ranks
