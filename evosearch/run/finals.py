@@ -92,8 +92,9 @@ def run_finals(
         if not _is_over(contest):
             _decide(contest, control, callbacks)
         finals = Finals.load(contest.place, study.header.sizes)
-        for index in range(count):
-            contest.progress(index).unlink(missing_ok=True)
+        for left in contest.place.iterdir():  # checkpoints, whole ones and those that a kill tore
+            if left.name != RECORD:
+                left.unlink()
         artifact = Artifact.open(contest.target(finals.winner))
         log.event("artifact", folder=artifact.folder)
         return Decided(study=study, finals=finals, artifact=artifact)

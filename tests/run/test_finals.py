@@ -137,6 +137,8 @@ def test_called_again_they_are_over(
 ) -> None:
     """Nothing is trained; the command prints what came of them."""
     record = next(RunFolder(folder).finals.rglob("*.json")).read_bytes()
+    (place,) = RunFolder(folder).finals.iterdir()
+    (place / ".0123456789ab.trial-1.progress").touch()  # that a kill amid writing leaves
     again = run("finetune", folder, "--finals", "4", "--epochs", str(EPOCHS), cwd=folder.parent)
     assert again.returncode == 0, again.stderr
     assert "image-MACs at most" not in again.stderr
@@ -173,13 +175,13 @@ def test_finals_that_are_killed_end_as_those_that_were_not(tmp_path: Path) -> No
     assert command(*search, "--out", "run", cwd=tmp_path).returncode == 0
     for name in ("whole", "killed"):
         shutil.copytree(tmp_path / "run", tmp_path / name)
-    finals = ("--finals", "4", "--epochs", "12")
+    finals = ("--finals", "4", "--epochs", "18")
     assert command("finetune", "whole", *finals, cwd=tmp_path).returncode == 0
 
     environment = {**os.environ, "EVOSEARCH_CACHE": str(tmp_path / "cache")}
     environment["OMP_NUM_THREADS"] = "1"
     killed = tmp_path / "killed"
-    for wanted in (1, 3, 8, 6, 5):
+    for wanted in (1, 3, 8, 6):
         process = subprocess.Popen(
             [sys.executable, "-m", "evosearch", "finetune", str(killed), *finals],
             cwd=tmp_path,
