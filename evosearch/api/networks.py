@@ -125,8 +125,8 @@ def finetune(
         InputError: no such run or trial, or nothing fits the budget.
     """
     if finals is not None:
-        given = {"pick": pick, "baselines": baselines or None, "latency": latency or None}
-        for name in given_settings(given):
+        of_one = {"pick": pick, "baselines": baselines or None, "latency": latency or None}
+        for name in given_settings(of_one):
             raise InputError(
                 f"{option_name(name)} is for one plan; --finals takes the best near --at, and"
                 " `global` without a search"

@@ -20,6 +20,7 @@ from evosearch.run.finalists import CONTROL
 from evosearch.run.folder import RunFolder
 from evosearch.run.preparation import Prepared
 from evosearch.run.shrinking import steps_cost
+from evosearch.run.students import student_of
 from evosearch.space.cost import Cost
 from evosearch.stages import duration
 from evosearch.study.halving import Round, epochs_of, halving
@@ -53,7 +54,7 @@ class Contest:
     @property
     def key(self) -> str:
         """Twelve hexadecimal digits of these finals: of these plans, trained in this way."""
-        about = [self.at, self.config.model_dump(mode="json"), [p.mask.key for p in self.plans]]
+        about = [self.at, self.config.settings, [p.mask.key for p in self.plans]]
         return sha256(json.dumps(about).encode()).hexdigest()[:12]
 
     @property
@@ -107,10 +108,11 @@ def train_side_by_side(
                 f"round {number} of {len(contest.rounds)}, {untrained[index].name}: to epoch"
                 f" {own.until} of {contest.config.epochs}"
             )
-            networks[index] = copy.deepcopy(untrained[index].network)
+            student = student_of(contest.prepared, untrained[index], contest.config)
+            networks[index] = student.network
             ended[index] = distil(
                 subject.model,
-                networks[index],
+                student.network,
                 subject.data.train,
                 subject.data.search,
                 contest.config,
@@ -118,6 +120,7 @@ def train_side_by_side(
                 callbacks.on_epoch,
                 task=subject.task,
                 progress=contest.progress(index),
+                discovery=student.discovery,
                 until=own.until,
             )
     return networks, [ended[index] for index in range(len(untrained))]

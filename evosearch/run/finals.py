@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
+from evosearch.errors import InputError
 from evosearch.export.artifact import Artifact
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.compared import Compared, built, global_within
@@ -15,6 +16,7 @@ from evosearch.run.measurer import RunMeasurer
 from evosearch.run.planning import measure_decoded
 from evosearch.run.reopening import held, reopen
 from evosearch.run.saving import from_run, save_artifact
+from evosearch.run.students import nonzero_json, require_kernels_fit
 from evosearch.run.testing import open_ledger
 from evosearch.study.finals import RECORD, Finalist, Finals, finished_name
 from evosearch.study.halving import halving
@@ -75,6 +77,11 @@ def run_finals(
     if epochs is not None:
         config = config.model_copy(update={"epochs": epochs})
     halving(count, config.epochs)  # refuses too few before anything is opened
+    if config.pace is not None or config.implants is not None:
+        raise InputError(
+            "[finetune] pace and implants: finals compare networks that have their channels from"
+            " the first step on: leave them out"
+        )
     with held(folder) as log:
         prepared = reopen(folder, study.header, callbacks.on_stage)
         callbacks.on_stage("search split")
@@ -118,6 +125,8 @@ def _decide(contest: Contest, control: Compared, callbacks: Callbacks) -> None:
     prepared, config = contest.prepared, contest.config
     callbacks.on_stage("compact networks")
     untrained = [control, *(built(prepared, p.name, p.mask) for p in contest.plans[1:])]
+    for item in untrained:
+        require_kernels_fit(prepared.subject.discovery, item, config)
     callbacks.on_stage("what the finals cost")
     callbacks.on_note(forecast(contest, control.network))
     contest.place.mkdir(parents=True, exist_ok=True)
@@ -128,7 +137,7 @@ def _decide(contest: Contest, control: Compared, callbacks: Callbacks) -> None:
     measurer = RunMeasurer(contest.folder, prepared)
     gain = measurer.gain(trained[rival], trained[CONTROL])
     name = finished_name(contest.plans[winner].name, config.epochs)
-    confirmed = measurer.confirmed(name, trained[winner], config.model_dump(mode="json"))
+    confirmed = measurer.confirmed(name, trained[winner], config.settings)
     callbacks.on_stage("test")
     report = open_ledger(contest.folder, prepared.config, prepared.subject)
     finalists = tuple(
@@ -189,7 +198,8 @@ def _save(
                 f" split, and was kept{averaged if training.best.averaged else ''}",
                 f"the test split was opened {opened} times in this run",
             ],
-            "finetune": config.model_dump(mode="json"),
+            "finetune": config.settings,
+            **nonzero_json(contest.prepared.subject.discovery, shipped, config),
             "best_epoch": training.best_epoch,
         },
     )

@@ -266,10 +266,8 @@ def _distilled(
         discovery=student.discovery,
         goal=student.goal,
     )
-    name = f"{compared.name}, distilled {task.config.epochs} epochs"
-    return replace(compared, name=name, network=student.network), distillation
     name = finished_name(compared.name, task.config.epochs)
-    return replace(compared, name=name, network=network), distillation
+    return replace(compared, name=name, network=student.network), distillation
 
 
 def _notes(task: _Task, distillation: Distillation | None, opened: int) -> list[str]:

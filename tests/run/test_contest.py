@@ -16,6 +16,7 @@ from evosearch.models.weights import weights_digest
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.compared import Compared
 from evosearch.run.contest import Contest, forecast, going_on, train_side_by_side
+from evosearch.run.students import Student
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.study.networks import NamedNetwork
@@ -127,10 +128,15 @@ def trained(
             scores=[[record.search for record in how.history] for how in ended],
         )
 
-    for kill in kill_at:
-        with pytest.raises(Killed):
-            session(kill)
-    return session(None), epochs
+    def student_of(_: Any, compared: Compared, __: FinetuneConfig) -> Student:
+        return Student(network=copy.deepcopy(compared.network), discovery=None)
+
+    with pytest.MonkeyPatch.context() as patch:  # no channel groups are known here
+        patch.setattr("evosearch.run.contest.student_of", student_of)
+        for kill in kill_at:
+            with pytest.raises(Killed):
+                session(kill)
+        return session(None), epochs
 
 
 def test_rounds_train_as_many_as_said_and_the_last_two_are_one_plan_alone(

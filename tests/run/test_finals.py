@@ -19,6 +19,7 @@ from evosearch.models.weights import weights_digest
 from evosearch.report.finals import finals_lines
 from evosearch.report.pareto import ParetoView
 from evosearch.run.callbacks import Callbacks
+from evosearch.run.config import read_run_config
 from evosearch.run.finals import Decided
 from evosearch.run.folder import RunFolder
 from evosearch.run.preparation import Prepared
@@ -165,6 +166,18 @@ def test_what_cannot_be_is_refused_in_a_line(folder: Path) -> None:
     with pytest.raises(InputError, match="smallest reachable network"):
         evosearch.finetune(folder, finals=2, at="flops=0.1%")
     assert json.loads(RunFolder(folder).test.read_text())["opened"] == 1
+
+
+def test_networks_that_begin_with_other_channels_are_not_compared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_run_config(folder)
+    paced = config.space.finetune.model_copy(update={"pace": "cubic"})
+    space = config.space.model_copy(update={"finetune": paced})
+    other = config.model_copy(update={"space": space})
+    monkeypatch.setattr("evosearch.run.finals.read_run_config", lambda _: other)
+    with pytest.raises(InputError, match="pace and implants: finals compare"):
+        evosearch.finetune(folder, finals=3, epochs=EPOCHS)
 
 
 @pytest.mark.slow
