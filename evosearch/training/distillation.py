@@ -55,8 +55,6 @@ class FinetuneConfig(AdditionsConfig):
         attention: weight of attention transfer; 0 is none.
         attention_layers: patterns of the modules whose attention maps are matched; empty takes
             the last module of each image size.
-        average: whether the weights' mean over the last quarter of the steps competes with the
-            best epoch on the search split.
     """
 
     epochs: int = Field(default=20, ge=0)
@@ -69,7 +67,6 @@ class FinetuneConfig(AdditionsConfig):
     precision: Precision = "auto"
     attention: float = Field(default=0.0, ge=0)
     attention_layers: tuple[str, ...] = ()
-    average: bool = False
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
