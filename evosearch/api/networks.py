@@ -3,13 +3,22 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evosearch.api.parameters import Amount, CountOrNone, PathLike, public
+from evosearch.api.parameters import (
+    Amount,
+    CountOrNone,
+    Finalists,
+    PathLike,
+    option_name,
+    public,
+)
+from evosearch.api.searching import given_settings
 from evosearch.errors import InputError
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.space.budget import BudgetRequest
 
 if TYPE_CHECKING:
     from evosearch.run.cutting import Cut
+    from evosearch.run.finals import Decided
     from evosearch.run.finetuning import Finetuned
 
 
@@ -84,8 +93,9 @@ def finetune(
     epochs: CountOrNone = None,
     baselines: bool = False,
     latency: bool = False,
+    finals: Finalists = None,
     callbacks: Callbacks = SILENT,
-) -> "Finetuned":
+) -> "Finetuned | Decided":
     """Distils one network of a run, measures it on test once, and saves it.
 
     The finished network of a training under a budget (`train`) is trained further: by the base
@@ -104,11 +114,26 @@ def finetune(
         baselines: distil the global plan without a search alike, beside it.
         latency: time it against the base network here, which takes seconds; a run with a latency
             budget does so in any case.
+        finals: so many of the best plans near --at, the global one without a search among them,
+            trained side by side; half go on after each round (default none: one plan alone).
         callbacks: told what is being done, and how the distillation goes.
+
+    Returns:
+        What came of the plan; or of the finals, where these were asked for.
 
     Raises:
         InputError: no such run or trial, or nothing fits the budget.
     """
+    if finals is not None:
+        of_one = {"pick": pick, "baselines": baselines or None, "latency": latency or None}
+        for name in given_settings(of_one):
+            raise InputError(
+                f"{option_name(name)} is for one plan; --finals takes the best near --at, and"
+                " `global` without a search"
+            )
+        from evosearch.run.finals import run_finals
+
+        return run_finals(Path(run), count=finals, at=at, epochs=epochs, callbacks=callbacks)
     from evosearch.run.config import read_run_config
 
     named = None if pick is None else str(pick)

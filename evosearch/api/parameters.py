@@ -25,6 +25,7 @@ class AtLeast:
 PathLike = str | Path
 Count = Annotated[int | None, AtLeast(1)]
 CountOrNone = Annotated[int | None, AtLeast(0)]
+Finalists = Annotated[int | None, AtLeast(2)]
 Seed = Annotated[int | None, AtLeast(0)]
 Seconds = Annotated[float | None, AtLeast(0)]
 Amount = str | None

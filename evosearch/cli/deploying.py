@@ -24,8 +24,10 @@ def cut(**given: Any) -> None:
 
 @command(app, api.finetune)
 def finetune(**given: Any) -> None:
-    """Distil one network of a run, measure it on test once, and save it."""
+    """Distil one network of a run, or several side by side; measure on test once, and save."""
+    from evosearch.report.finals import finals_lines, finals_table
     from evosearch.report.networks import networks_table
+    from evosearch.run.finals import Decided
     from evosearch.study.study import Study
 
     try:
@@ -34,6 +36,12 @@ def finetune(**given: Any) -> None:
     except KeyboardInterrupt:
         output.print("stopped: the same command goes on from the last whole epoch")
         raise
+    if isinstance(done, Decided):
+        output.print(finals_table(done.study, done.finals))
+        for line in finals_lines(done.finals):
+            output.print(line, soft_wrap=True)
+        output.print(f"artifact: {done.artifact.folder}", soft_wrap=True)
+        return
     output.print(networks_table(Study.open(given["run"]), done.networks))
     if done.within is not None:
         output.print(

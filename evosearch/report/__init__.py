@@ -9,6 +9,7 @@
 `front`       the front of a run, as JSON and as a table
 `ties`        members of a front compared image by image
 `artifacts`   the finished networks of a run
+`finals`      networks that were trained side by side, and whether the search's score told
 `trust`       how far the rungs of a study can be trusted
 `pareto`      all of these together: the view of a run
 `views`       what a command shows, as JSON and rendered

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 
 from evosearch.errors import InputError
 from evosearch.report.artifacts import FoundArtifact, artifacts_of
+from evosearch.report.finals import finals_json, finals_lines
 from evosearch.report.front import FrontNotes, front_json, front_table
 from evosearch.report.searches import Searched, searches_of, searches_table
 from evosearch.report.ties import above_base, tied_members
@@ -21,6 +22,7 @@ from evosearch.space.resources import Resource
 from evosearch.space.space import SearchSpace
 from evosearch.space.text import load_space
 from evosearch.study.certificate import Certificate, certificate_of
+from evosearch.study.finals import Finals, load_finals
 from evosearch.study.front import ParetoFront
 from evosearch.study.study import Study
 from evosearch.study.trial import TrialState
@@ -39,6 +41,7 @@ class ParetoView(View):
         notes: what is known of the members of the front beyond their trials.
         artifacts: plan -> its finished network.
         certificate: what was certified of the budget; None where nothing was.
+        finals: that the run has finished.
         space: what is searched; None where the run holds none that can be read.
     """
 
@@ -49,6 +52,7 @@ class ParetoView(View):
     notes: FrontNotes
     artifacts: Mapping[str, FoundArtifact]
     certificate: Certificate | None
+    finals: tuple[Finals, ...]
     space: SearchSpace | None
 
     @classmethod
@@ -79,6 +83,7 @@ class ParetoView(View):
             notes=notes,
             artifacts=artifacts,
             certificate=certificate_of(folder, study.requested),
+            finals=load_finals(RunFolder(folder).finals, study.header.sizes),
             space=space,
         )
 
@@ -92,6 +97,7 @@ class ParetoView(View):
         return {
             **front_json(self.searches, self.notes),
             "certificate": certificate_json(self.certificate),
+            "finals": [finals_json(finals) for finals in self.finals],
             "ladder": trust_json(self.study),
             "proof": None if self.space is None else proof_json(self.space),
         }
@@ -117,6 +123,7 @@ class ParetoView(View):
             )
         if self.certificate is not None:
             parts.append(str(self.certificate))
+        parts += [line for finals in self.finals for line in finals_lines(finals)]
         return Group(*parts, self._summary())
 
     def _summary(self) -> str:

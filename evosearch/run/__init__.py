@@ -39,6 +39,10 @@
 `students`      what the distillation of a plan begins with
 `finetuning`    a network distilled, measured on test, and saved
 `refining`      the finished network of a training, fine-tuned
+`finals`        the best plans near a budget, trained side by side, and the last shipped
+`finalists`     which plans these are
+`contest`       their training, round by round, and what it costs
+`testing`       the test split of a run, behind its ledger
 `measurer`      what an aim has measured of networks beyond their trials
 `freshtiming`   networks timed in a process of their own
 `timedfront`    the front by its measured latency

@@ -26,13 +26,13 @@ from evosearch.run.planning import parse_at
 from evosearch.run.preparation import Prepared
 from evosearch.run.saving import SELECTED, cut_note, from_run, save_artifact
 from evosearch.run.students import nonzero_json, require_kernels_fit, student_of
+from evosearch.run.testing import open_ledger
 from evosearch.space.budget import Budget
 from evosearch.study.accuracy_certificate import ConfirmedNetwork
 from evosearch.study.certificate import certificate_of
-from evosearch.study.identity import Part
+from evosearch.study.finals import finished_name
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
-from evosearch.tasks.testing import TestReport
 from evosearch.training.distillation import Distillation, FinetuneConfig, distil
 
 
@@ -176,13 +176,7 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
             callbacks.on_stage(f"distillation of {rival.name}")
             compared.append(_distilled(task, rival, callbacks)[0])
     callbacks.on_stage("test")
-    report = TestReport(
-        RunFolder(task.folder).test,
-        prepared.config.space.data,
-        Path(prepared.config.folder),
-        task=prepared.subject.task,
-        images=prepared.subject.identity.parts[Part.TEST],
-    )
+    report = open_ledger(task.folder, prepared.config, prepared.subject)
     networks = measured(
         prepared.subject,
         [*compared, *done],
@@ -203,7 +197,7 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
             **from_run(task.folder, task.study),
             "plan": task.plan.name,
             "latency": latency,
-            "certificate": _certified(task),
+            "certificate": certified(task.folder, task.study, task.plan),
             "confirmed": None if confirmed is None else asdict(confirmed),
             "notes": _notes(task, distillation, report.opened),
             "finetune": task.config.settings,
@@ -225,7 +219,11 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
 
 
 def require_no_other(target: Path, config: FinetuneConfig) -> None:
-    """Refuses to replace an artifact that was trained in another way."""
+    """Refuses to replace an artifact that was trained in another way.
+
+    Raises:
+        InputError: it was.
+    """
     if not target.exists():
         return
     made = Artifact.open(target).card.get("finetune")
@@ -241,10 +239,10 @@ def latency_json(folder: Path, plan: NamedNetwork) -> Mapping[str, Any]:
     return {"timing": asdict(timing), "conditions": asdict(conditions)}
 
 
-def _certified(task: _Task) -> str | None:
-    """Returns what the run certified of a plan."""
-    certificate = certificate_of(task.folder, task.study.requested)
-    if certificate is None or certificate.trial is None or certificate.trial != task.plan.trial:
+def certified(folder: Path, study: Study, plan: NamedNetwork) -> str | None:
+    """Returns what a run certified of a plan."""
+    certificate = certificate_of(folder, study.requested)
+    if certificate is None or certificate.trial is None or certificate.trial != plan.trial:
         return None
     return str(certificate)
 
@@ -268,7 +266,7 @@ def _distilled(
         discovery=student.discovery,
         goal=student.goal,
     )
-    name = f"{compared.name}, distilled {task.config.epochs} epochs"
+    name = finished_name(compared.name, task.config.epochs)
     return replace(compared, name=name, network=student.network), distillation
 
 
@@ -282,6 +280,8 @@ def _notes(task: _Task, distillation: Distillation | None, opened: int) -> list[
             f"epoch {distillation.best_epoch} of {task.config.epochs} was the best of the"
             " distillation on the search split, and was kept; 0 is the network before it",
         ]
+        if distillation.best.averaged:
+            made.append("its weights are the mean over the last quarter of the steps")
     return [
         *made,
         f"the test split was opened {opened} times in this run, once for each named network",

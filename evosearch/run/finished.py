@@ -15,11 +15,10 @@ from evosearch.run.folder import RunFolder
 from evosearch.run.saving import from_run, save_artifact
 from evosearch.run.shrinking import steps_cost
 from evosearch.run.subject import Subject
-from evosearch.study.identity import Part
+from evosearch.run.testing import open_ledger
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
-from evosearch.tasks.testing import TestReport
 
 
 @final
@@ -71,14 +70,7 @@ def save_finished(
     """
     assert config.prune is not None
     header, recipe, places = study.header, config.prune.recipe, RunFolder(folder)
-    space_folder = Path(config.folder)
-    report = TestReport(
-        places.test,
-        config.space.data,
-        space_folder,
-        task=subject.task,
-        images=subject.identity.parts[Part.TEST],
-    )
+    report = open_ledger(folder, config, subject)
     plan, epochs = f"trial {trial.number}", config.space.train.epochs
     name = f"{plan}, trained by {recipe}"
     test = report.measure(name, network).score

@@ -73,6 +73,8 @@ class RunFolder:
     """The checkpoint of a training under a budget while it is under way."""
     artifacts = _Place("artifacts")
     """Folders of the networks that are finished."""
+    finals = _Place("finals")
+    """Folders of finals, each with checkpoints while it is under way, and then its record."""
     baselines = _Place("baselines")
     """Folders with the studies of the baselines."""
 
@@ -94,6 +96,10 @@ class RunFolder:
     def progress(self, plan: str) -> Path:
         """Returns the checkpoint of a plan's fine-tuning while it is under way."""
         return self.path / f"{_file_name(plan)}.progress"
+
+    def finalist(self, finals: str, plan: str) -> Path:
+        """Returns the checkpoint of a plan in finals, named by their key, while they go on."""
+        return self.finals / finals / f"{_file_name(plan)}.progress"
 
 
 def _file_name(plan: str) -> str:

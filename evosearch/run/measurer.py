@@ -15,6 +15,7 @@ from evosearch.run.preparation import Prepared
 from evosearch.space.mask import Mask
 from evosearch.study.accuracy_certificate import ConfirmedDrop, ConfirmedNetwork, claims_beside
 from evosearch.study.certificate import add_claim, load_claims
+from evosearch.study.pairedgain import PairedGain
 from evosearch.study.timing import Conditions, Timing
 from evosearch.tasks.scoring import image_scores
 
@@ -79,6 +80,12 @@ class RunMeasurer:
         )
         add_claim(self._folder, new)
         return new
+
+    def gain(self, network: nn.Module, other: nn.Module) -> PairedGain | None:
+        """Returns by how much a network is better than another; None without images."""
+        if not self.confirmation_images:
+            return None
+        return PairedGain.of(self._metrics(other), self._metrics(network))
 
     @cached_property
     def _base_metrics(self) -> Metrics:

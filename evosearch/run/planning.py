@@ -34,6 +34,8 @@ from evosearch.study.study import Study
 from evosearch.study.trial import Evaluation, Trial
 
 PICKS = ("knee", "best", "smallest")
+NEAR = 0.1
+"""Of a budget, what a plan near it leaves unused at most."""
 
 
 def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> NamedNetwork:
@@ -191,10 +193,43 @@ def measured_plan(
     Raises:
         InputError: nothing fits.
     """
-    decoded = decoded_plan(folder, study, parse_at(at, study.header.base_cost))
+    measure_decoded(folder, study, parse_at(at, study.header.base_cost), evaluate)
+    return pick_plan(folder, study, None, at)
+
+
+def measure_decoded(
+    folder: Path, study: Study, budget: Budget, evaluate: Callable[[Mask], Evaluation]
+) -> None:
+    """Measures the plan that the trials decode to within a budget, unless that was done.
+
+    Raises:
+        InfeasibleBudget: no legal plan fits.
+    """
+    decoded = decoded_plan(folder, study, budget)
     if decoded is not None and not _is_measured(folder, study, decoded):
         remember_plan(folder, replace(decoded, evaluation=evaluate(decoded.mask)))
-    return pick_plan(folder, study, None, at)
+
+
+def plans_near(folder: Path, study: Study, budget: Budget) -> list[NamedNetwork]:
+    """Returns the measured plans within a budget that use most of it, each mask once, best first.
+
+    Args:
+        folder: of the run.
+        study: its study.
+        budget: one that exact forms give; a plan is near if it takes `1 - NEAR` of any bound.
+    """
+    space = load_space(RunFolder(folder).space)
+    within = [*_trials_within(study, budget), *_plans_within(folder, study, budget, space)]
+    plans = {plan.mask: plan for plan in reversed(within)}  # the first of equal masks
+    near = [
+        plan
+        for plan in plans.values()
+        if any(
+            RESOURCES[name].of(plan.cost) >= (1 - NEAR) * bound.high
+            for name, bound in budget.bounds.items()
+        )
+    ]
+    return sorted(near, key=lambda plan: (plan.search.loss, plan.name))
 
 
 def _trials_within(study: Study, budget: Budget) -> list[NamedNetwork]:

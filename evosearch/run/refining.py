@@ -18,11 +18,11 @@ from evosearch.run.reopening import held, reopen_training
 from evosearch.run.saving import from_run, save_artifact
 from evosearch.run.students import nonzero_json, require_kernels_fit
 from evosearch.run.subject import Subject
-from evosearch.study.identity import Part
+from evosearch.run.testing import open_ledger
+from evosearch.study.finals import finished_name
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.surgery.narrowing import narrow
-from evosearch.tasks.testing import TestReport
 from evosearch.training.distillation import Distillation, FinetuneConfig, distil
 
 
@@ -79,13 +79,7 @@ def finetune_finished(
         callbacks.on_stage("distillation")
         after, distillation = _further(config, subject, before, tuning, places, name, callbacks)
         callbacks.on_stage("test")
-        report = TestReport(
-            places.test,
-            config.space.data,
-            Path(config.folder),
-            task=subject.task,
-            images=subject.identity.parts[Part.TEST],
-        )
+        report = open_ledger(folder, config, subject)
         (tuned,) = measured(
             subject, [after], lambda item: report.measure(item.name, item.network).score
         )
@@ -149,7 +143,7 @@ def _further(
         progress=places.progress(name),
         discovery=narrow(subject.discovery, before.mask),
     )
-    after = f"{before.name}, distilled {tuning.epochs} epochs"
+    after = finished_name(before.name, tuning.epochs)
     return replace(before, name=after, network=student), distillation
 
 

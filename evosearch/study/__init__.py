@@ -9,8 +9,12 @@
 `front`                 the Pareto front of loss against size, and picks from it
 `networks`              a named network with its cost, scores and latency, wherever it is shown
 `trust`                 how well each rung's order agrees with the next one's
+`rankcorrelation`       Spearman's rank correlation of two values over networks, with its interval
+`halving`               the rounds of successive halving
+`finals`                plans trained side by side by such rounds, and what came of them
 `intervals`             Wilson's interval of a share
 `dropbound`             the exact bound of by how much a share falls, on the same images
+`pairedgain`            the gain of one network over another on the same images, two-sided
 `timing`                a latency against the base network's, and its conditions
 `certificate`           certificates of a run on disk, by the budget that they are of
 `latency_certificate`   the timings that say whether the winner keeps a latency budget

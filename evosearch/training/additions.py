@@ -30,6 +30,8 @@ class AdditionsConfig(BaseModel):
             a table of a name and settings. Without one it begins with the network as it was cut.
         implants: share of the channels that the plan drops which come back at most, their filters
             as 1x1 convolutions, as far as the run's FLOPs and params leave room.
+        average: whether the weights' mean over the last quarter of the steps competes with the
+            best epoch on the search split.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,7 @@ class AdditionsConfig(BaseModel):
     kernels: str | None = None
     pace: str | dict[str, Any] | None = None
     implants: float | None = Field(default=None, gt=0, le=1)
+    average: bool | None = None
 
     @property
     def settings(self) -> dict[str, Any]:

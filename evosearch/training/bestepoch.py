@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, final
 
@@ -41,13 +41,22 @@ class BestEpoch(Part):
         self.epoch = 0
         self.history: list[EpochRecord] = []
 
-    def record(self, train_loss: float | None) -> None:
-        """Scores the network; `train_loss` is None before the first step."""
-        result = score(self._model, self._search, task=self._task)
-        if result.loss < self._loss:
-            self._loss, self.epoch = result.loss, len(self.history)
-            state = self._model.state_dict()
-            self._state = {name: tensor.detach().clone() for name, tensor in state.items()}
+    def record(
+        self, train_loss: float | None, average: Callable[[], object] | None = None
+    ) -> None:
+        """Scores the network after an epoch.
+
+        Args:
+            train_loss: of the epoch; None before the first step.
+            average: gives the network averaged weights, which are scored after its own; the
+                record is of the better ones.
+        """
+        result, averaged = self._scored(), False
+        if average is not None:
+            average()
+            mean = self._scored()
+            averaged = mean.loss < result.loss
+            result = mean if averaged else result
         self.history.append(
             EpochRecord(
                 epoch=len(self.history),
@@ -55,10 +64,20 @@ class BestEpoch(Part):
                 train_loss=train_loss,
                 search=result,
                 seconds=time.perf_counter() - self._began,
+                averaged=averaged,
             )
         )
         if self._on_epoch is not None:
             self._on_epoch(self.history[-1])
+
+    def _scored(self) -> Score:
+        """Returns the network's score, and keeps its weights if they are the best so far."""
+        result = score(self._model, self._search, task=self._task)
+        if result.loss < self._loss:
+            self._loss, self.epoch = result.loss, len(self.history)
+            state = self._model.state_dict()
+            self._state = {name: tensor.detach().clone() for name, tensor in state.items()}
+        return result
 
     def state(self) -> dict[str, Any]:
         """Returns the epochs so far and the best weights, as tensors and plain values."""

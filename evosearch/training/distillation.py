@@ -22,6 +22,7 @@ from evosearch.tasks.scoring import working_numerics
 from evosearch.tasks.task import Task
 from evosearch.training.additions import AdditionsConfig, additions, require_additions
 from evosearch.training.attention import attention_layers
+from evosearch.training.averaging import Averaging
 from evosearch.training.bestepoch import BestEpoch
 from evosearch.training.checkpoint import Checkpoint
 from evosearch.training.heads import holders_of_heads
@@ -110,13 +111,15 @@ def distil(
     progress: Path | None = None,
     discovery: Discovery | None = None,
     goal: Goal | None = None,
+    until: int | None = None,
 ) -> Distillation:
     """Fine-tunes a student on its teacher's outputs and keeps its best epoch.
 
     The best epoch is that of least loss on the search split; the network as it came counts as
-    epoch 0. BatchNorm statistics are measured anew after every epoch. Auxiliary heads are left
-    out. The weights are a function of the two networks, the data, the config, the seed and the
-    number of threads.
+    epoch 0, and averaged weights, where they are asked for, as another outcome of the last one.
+    BatchNorm statistics are measured anew after every epoch. Auxiliary heads are left out. The
+    weights are a function of the two networks, the data, the config, the seed and the number of
+    threads.
 
     Args:
         teacher: not changed.
@@ -131,6 +134,8 @@ def distil(
             killed goes on and ends as it would have; None keeps nothing.
         discovery: the student's channel groups, which penalties, kernels and a pace need.
         goal: the channels that the student has in the end, where the config has a pace.
+        until: the epoch to stop after, on the way of the whole schedule, so that one that goes on
+            from its progress is as if it had not stopped; None is the last.
 
     Raises:
         InputError: an attention layer is not in both networks, outputs do not fit the task, or
@@ -149,9 +154,10 @@ def distil(
     if progress is not None:
         about = _about(teacher, student, train, search, config, seed, goal)
         checkpoint = Checkpoint(progress, about)
-    best = BestEpoch(student, search, config.epochs, on_epoch, task)
+    best, averaging = BestEpoch(student, search, config.epochs, on_epoch, task), Averaging()
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "kernels"))
     parts = [*additions(config, config.epochs, rng, goal), best]
+    parts += [averaging] if config.average else []
     with _training(
         teacher, student, train, config, seed, task, layers, numerics, discovery, parts
     ) as training:
@@ -160,9 +166,10 @@ def distil(
             best.record(None)
         else:
             training.restore(saved)
-        for train_loss in training.epochs():
+        for train_loss in training.epochs(until):
             training.measure_norms()
-            best.record(train_loss)
+            last = len(best.history) == config.epochs
+            best.record(train_loss, averaging.take_over if config.average and last else None)
             if checkpoint is not None:
                 checkpoint.save(training.state())
     best.keep_best()
@@ -184,7 +191,7 @@ def distil_blindly(
 ) -> None:
     """Fine-tunes a student as `distil` does, and keeps the last epoch: no score chooses.
 
-    Penalties, kernels and paces take no part: they are for networks that are kept.
+    Penalties, kernels, paces and averages take no part: they are for networks that are kept.
 
     Args:
         teacher: not changed.

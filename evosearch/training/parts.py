@@ -75,6 +75,10 @@ class Host(Protocol):
         """Draws from something else of the same length from here on."""
         ...
 
+    def measure_norms(self) -> None:
+        """Measures BatchNorm statistics anew, on train images as the epochs see them."""
+        ...
+
 
 class Part:
     """What takes part in a training beside its objective; what is not overridden does nothing.

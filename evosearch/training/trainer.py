@@ -62,6 +62,7 @@ class EpochRecord:
         train_loss: mean of the training objective over the epoch's images; none at epoch 0.
         search: score on the search split after the epoch, where one was given.
         seconds: since training began.
+        averaged: whether the score is of weights averaged over the last steps.
     """
 
     epoch: int
@@ -69,6 +70,7 @@ class EpochRecord:
     train_loss: float | None
     search: Score | None
     seconds: float
+    averaged: bool = False
 
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -136,13 +138,16 @@ class Training:
             CosineAnnealingLR(part, schedule.epochs * self._steps) for part in self._optimizers
         ]
 
-    def epochs(self) -> Iterator[float]:
+    def epochs(self, until: int | None = None) -> Iterator[float]:
         """Trains, yielding the mean objective after every epoch that is left.
+
+        Args:
+            until: the epoch to stop after, on the way of the whole schedule; None is the last.
 
         Raises:
             EvaluationError: the objective is no longer finite.
         """
-        while self._done < self._schedule.epochs:
+        while self._done < (self._schedule.epochs if until is None else until):
             self._done += 1
             yield self._epoch(self._done)
 

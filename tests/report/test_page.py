@@ -18,7 +18,7 @@ from evosearch.report.searches import reference_point
 from evosearch.study.front import ParetoFront
 from evosearch.study.study import Study
 from tests.report.browser import BROWSER, Page, browser_page
-from tests.report.toyrun import ODD, toy_run, write_card
+from tests.report.toyrun import ODD, toy_run, write_card, write_finals
 
 needs_browser = pytest.mark.skipif(
     BROWSER is None, reason="no Chromium or Chrome on the path to open the page with"
@@ -32,6 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = toy_run(place, 60)
     toy_run(place / "baselines" / "random", 30, seed=5, strategy="random")
     write_card(place, f"trial {study.front().knee.number}")
+    write_finals(place)
     return place
 
 

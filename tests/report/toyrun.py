@@ -12,8 +12,10 @@ from evosearch.space.costform import LatencyTerm, Monomial
 from evosearch.space.mask import Mask
 from evosearch.space.space import FrozenGroup, SearchSpace
 from evosearch.space.text import space_to_toml
+from evosearch.study.finals import Finalist, Finals
 from evosearch.study.identity import Identity
 from evosearch.study.networks import NamedNetwork
+from evosearch.study.pairedgain import PairedGain
 from evosearch.study.records import Header
 from evosearch.study.scores import Score
 from evosearch.study.scorestore import ScoreStore
@@ -117,6 +119,40 @@ def write_card(folder: Path, plan: str, space: SearchSpace | None = None) -> Non
     place.mkdir(parents=True)
     (place / "card.json").write_text(json.dumps(card))
     (place / "plan.json").write_text(json.dumps({"keep": mask.to_json(), "sizes": space.sizes}))
+
+
+def write_finals(folder: Path, space: SearchSpace | None = None) -> Finals:
+    """Writes the record of finals of three networks, which their losses order as training does."""
+    space = space or toy_space()
+    half = BudgetRequest.of(flops="50%").resolve(space.base_cost)
+    score = Score(loss=0.5, loss_se=0.1, accuracy=0.75, accuracy_se=0.04, images=100)
+    finalists = []
+    for number, epochs in enumerate((2, 2, 1)):
+        mask = space.sample(np.random.default_rng(number), half)
+        own = replace(score, loss=0.5 + number, accuracy=0.75 - number / 10)
+        plan = NamedNetwork(
+            name=f"trial {number}",
+            mask=mask,
+            cost=space.cost(mask),
+            evaluation=Evaluation(score=own, seconds=0.0),
+        )
+        history = (own,) * (epochs + 1)
+        finalists.append(Finalist(plan=plan, history=history, best_epoch=epochs))
+    finals = Finals(
+        at=ODD,
+        epochs=2,
+        finalists=tuple(finalists),
+        rival=1,
+        winner=0,
+        test=replace(score, accuracy=0.7),
+        gain=PairedGain(images=100, gained=4, lost=2, low=-0.03, high=0.07),
+        confirmed=None,
+        image_macs=1_234_000,
+    )
+    place = folder / "finals" / "toy"
+    place.mkdir(parents=True)
+    finals.save(place)
+    return finals
 
 
 def _trial(

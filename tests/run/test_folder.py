@@ -17,12 +17,13 @@ PLACES = [name for name, value in vars(RunFolder).items() if isinstance(value, _
 def test_places_lie_in_the_folder_each_in_one_of_its_own() -> None:
     folder = RunFolder(Path("runs/a"))
     paths = [getattr(folder, name) for name in PLACES]
-    assert len(PLACES) == 20
+    assert len(PLACES) == 21
     assert len(set(paths)) == len(paths)
     assert {path.parent for path in paths} == {Path("runs/a")}
     assert folder.config == Path("runs/a/config.toml")
     assert folder.artifact("trial 3") == Path("runs/a/artifacts/trial-3")
     assert folder.progress("plan 0123abcd") == Path("runs/a/plan-0123abcd.progress")
+    assert folder.finalist("0a1b", "trial 3") == folder.finals / "0a1b" / "trial-3.progress"
     assert folder.baseline("random") == Path("runs/a/baselines/random")
 
 

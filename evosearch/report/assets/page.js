@@ -98,6 +98,7 @@ function fillTexts() {
     (pareto.certificate ? `; ${pareto.certificate.text}` : "");
   element("volume-note").textContent = `Share of the box from 0 to the base network's ${page.axis.label} and a loss of` +
     ` ${page.reference.loss.toFixed(3)} that the front dominates, over evaluations on the whole search split.`;
+  for (const finals of pareto.finals) for (const line of finals.text) add(element("finals"), "p", line);
   element("commands").textContent = ["front", "within", "export", "resume"].map((name) => page.commands[name]).filter(Boolean).join("\n");
   element("config").textContent = page.config || "";
   const box = element("choice");
