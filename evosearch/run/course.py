@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evosearch.criteria import criterion_class
 from evosearch.criteria.learned import learned_gates
 from evosearch.errors import InputError
 from evosearch.machine import torch_seeded
 from evosearch.models.build import build_model
+from evosearch.models.copying import copied
 from evosearch.models.precision import fastest_numerics
+from evosearch.models.weights import load_state
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.choosing import Scorer
 from evosearch.run.config import RunConfig
@@ -77,6 +79,7 @@ class Course:
         self._device = torch.device(config.search.device)
         self._checkpoint = Checkpoint(self._places.training, self._study.header.config_digest)
         self._scorer = self._make_scorer()
+        self._rewound: Mapping[str, Tensor] = {}
 
     def finish(self) -> Trained:
         """Trains to the end from where it stands, and saves what comes of it."""
@@ -88,6 +91,7 @@ class Course:
         cycle = Cycle(number=0, mask=space.full_mask())
         if state is not None:
             cycle = Cycle.from_json(state["cycle"], space.sizes)
+            self._rewound = state["rewound"]
         network = compact(subject.model, space.groups, cycle.mask)
         while True:
             shrinking, best = self._train(network, cycle, state)
@@ -116,9 +120,16 @@ class Course:
         """Trains a network for all epochs, and leaves it with the weights of its best."""
         config, subject = self._config, self._subject
         train, seed = config.space.train, config.search.seed
+        rewind = self._prune.rewind if isinstance(self._prune.rewind, int) else 0
+        begun = rewind if cycle.number else 0
         shrinking = self._shrinking(cycle)
         best = BestEpoch(
-            network, subject.data.search, train.epochs, self._callbacks.on_epoch, subject.task
+            network,
+            subject.data.search,
+            train.epochs,
+            self._callbacks.on_epoch,
+            subject.task,
+            begun=begun,
         )
         penalties = [Penalized(self._prune.penalties)] if self._prune.penalties else []
         parts: list[Part] = [shrinking, *self._gates(cycle), *penalties, best]
@@ -135,6 +146,7 @@ class Course:
                 numerics=numerics,
                 discovery=narrow(subject.discovery, cycle.mask),
                 parts=parts,
+                begun=begun,
             )
             if state is None:
                 best.record(None)
@@ -144,7 +156,16 @@ class Course:
                 if shrinking.is_done:
                     training.measure_norms()
                 best.record(train_loss)
-                self._checkpoint.save({"cycle": cycle.to_json(), "training": training.state()})
+                if not cycle.number and best.history[-1].epoch == rewind:
+                    here = network.state_dict()  # gates among it, which are not gone back to
+                    self._rewound = {n: here[n].clone() for n in subject.model.state_dict()}
+                self._checkpoint.save(
+                    {
+                        "cycle": cycle.to_json(),
+                        "rewound": self._rewound,
+                        "training": training.state(),
+                    }
+                )
         best.keep_best()
         return shrinking, best
 
@@ -202,6 +223,9 @@ class Course:
             fresh = integer(config.search.seed, Stream.BASE_TRAINING, "weights", cycle.number)
             section = config.space.model.model_copy(update={"weights": None})
             model = build_model(section, Path(config.folder), seed=fresh).to(self._device)
+        if self._rewound:
+            model = copied(model)
+            load_state(model, self._rewound)
         return compact(model, space.groups, cycle.mask), cycle
 
     def _record(self, network: nn.Module, mask: Mask, number: int, t: float) -> Trial:

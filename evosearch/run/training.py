@@ -140,6 +140,8 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
         raise InputError(
             "a training under a budget keeps FLOPs or params: give --flops 50% or --params 0.2M"
         )
+    if isinstance(prune.rewind, int):
+        _require_epoch(prune, epochs)
     criterion, plan = criterion_class(prune.criterion), plan_of(prune.plan)
     require_penalties(prune.penalties, "[prune.penalties]")
     pace = parse_pace(prune.pace, epochs)
@@ -162,6 +164,19 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
         raise InputError(
             "[prune] pace = 'slack' shrinks to a tolerated drop, and a training here to a budget:"
             " take another pace"
+        )
+
+
+def _require_epoch(prune: PruneConfig, epochs: int) -> None:
+    if not prune.drop:
+        raise InputError(
+            f"[prune] rewind = {prune.rewind} goes back between trainings, and there is one: give"
+            " the share that goes between two, such as drop = 0.2"
+        )
+    if prune.rewind >= epochs:
+        raise InputError(
+            f"[prune] rewind = {prune.rewind}: trainings of {epochs} epochs have none after that"
+            " to begin with; take fewer"
         )
 
 

@@ -31,26 +31,29 @@ class BestEpoch(Part):
         epochs: int,
         on_epoch: OnEpoch | None,
         task: Task,
+        *,
+        begun: int = 0,
     ) -> None:
-        """Takes what is trained, what it is scored on, and for how many epochs."""
+        """Takes what is trained, what it is scored on, for how many epochs and after how many."""
         self._model, self._search, self._epochs = model, search, epochs
-        self._on_epoch, self._task = on_epoch, task
+        self._on_epoch, self._task, self._begun = on_epoch, task, begun
         self._began = time.perf_counter()
         self._loss = math.inf
         self._state: dict[str, Tensor] = {}
-        self.epoch = 0
+        self.epoch = begun
         self.history: list[EpochRecord] = []
 
     def record(self, train_loss: float | None) -> None:
         """Scores the network; `train_loss` is None before the first step."""
         result = score(self._model, self._search, task=self._task)
+        epoch = self._begun + len(self.history)
         if result.loss < self._loss:
-            self._loss, self.epoch = result.loss, len(self.history)
+            self._loss, self.epoch = result.loss, epoch
             state = self._model.state_dict()
             self._state = {name: tensor.detach().clone() for name, tensor in state.items()}
         self.history.append(
             EpochRecord(
-                epoch=len(self.history),
+                epoch=epoch,
                 epochs=self._epochs,
                 train_loss=train_loss,
                 search=result,

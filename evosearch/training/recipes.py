@@ -28,7 +28,8 @@ class PruneConfig(BaseModel):
         drop: share of the cost that goes between two trainings, each of all epochs, of a network
             that is cut before it; the last is within the budget. 0 is one training, cut by `pace`.
         rewind: what each training after the first begins with: the weights of the "start", "fresh"
-            ones, or those that it has ("keep").
+            ones, or those that it has ("keep"). Or a number: those that the first training had
+            after so many epochs; with the learning rates of then, it has as many epochs fewer.
         layerwise: whether groups are cut one by one, the first first, each to its width in the
             plan for the whole budget, and in the network as cut and trained so far; then `pace`
             says how many are cut. The channels are those of highest "scores" by the criterion,
@@ -47,8 +48,8 @@ class PruneConfig(BaseModel):
     every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 25
     rounds: int = Field(default=1, ge=1)
     drop: float = Field(default=0.0, ge=0, le=1)
-    rewind: Literal["start", "fresh", "keep"] = "start"
     layerwise: Literal["scores", "genetic"] | None = None
+    rewind: Annotated[int, Field(ge=1, strict=True)] | Literal["start", "fresh", "keep"] = "start"
     images: int = Field(default=256, ge=2)
     penalties: dict[str, float] = Field(default_factory=dict)
 
@@ -148,7 +149,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "imp": Recipe(
         about="train, cut a fifth by one threshold on L2 norms, rewind to the start, again",
-        source="Frankle and Carbin 2019, arXiv 1803.03635; channels and costs ours",
+        source="Frankle and Carbin 2019, arXiv 1803.03635; rewind = 2 goes back to epoch 2, as"
+        " Frankle et al. 2020, arXiv 1912.05671; channels and costs ours",
         costs="a whole training for each fifth, and one more",
         settings={"drop": 0.2, "rewind": "start", "criterion": "l2", "plan": "global"},
     ),

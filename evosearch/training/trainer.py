@@ -100,6 +100,7 @@ class Training:
         optimizer: Optimizer = "sgd",
         discovery: Discovery | None = None,
         parts: Sequence[Part] = (),
+        begun: int = 0,
     ) -> None:
         """Takes what is trained and how.
 
@@ -116,6 +117,7 @@ class Training:
             optimizer: what makes the steps (see `OPTIMIZERS`), not "auto".
             discovery: the channel groups of the model, where it is to be cut.
             parts: what else takes part, in the order in which it is called.
+            begun: epochs of the schedule that count as done: learning rates begin after them.
         """
         require_split(train, TrainSplit)
         self._numerics = numerics
@@ -124,7 +126,7 @@ class Training:
         self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
         self._discovery, self._parts = discovery, tuple(parts)
         self.mask = None if discovery is None else discovery.space.full_mask()
-        self._done = 0
+        self._done = begun
         self._steps = math.ceil(len(train) / schedule.batch_size)
         for part in self._parts:
             part.joined(self)
@@ -132,8 +134,14 @@ class Training:
         self._optimizers = OPTIMIZERS[optimizer](model, schedule.lr, schedule.weight_decay)
         for own in self._optimizers:
             spare(own, [p for name, p in model.named_parameters() if name in undecayed])
+        left = (1 + math.cos(math.pi * begun / schedule.epochs)) / 2
+        for group in (group for own in self._optimizers for group in own.param_groups):
+            group["initial_lr"], group["lr"] = group["lr"], left * group["lr"]
         self._cosines = [
-            CosineAnnealingLR(part, schedule.epochs * self._steps) for part in self._optimizers
+            CosineAnnealingLR(
+                part, schedule.epochs * self._steps, last_epoch=begun * self._steps - 1
+            )
+            for part in self._optimizers
         ]
 
     def epochs(self) -> Iterator[float]:

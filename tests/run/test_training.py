@@ -290,6 +290,17 @@ BAD = {
         "leave rounds and drop out",
     ),
     "an unknown key": (["--flops", "50%"], "[prune]\npaces = 1", "did you mean 'pace'"),
+    "an epoch to go back to, once": (
+        ["--flops", "50%"],
+        "[prune]\nrewind = 1",
+        "goes back between trainings, and there is one",
+    ),
+    "an epoch to go back to, the last": (
+        ["--flops", "50%", "--recipe", "imp"],
+        "[prune]\nrewind = 2",
+        "trainings of 2 epochs have none after that",
+    ),
+    "no epoch to go back to": (["--flops", "50%"], "[prune]\nrewind = 0", "prune.rewind"),
     "no steps between cuts": (["--flops", "50%"], "[prune]\nevery = 0", "prune.every"),
     "a range": (["--flops", "30%..50%"], "", "not at a range"),
     "a latency": (["--latency", "50%"], "", "keeps FLOPs or params"),
@@ -436,10 +447,15 @@ def test_what_a_finished_network_cannot_be_taken_further_by(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_training_that_is_killed_ends_like_one_that_is_not(recipe: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "section"),
+    [*((recipe, "") for recipe in RECIPES), ("imp", "[prune]\nrewind = 2\n")],
+)
+def test_a_training_that_is_killed_ends_like_one_that_is_not(
+    recipe: str, section: str, tmp_path: Path
+) -> None:
     """By SIGKILL, once on the way, in processes of their own; in fewer FLOPs than a quarter."""
-    (tmp_path / "space.toml").write_text(SPACE.format(epochs=15))
+    (tmp_path / "space.toml").write_text(SPACE.format(epochs=15) + section)
     environment = {
         **os.environ,
         "EVOSEARCH_CACHE": str(tmp_path / "cache"),
