@@ -24,6 +24,7 @@
 `cycles`        trainings one after the other, each of a smaller network
 `finished`      the finished network of a training, measured on test and saved
 `shrinking`     the budget in force while a network trains, and the cuts to it
+`regrowing`     channels cut for a while, some of which come back for others
 `choosing`      the channels that stay at a cut: a criterion, and a plan rule
 `baselines`     plans that learn nothing, searched beside
 `callbacks`     functions that are told how something goes

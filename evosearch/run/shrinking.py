@@ -8,12 +8,14 @@ import numpy as np
 from torch import nn
 
 from evosearch.run.choosing import Scorer
+from evosearch.run.regrowing import Regrowth
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.space.resources import RESOURCES
 from evosearch.surgery.discovery import Discovery
 from evosearch.training.pace import Pace, Record
+from evosearch.training.pacing import LATEST
 from evosearch.training.parts import Host, Moment, Part
 from evosearch.training.recipes import PruneConfig
 from evosearch.training.recorded_paces import Epi
@@ -32,7 +34,7 @@ class Shrinking(Part):
     """Cuts a network in training to the budget in force, step by step.
 
     The last cut comes when the pace is done, and is to the budget itself, which therefore holds
-    by construction.
+    by construction. Where channels may come back, cut ones are held at zero until `LATEST`.
 
     Attributes:
         left: networks that were trained and then cut.
@@ -62,7 +64,8 @@ class Shrinking(Part):
         """
         self._config, self._pace, self._budget, self._scorer = config, pace, budget, scorer
         self._on_leave, self._on_change = on_leave, on_change
-        self._ends = pace.ends
+        self._ends = LATEST if config.regrow else pace.ends
+        self._regrowth: Regrowth | None = None
         self._record: list[list[int]] = []
         self._planned: list[int] = []
         self._trained = False
@@ -72,17 +75,23 @@ class Shrinking(Part):
         """See `Part.joined`; the training must know its channel groups."""
         self._training = training
         self._whole = self._discovery.space
+        if self._config.regrow:
+            self._regrowth = Regrowth(
+                training=training, scorer=self._scorer, first=self._config.regrow
+            )
 
     @property
     def mask(self) -> Mask:
         """The channels that are left of the network that the training began with."""
+        if self._regrowth is not None:
+            return self._regrowth.on
         assert self._training.mask is not None
         return self._training.mask
 
     @property
     def is_done(self) -> bool:
         """Whether the network is within the budget, so that it shrinks no more."""
-        return self._budget.violation(self._cost) == 0
+        return self._regrowth is None and self._budget.violation(self._cost) == 0
 
     def before_step(self, moment: Moment) -> None:
         """Cuts, where a cut is due and the network is over the budget in force."""
@@ -98,6 +107,14 @@ class Shrinking(Part):
         target = self._budget if last else self._in_force(moment)
         if target.violation(self._cost):
             self._cut(target, moment)
+        if self._regrowth is None:
+            return
+        if last:
+            left, self._regrowth = self._regrowth.on, None
+            self._training.cut(left)
+        elif any(self._regrowth.counts(moment.t).values()):
+            self._leave(moment)
+            self._regrowth.exchange(moment.t, moment.step)
 
     def _in_force(self, moment: Moment) -> Budget:
         """Returns the budget in force: as much of the way from the base cost as is gone."""
@@ -110,17 +127,20 @@ class Shrinking(Part):
             amounts[name] = max(bound.high, round(base - gone * (base - bound.high)))
         return Budget.exactly(**amounts)
 
-    def _cut(self, target: Budget, moment: Moment) -> None:
+    def _leave(self, moment: Moment) -> None:
         if self._trained:
             self._on_leave(self._training.model, self.mask, self.left, moment.t)
             self.left, self._trained = self.left + 1, False
+
+    def _cut(self, target: Budget, moment: Moment) -> None:
+        self._leave(moment)
+        drop = self._training.cut if self._regrowth is None else self._regrowth.drop
         if self._config.layerwise is None:
             for left in reversed(range(self._config.rounds)):
-                budget = self._between(target, left)
-                self._training.cut(self._inner(budget, moment.step))
+                drop(self._inner(self._between(target, left), moment.step))
         else:
             while target.violation(self._cost):
-                self._training.cut(self._next_group(moment.step))
+                drop(self._next_group(moment.step))
         self._on_change(self._cost, target)
 
     def _in_groups(self, gone: float, step: int) -> Budget:
@@ -148,8 +168,10 @@ class Shrinking(Part):
         return self._planned
 
     def _inner(self, budget: Budget, step: int) -> Mask:
-        model = self._training.model
-        return self._scorer.mask(model, self._discovery, self._whole, budget, step)
+        network = self._training.model, self._discovery
+        if self._regrowth is not None:
+            network = self._regrowth.network()
+        return self._scorer.mask(*network, self._whole, budget, step)
 
     def _between(self, target: Budget, left: int) -> Budget:
         """Returns the budget of a round that `left` others follow, equal factors apart."""
@@ -161,15 +183,18 @@ class Shrinking(Part):
         return Budget.exactly(**amounts)
 
     def after_step(self, images: int) -> None:
-        """Counts what the step cost."""
+        """Counts what the step cost: of all that was computed, held at zero or not."""
         self._trained = True
-        self.image_macs += steps_cost(images, self._cost)
+        self.image_macs += steps_cost(images, self._discovery.space.base_cost)
+        if self._regrowth is not None:
+            self._regrowth.hold()
 
     def state(self) -> dict[str, Any]:
         """See `Part.state`."""
         return {
             "record": self._record,
             "planned": self._planned,
+            "on": None if self._regrowth is None else self._regrowth.on.to_json(),
             "trained": self._trained,
             "left": self.left,
             "image_macs": self.image_macs,
@@ -179,6 +204,10 @@ class Shrinking(Part):
         """See `Part.restore`."""
         self._record = [list(widths) for widths in state["record"]]
         self._planned = list(state["planned"])
+        if state["on"] is None:
+            self._regrowth = None
+        elif self._regrowth is not None:
+            self._regrowth.on = Mask.from_json(state["on"], self._whole.sizes)
         self._trained = state["trained"]
         self.left, self.image_macs = state["left"], state["image_macs"]
 
@@ -189,4 +218,4 @@ class Shrinking(Part):
 
     @property
     def _cost(self) -> Cost:
-        return self._discovery.space.base_cost
+        return self._whole.cost(self.mask)

@@ -140,6 +140,11 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
         raise InputError(
             "a training under a budget keeps FLOPs or params: give --flops 50% or --params 0.2M"
         )
+    if prune.regrow and (prune.drop or prune.penalties):
+        raise InputError(
+            f"[prune] regrow = {prune.regrow:g} is for one training without penalties, which would"
+            " pull at channels that are held at zero: leave out drop and [prune.penalties]"
+        )
     if isinstance(prune.rewind, int):
         _require_epoch(prune, epochs)
     criterion, plan = criterion_class(prune.criterion), plan_of(prune.plan)

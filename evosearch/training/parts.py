@@ -75,6 +75,10 @@ class Host(Protocol):
         """Draws from something else of the same length from here on."""
         ...
 
+    def silence(self, mask: Mask) -> None:
+        """Puts what reads the channels that a mask drops at zero, of those of the model now."""
+        ...
+
 
 class Part:
     """What takes part in a training beside its objective; what is not overridden does nothing.

@@ -24,6 +24,8 @@ class PruneConfig(BaseModel):
         criterion: importance of the channels, scored anew at every cut.
         plan: which widths a budget gives: uniform, global, triangular or relative.
         every: steps between cuts at least, or "epoch".
+        regrow: share of each group's channels that gives way to others at a cut, at first; then
+            nothing is taken out before three quarters of training, and it gets no faster.
         rounds: scorings at one cut; each but the last stops at a larger budget.
         drop: share of the cost that goes between two trainings, each of all epochs, of a network
             that is cut before it; the last is within the budget. 0 is one training, cut by `pace`.
@@ -46,6 +48,7 @@ class PruneConfig(BaseModel):
     criterion: str = "l2"
     plan: str = "uniform"
     every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 25
+    regrow: float = Field(default=0.0, ge=0, lt=1)
     rounds: int = Field(default=1, ge=1)
     drop: float = Field(default=0.0, ge=0, le=1)
     layerwise: Literal["scores", "genetic"] | None = None
@@ -96,6 +99,19 @@ RECIPES: dict[str, Recipe] = {
         source="Zhu and Gupta 2017, arXiv 1710.01878; channels and costs ours",
         costs="norms at every cut",
         settings={"pace": "cubic", "criterion": "l1", "plan": "global"},
+    ),
+    "granet": Recipe(
+        about="as gradual, once an epoch; and what was cut comes back where the loss asks for it",
+        source="Liu et al. 2021, arXiv 2106.10404; channels, costs, gradients of calibration"
+        " images and the end at three quarters of training ours",
+        costs="three quarters of training the whole network; norms and gradients once an epoch",
+        settings={
+            "pace": "cubic",
+            "criterion": "l1",
+            "plan": "global",
+            "every": "epoch",
+            "regrow": 0.5,
+        },
     ),
     "snip": Recipe(
         about="before the first step, by the sensitivity of the loss to each channel",

@@ -300,6 +300,16 @@ BAD = {
         "[prune]\nrewind = 2",
         "trainings of 2 epochs have none after that",
     ),
+    "channels that come back, cut in cycles": (
+        ["--flops", "50%", "--recipe", "imp"],
+        "[prune]\nregrow = 0.5",
+        "for one training without penalties",
+    ),
+    "channels that come back, penalised": (
+        ["--flops", "50%", "--recipe", "granet"],
+        "[prune.penalties]\nbn_l1 = 1e-4",
+        "held at zero",
+    ),
     "no epoch to go back to": (["--flops", "50%"], "[prune]\nrewind = 0", "prune.rewind"),
     "no steps between cuts": (["--flops", "50%"], "[prune]\nevery = 0", "prune.every"),
     "a range": (["--flops", "30%..50%"], "", "not at a range"),
