@@ -113,6 +113,20 @@ RECIPES: dict[str, Recipe] = {
             "regrow": 0.5,
         },
     ),
+    "play_and_prune": Recipe(
+        about="as small as --accuracy-drop 1.0 leaves room, epoch by epoch; lowest L1 norms",
+        source="Singh et al. 2019, arXiv 1905.04446, as remembered, not checked against the"
+        " source; the weights of its penalties, and the drop on the search split, ours",
+        costs="base training; epochs of ever smaller networks, and two penalties' sums a step",
+        settings={
+            "weights": "base",
+            "pace": "slack",
+            "criterion": "l1",
+            "plan": "global",
+            "every": "epoch",
+            "penalties": {"lowest_l1": 1e-4, "orthogonality": 1e-4},
+        },
+    ),
     "snip": Recipe(
         about="before the first step, by the sensitivity of the loss to each channel",
         source="Lee et al. 2019, arXiv 1810.02340; channels ours",
