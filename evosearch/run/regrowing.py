@@ -66,8 +66,8 @@ class Regrowth:
         """Returns how many channels of each group give way at t, and as many come back."""
         share = exchanged_share(self._first, t)
         return {
-            name: min(int(share * np.count_nonzero(on)), np.count_nonzero(~on))
-            for name, on in self.on.items()
+            name: min(int(share * width), self.on[name].size - width)
+            for name, width in self.on.widths.items()
         }
 
     def exchange(self, t: float, step: int) -> None:

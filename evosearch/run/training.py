@@ -150,7 +150,7 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
             " drop, layerwise and [prune.penalties]"
         )
     if isinstance(prune.rewind, int):
-        _require_epoch(prune, epochs)
+        _require_epoch(prune.rewind, prune.drop, epochs)
     criterion, plan = criterion_class(prune.criterion), plan_of(prune.plan)
     require_penalties(prune.penalties, "[prune.penalties]")
     pace = parse_pace(prune.pace, epochs, drop=request.accuracy_drop)
@@ -176,15 +176,15 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
         )
 
 
-def _require_epoch(prune: PruneConfig, epochs: int) -> None:
-    if not prune.drop:
+def _require_epoch(rewind: int, drop: float, epochs: int) -> None:
+    if not drop:
         raise InputError(
-            f"[prune] rewind = {prune.rewind} goes back between trainings, and there is one: give"
+            f"[prune] rewind = {rewind} goes back between trainings, and there is one: give"
             " the share that goes between two, such as drop = 0.2"
         )
-    if prune.rewind >= epochs:
+    if rewind >= epochs:
         raise InputError(
-            f"[prune] rewind = {prune.rewind}: trainings of {epochs} epochs have none after that"
+            f"[prune] rewind = {rewind}: trainings of {epochs} epochs have none after that"
             " to begin with; take fewer"
         )
 
