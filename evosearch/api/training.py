@@ -55,7 +55,7 @@ def train(
         **budgets: what the network may take of FLOPs or params, as in `search`.
 
     Returns:
-        The base network that was trained; or the run, where a budget was given.
+        The base network that was trained; or the run, where a budget or a drop was given.
 
     Raises:
         InputError: the space names weights and there is no budget, or something that was given

@@ -480,7 +480,10 @@ def test_what_a_finished_network_cannot_be_taken_further_by(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "section"),
-    [*((recipe, "") for recipe in RECIPES), ("imp", "[prune]\nrewind = 2\n")],
+    [
+        *(pytest.param(recipe, "", id=recipe) for recipe in RECIPES),
+        pytest.param("imp", "[prune]\nrewind = 2\n", id="imp to epoch 2"),
+    ],
 )
 def test_a_training_that_is_killed_ends_like_one_that_is_not(
     recipe: str, section: str, tmp_path: Path
