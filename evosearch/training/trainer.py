@@ -1,6 +1,7 @@
 """The epoch loop of everything that trains: steps, learning rates, and a state that is kept."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
@@ -134,15 +135,12 @@ class Training:
         self._optimizers = OPTIMIZERS[optimizer](model, schedule.lr, schedule.weight_decay)
         for own in self._optimizers:
             spare(own, [p for name, p in model.named_parameters() if name in undecayed])
-        left = (1 + math.cos(math.pi * begun / schedule.epochs)) / 2
-        for group in (group for own in self._optimizers for group in own.param_groups):
-            group["initial_lr"], group["lr"] = group["lr"], left * group["lr"]
         self._cosines = [
-            CosineAnnealingLR(
-                part, schedule.epochs * self._steps, last_epoch=begun * self._steps - 1
-            )
-            for part in self._optimizers
+            CosineAnnealingLR(part, schedule.epochs * self._steps) for part in self._optimizers
         ]
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # no optimizer's step
+            for cosine in self._cosines * (begun * self._steps):
+                cosine.step()
 
     def epochs(self) -> Iterator[float]:
         """Trains, yielding the mean objective after every epoch that is left.
