@@ -21,7 +21,7 @@ from evosearch.study.scores import Score
 from evosearch.surgery.compaction import cut, dropped_readers
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.narrowing import narrow
-from evosearch.training.optimizers import OPTIMIZERS, Optimizer, follow, spare
+from evosearch.training.optimizers import OPTIMIZERS, Optimizer, clear, follow, spare
 from evosearch.training.parts import Batches, Moment, Part
 
 NORM_IMAGES = 4096
@@ -220,12 +220,10 @@ class Training:
         """
         self._drawn = batches
 
-    @torch.no_grad()
     def silence(self, mask: Mask) -> None:
         """Puts what reads the channels that a mask drops at zero, with its momentum.
 
-        Done after each step of SGD, training goes on as after a cut, and the channels can come
-        back.
+        After each step of SGD, training goes on as after a cut, and the channels can come back.
 
         Args:
             mask: the channels that are read, of those that the model has now.
@@ -237,10 +235,7 @@ class Training:
             raise ValueError("a training without channel groups cannot silence any")
         groups, layers = self._discovery.space.groups, self._discovery.layers
         for name, dim, positions in dropped_readers(groups, layers, mask):
-            weight = self._model.get_parameter(name)
-            remembered = [own.state[weight] for own in self._optimizers if weight in own.state]
-            for tensor in (weight, *(state["momentum_buffer"] for state in remembered)):
-                tensor.index_fill_(dim, positions.to(weight.device), 0)
+            clear(self._model.get_parameter(name), self._optimizers, dim, positions)
 
     @property
     def done(self) -> int:
