@@ -221,20 +221,16 @@ class Training:
         self._drawn = batches
 
     def silence(self, mask: Mask) -> None:
-        """Puts what reads the channels that a mask drops at zero, with its momentum.
+        """Puts what reads channels that a mask drops, of those now, at zero, with its momentum.
 
         After each step of SGD, training goes on as after a cut, and the channels can come back.
-
-        Args:
-            mask: the channels that are read, of those that the model has now.
 
         Raises:
             ValueError: the training was begun without channel groups.
         """
-        if self._discovery is None:
+        if (known := self._discovery) is None:
             raise ValueError("a training without channel groups cannot silence any")
-        groups, layers = self._discovery.space.groups, self._discovery.layers
-        for name, dim, positions in dropped_readers(groups, layers, mask):
+        for name, dim, positions in dropped_readers(known.space.groups, known.layers, mask):
             clear(self._model.get_parameter(name), self._optimizers, dim, positions)
 
     @property

@@ -179,6 +179,18 @@ def test_an_epoch_is_gone_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert run.ended.share == pytest.approx(expected)
 
 
+@pytest.mark.slow
+def test_gates_are_not_gone_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = Beginnings(monkeypatch)
+    section = '[prune]\nrecipe = "ucp"\nrewind = 1\n'
+    (tmp_path / "space.toml").write_text(SPACE.format(epochs=2) + section)
+    run = evosearch.train(tmp_path / "space.toml", flops="25%", out=tmp_path / "run")
+    assert isinstance(run, evosearch.Run)
+    assert len(run.study.trials) == 2
+    assert any("learned_gates" in name for name in noted.last[0])
+    assert not any("learned_gates" in name for name in (*noted.first[1], *noted.last[1]))
+
+
 @pytest.mark.parametrize("rewind", ['"start"', pytest.param("1", marks=pytest.mark.slow)])
 def test_one_that_was_stopped_in_a_later_cycle_goes_on_there(rewind: str, tmp_path: Path) -> None:
     section = f"[prune]\ndrop = 0.5\nrewind = {rewind}\n"
