@@ -46,7 +46,9 @@ from recipespage import Row, page
 SPACE = Path(__file__).parent.parent / "search_spaces" / "digits_resnet.toml"
 SEARCHED = "rates"
 DISTILLED = (UNIFORM, GLOBAL, SEARCHED)
-METHODS = (*RECIPES, *DISTILLED)
+BUDGETED = [name for name, recipe in RECIPES.items() if recipe.settings.get("pace") != "slack"]
+"""Recipes that shrink to a budget, and not to a tolerated drop."""
+METHODS = (*BUDGETED, *DISTILLED)
 WHOLE = 2
 """What a method may cost, in trainings of the whole network."""
 NEAR = 0.05

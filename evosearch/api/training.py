@@ -31,6 +31,7 @@ class TrainedBase:
 def train(
     space: PathLike,
     *,
+    accuracy_drop: float | None = None,
     recipe: str | None = None,
     seed: Seed = None,
     device: str | None = None,
@@ -44,6 +45,8 @@ def train(
 
     Args:
         space: space file (TOML).
+        accuracy_drop: in place of a budget, points of search accuracy that may be lost; with
+            recipe play_and_prune.
         recipe: when channels go and which (default one_cycle); evosearch recipes lists them.
         seed: of everything that is drawn (default 0).
         device: what networks run on: auto (default), cpu or cuda.
@@ -52,13 +55,13 @@ def train(
         **budgets: what the network may take of FLOPs or params, as in `search`.
 
     Returns:
-        The base network that was trained; or the run, where a budget was given.
+        The base network that was trained; or the run, where a budget or a drop was given.
 
     Raises:
         InputError: the space names weights and there is no budget, or something that was given
             is at fault.
     """
-    request = BudgetRequest.of(accuracy_drop=None, **budgets)
+    request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
     path = Path(space)
     if request.is_empty:
         own = {"recipe": recipe, "seed": seed, "device": device, "out": out}

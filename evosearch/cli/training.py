@@ -37,6 +37,8 @@ def conclude_training(run: api.Run) -> None:
         f"{ended.recipe}: {ended.seconds:.1f} s; its steps cost {ended.share:.1%} of those of one"
         " training of the whole network, in image-MACs forward and backward"
     )
+    if ended.drop is not None:
+        output.print(f"it {ended.drop}")
     output.print(f"artifact: {ended.artifact.folder}", soft_wrap=True)
     output.print(
         f"run: {run.folder} (evosearch pareto shows its networks on the way)", soft_wrap=True

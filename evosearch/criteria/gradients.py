@@ -127,6 +127,31 @@ def _batch_gradients(network: ScoredNetwork, images: Tensor, labels: Tensor) -> 
     )
 
 
+def reader_gradients(network: ScoredNetwork, batches: Batches) -> ImportanceScores:
+    """Returns the size of the mean loss's gradient to what reads each channel.
+
+    `sum over readers of |dL/dW_j|_F`. It is no criterion: in difference to gradients of gates, it
+    says of a channel whose readers are at zero what it would be worth to read it.
+
+    Args:
+        network: in evaluation mode.
+        batches: images and labels, on the model's device.
+    """
+    leaves = leaves_at(network, network.readers)
+    totals = {name: torch.zeros_like(leaf, dtype=torch.float64) for name, leaf in leaves.items()}
+    for images, labels in batches:
+        with torch.enable_grad():
+            losses = network.losses(functional_call(network.model, leaves, (images,)), labels)
+            found = torch.autograd.grad(losses.sum(), list(leaves.values()))
+        for name, gradient in zip(leaves, found, strict=True):
+            totals[name] += gradient
+    count = sum(len(images) for images, _ in batches)
+    return {
+        group: array(sum(place.rows(totals[place.weight]).norm(dim=1) for place in places) / count)
+        for group, places in network.readers.items()
+    }
+
+
 def leaves_at(network: ScoredNetwork, *places: Mapping[str, Sequence[Place]]) -> dict[str, Tensor]:
     """Returns the weights at some places by name, to differentiate by.
 

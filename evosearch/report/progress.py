@@ -23,7 +23,7 @@ from evosearch.study.study import Study
 from evosearch.study.trial import Rung, Trial
 
 if TYPE_CHECKING:
-    from evosearch.training.trainer import EpochRecord, OnEpoch
+    from evosearch.training.epochs import EpochRecord, OnEpoch
 
 
 @final

@@ -21,9 +21,11 @@
 `session`       search, baselines, certificate, close: the order of it all
 `training`      a training under a budget: begun as a run, or gone on with
 `course`        the same to its end: its networks recorded, the last finished
+`tolerated`     a drop of accuracy in place of a budget: what it goes with, what it came to
 `cycles`        trainings one after the other, each of a smaller network
 `finished`      the finished network of a training, measured on test and saved
 `shrinking`     the budget in force while a network trains, and the cuts to it
+`regrowing`     channels cut for a while, some of which come back for others
 `choosing`      the channels that stay at a cut: a criterion, and a plan rule
 `baselines`     plans that learn nothing, searched beside
 `callbacks`     functions that are told how something goes

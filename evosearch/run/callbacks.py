@@ -12,7 +12,7 @@ from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 
 if TYPE_CHECKING:
-    from evosearch.training.trainer import OnEpoch
+    from evosearch.training.epochs import OnEpoch
 
 
 def _silent(*_: object) -> None:

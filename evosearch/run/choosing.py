@@ -9,8 +9,10 @@ from torch import nn
 
 from evosearch.criteria import criterion_class, score_channels
 from evosearch.criteria.base import Batches, Needs
+from evosearch.criteria.gradients import reader_gradients
 from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.errors import InputError, unknown_name
+from evosearch.models.copying import copied
 from evosearch.models.modes import evaluating
 from evosearch.refit.gram import collect_statistics, gram_blocks
 from evosearch.refit.norms import recalibrate
@@ -105,7 +107,7 @@ class Scorer:
             step: of the training; draws derive from it.
         """
         plan, space = plan_of(self.config.plan), discovery.space
-        scores = self._scores(model, discovery, step)
+        scores = self.scores(model, discovery, step)
         if plan.by_scores:
             return plan.mask(space, budget, scores)
         level = {group.name: np.zeros(group.size) for group in whole.groups}
@@ -127,7 +129,7 @@ class Scorer:
         if self.config.layerwise == "genetic":
             kept = self._evolved(model, discovery, group, width, step)
         else:
-            scores = self._scores(model, discovery, step, [group])[group.name]
+            scores = self.scores(model, discovery, step, [group])[group.name]
             kept = np.isin(np.arange(group.size), np.argsort(-scores, kind="stable")[:width])
         return Mask({**discovery.space.full_mask(), group.name: kept})
 
@@ -142,27 +144,49 @@ class Scorer:
         rng = generator(self.seed, Stream.GENETIC, group.name, step)
         return evolve(gram, width, GeneticConfig(), rng).keep
 
-    def _scores(
+    def scores(
         self,
         model: nn.Module,
         discovery: Discovery,
         step: int,
         groups: Sequence[ChannelGroup] | None = None,
     ) -> ImportanceScores:
-        """Returns the scores of some groups' channels, or of all."""
+        """Returns the scores of this moment, on one scale where the plan compares groups.
+
+        Args:
+            model: see `mask`.
+            discovery: its channel groups.
+            step: see `mask`.
+            groups: those of them that are scored; by default all.
+        """
         name, plan = self.config.criterion, plan_of(self.config.plan)
         kind = criterion_class(name)
         if kind.needs is not Needs.NOTHING:
             recalibrate(model, [images for images, _ in self.batches])
-        network = ScoredNetwork(
-            model=model,
-            groups=groups or discovery.space.groups,
-            layers=discovery.layers,
-            losses=lambda output, labels: self.task.losses(self.task.outputs(output), labels),
-        )
+        network = self._network(model, discovery, groups)
         rng = generator(self.seed, Stream.STATISTICS, "prune", step)
         with evaluating(model):
             scores = score_channels([name], network, self.batches, rng)[name]
         if not plan.compares:
             return scores
         return {group: kind.normaliser(own) for group, own in scores.items()}
+
+    def growth(self, model: nn.Module, discovery: Discovery) -> ImportanceScores:
+        """Returns how fast each channel would come to be read; see `reader_gradients`."""
+        model = copied(model)
+        recalibrate(model, [images for images, _ in self.batches])
+        with evaluating(model):
+            return reader_gradients(self._network(model, discovery), self.batches)
+
+    def _network(
+        self,
+        model: nn.Module,
+        discovery: Discovery,
+        groups: Sequence[ChannelGroup] | None = None,
+    ) -> ScoredNetwork:
+        return ScoredNetwork(
+            model=model,
+            groups=groups or discovery.space.groups,
+            layers=discovery.layers,
+            losses=lambda output, labels: self.task.losses(self.task.outputs(output), labels),
+        )

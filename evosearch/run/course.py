@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evosearch.criteria import criterion_class
 from evosearch.criteria.learned import learned_gates
 from evosearch.errors import InputError
 from evosearch.machine import torch_seeded
 from evosearch.models.build import build_model
+from evosearch.models.copying import copied
 from evosearch.models.precision import fastest_numerics
+from evosearch.models.weights import load_state
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.choosing import Scorer
 from evosearch.run.config import RunConfig
@@ -28,6 +30,7 @@ from evosearch.run.folder import RunFolder
 from evosearch.run.log import RunLog
 from evosearch.run.shrinking import Shrinking
 from evosearch.run.subject import Subject
+from evosearch.run.tolerated import tolerated_points
 from evosearch.seeding import Stream, integer
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
@@ -77,6 +80,7 @@ class Course:
         self._device = torch.device(config.search.device)
         self._checkpoint = Checkpoint(self._places.training, self._study.header.config_digest)
         self._scorer = self._make_scorer()
+        self._rewound: Mapping[str, Tensor] = {}
 
     def finish(self) -> Trained:
         """Trains to the end from where it stands, and saves what comes of it."""
@@ -88,16 +92,21 @@ class Course:
         cycle = Cycle(number=0, mask=space.full_mask())
         if state is not None:
             cycle = Cycle.from_json(state["cycle"], space.sizes)
+            self._rewound = state["rewound"]
         network = compact(subject.model, space.groups, cycle.mask)
         while True:
-            shrinking, best = self._train(network, cycle, state)
-            mask = cycle.mask.then(shrinking.mask)
-            trial = self._record(network, mask, cycle.number + shrinking.left, 1.0)
+            network, shrinking, best = self._train(network, cycle, state)
+            assert best.mask is not None
+            mask, last = cycle.mask.then(best.mask), best.history[-1]
+            number, t = cycle.number + shrinking.left, last.epoch / last.epochs
+            if number and self._study.trials[number - 1].mask == mask:
+                number -= 1  # it was left for a smaller one that did not keep the accuracy
+            trial = self._record(network, mask, number, t)
             cycle = Cycle(
                 number=cycle.number + 1,
                 mask=mask,
                 image_macs=cycle.image_macs + shrinking.image_macs,
-                seconds=cycle.seconds + best.history[-1].seconds,
+                seconds=cycle.seconds + last.seconds,
             )
             if budget.violation(trial.cost) == 0:
                 break
@@ -112,16 +121,26 @@ class Course:
 
     def _train(
         self, network: nn.Module, cycle: Cycle, state: Mapping[str, Any] | None
-    ) -> tuple[Shrinking, BestEpoch]:
-        """Trains a network for all epochs, and leaves it with the weights of its best."""
+    ) -> tuple[nn.Module, Shrinking, BestEpoch]:
+        """Trains a network for all epochs, and returns it as it is kept."""
         config, subject = self._config, self._subject
         train, seed = config.space.train, config.search.seed
+        rewind = self._prune.rewind if isinstance(self._prune.rewind, int) else 0
+        begun = rewind if cycle.number else 0
         shrinking = self._shrinking(cycle)
         best = BestEpoch(
-            network, subject.data.search, train.epochs, self._callbacks.on_epoch, subject.task
+            network,
+            subject.data.search,
+            train.epochs,
+            self._callbacks.on_epoch,
+            subject.task,
+            begun=begun,
+            least_accuracy=self._study.budget.least_accuracy,
         )
-        penalties = [Penalized(self._prune.penalties)] if self._prune.penalties else []
-        parts: list[Part] = [shrinking, *self._gates(cycle), *penalties, best]
+        parts: list[Part] = [shrinking, *self._gates(cycle)]
+        if self._prune.penalties:
+            parts.append(Penalized(self._prune.penalties, lambda: shrinking.tolerance))
+        parts.append(best)
         rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
         fastest = fastest_numerics(self._device, precision="float32")
         numerics, _ = working_numerics(network, subject.data.train, fastest, task=subject.task)
@@ -135,18 +154,35 @@ class Course:
                 numerics=numerics,
                 discovery=narrow(subject.discovery, cycle.mask),
                 parts=parts,
+                begun=begun,
             )
             if state is None:
                 best.record(None)
+                shrinking.scored(best.accuracy)
             else:
                 training.restore(state["training"])
-            for train_loss in training.epochs():
-                if shrinking.is_done:
+            epochs = training.epochs()
+            while not shrinking.is_over and (train_loss := next(epochs, None)) is not None:
+                if shrinking.may_finish:
                     training.measure_norms()
                 best.record(train_loss)
-                self._checkpoint.save({"cycle": cycle.to_json(), "training": training.state()})
-        best.keep_best()
-        return shrinking, best
+                shrinking.scored(best.accuracy)
+                if not cycle.number and best.history[-1].epoch == rewind:
+                    here = network.state_dict()  # gates among it, which are not gone back to
+                    self._rewound = {n: here[n].clone() for n in subject.model.state_dict()}
+                self._checkpoint.save(
+                    {
+                        "cycle": cycle.to_json(),
+                        "rewound": self._rewound,
+                        "training": training.state(),
+                    }
+                )
+        assert best.mask is not None
+        if best.mask != training.mask:  # cut since
+            kept = cycle.mask.then(best.mask)
+            network = compact(subject.model, subject.discovery.space.groups, kept)
+        best.keep_best(network)
+        return network, shrinking, best
 
     def _gates(self, cycle: Cycle) -> list[Part]:
         """Returns what learns gates, where channels are scored by such."""
@@ -159,13 +195,14 @@ class Course:
 
     def _shrinking(self, cycle: Cycle) -> Shrinking:
         """Returns what cuts a training; one of several is cut before it begins, and not in it."""
-        budget = self._study.budget.at(1.0)
-        if self._prune.drop:
-            cost = self._subject.discovery.space.cost(cycle.mask)
+        budget, space = self._study.budget.at(1.0), self._subject.discovery.space
+        drop = tolerated_points(self._study.header)
+        if self._prune.drop or drop is not None:
+            cost = space.cost(cycle.mask) if drop is None else space.smallest_cost
             budget = Budget.exactly(**{name: getattr(cost, name) for name in budget.bounds})
         return Shrinking(
             config=self._prune,
-            pace=parse_pace(self._prune.pace, self._config.space.train.epochs),
+            pace=parse_pace(self._prune.pace, self._config.space.train.epochs, drop=drop),
             budget=budget,
             scorer=self._scorer,
             on_leave=self._record,
@@ -202,6 +239,9 @@ class Course:
             fresh = integer(config.search.seed, Stream.BASE_TRAINING, "weights", cycle.number)
             section = config.space.model.model_copy(update={"weights": None})
             model = build_model(section, Path(config.folder), seed=fresh).to(self._device)
+        if self._rewound:
+            model = copied(model)
+            load_state(model, self._rewound)
         return compact(model, space.groups, cycle.mask), cycle
 
     def _record(self, network: nn.Module, mask: Mask, number: int, t: float) -> Trial:

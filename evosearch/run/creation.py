@@ -108,7 +108,8 @@ def write_run(
         write_json(places.environment, environment(config.search.threads))
         study = Study.create(partial, header)
         smallest = space.smallest_cost
-        if aim_of(header.budget).next(study, header.budget, smallest, ()) != header.budget:
+        first = aim_of(header.budget).next(study, header.budget, smallest, ())
+        if config.prune is None and first != header.budget:  # a training has a pace instead
             begin_segment(study, header.budget, smallest)
         if folder.exists():  # with the log of a preparation that failed
             RunFolder(folder).log.replace(places.log)

@@ -1,6 +1,6 @@
 """The finished network of a training under a budget: measured on test once, and saved."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -16,6 +16,7 @@ from evosearch.run.saving import from_run, save_artifact
 from evosearch.run.shrinking import steps_cost
 from evosearch.run.subject import Subject
 from evosearch.run.testing import open_ledger
+from evosearch.run.tolerated import SearchDrop
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
@@ -35,6 +36,7 @@ class Trained:
         seconds: that all of it took, with the scoring of channels and epochs.
         image_macs: what its steps cost, forward and backward: images times MACs.
         share: of what one training of the whole network costs in these.
+        drop: what was lost, where a drop of accuracy was tolerated in place of a budget.
     """
 
     network: NamedNetwork
@@ -44,6 +46,7 @@ class Trained:
     seconds: float
     image_macs: int
     share: float
+    drop: SearchDrop | None = None
 
 
 def save_finished(
@@ -75,6 +78,7 @@ def save_finished(
     name = f"{plan}, trained by {recipe}"
     test = report.measure(name, network).score
     named = replace(NamedNetwork.of_trial(trial), name=name, test=test)
+    drop = SearchDrop.of(header, trial)
     whole = steps_cost(epochs * len(subject.data.train), header.base_cost)
     artifact = save_artifact(
         places.artifact(plan),
@@ -92,11 +96,11 @@ def save_finished(
                 "seconds": ended.seconds,
                 "image_macs": ended.image_macs,
                 "share": ended.image_macs / whole,
+                **({} if drop is None else {"drop": asdict(drop)}),
             },
             "notes": [
                 "search accuracy is optimistic: the best epoch was selected on that split",
-                f"epoch {best_epoch} of {epochs} was the best on the search split of those after"
-                " the last cut, and was kept",
+                _kept(best_epoch, epochs, drop),
                 f"the test split was opened {report.opened} times in this run",
             ],
             "best_epoch": best_epoch,
@@ -129,4 +133,17 @@ def _trained(artifact: Artifact, network: NamedNetwork) -> Trained:
         seconds=training["seconds"],
         image_macs=training["image_macs"],
         share=training["share"],
+        drop=SearchDrop(**training["drop"]) if "drop" in training else None,
+    )
+
+
+def _kept(epoch: int, epochs: int, drop: SearchDrop | None) -> str:
+    if drop is None:
+        return (
+            f"epoch {epoch} of {epochs} was the best on the search split of those after the last"
+            " cut, and was kept"
+        )
+    return (
+        f"epoch {epoch} of {epochs} was kept: the last of the smallest network that had the"
+        f" accuracy; it {drop}"
     )

@@ -8,15 +8,17 @@ import numpy as np
 from torch import nn
 
 from evosearch.run.choosing import Scorer
+from evosearch.run.regrowing import Regrowth
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.space.resources import RESOURCES
 from evosearch.surgery.discovery import Discovery
 from evosearch.training.pace import Pace, Record
+from evosearch.training.pacing import LATEST
 from evosearch.training.parts import Host, Moment, Part
 from evosearch.training.recipes import PruneConfig
-from evosearch.training.recorded_paces import Epi
+from evosearch.training.recorded_paces import Epi, Slack
 
 BACKWARD = 2
 """What a backward pass costs, in forward passes."""
@@ -32,7 +34,8 @@ class Shrinking(Part):
     """Cuts a network in training to the budget in force, step by step.
 
     The last cut comes when the pace is done, and is to the budget itself, which therefore holds
-    by construction.
+    by construction. Where channels may come back, cut ones are held at zero until `LATEST`. Under
+    a tolerated drop there is no last cut: the budget in force falls while accuracy leaves room.
 
     Attributes:
         left: networks that were trained and then cut.
@@ -54,7 +57,8 @@ class Shrinking(Part):
         Args:
             config: how often, and in how many rounds.
             pace: when how much is gone.
-            budget: of one bound for each resource, which exact forms give.
+            budget: of one bound for each resource, which exact forms give; under a tolerated
+                drop, the smallest network.
             scorer: decides which channels go.
             on_leave: called before a network is cut that was trained: with it, its channels, how
                 many were left before it, and the t of that moment.
@@ -62,9 +66,12 @@ class Shrinking(Part):
         """
         self._config, self._pace, self._budget, self._scorer = config, pace, budget, scorer
         self._on_leave, self._on_change = on_leave, on_change
-        self._ends = pace.ends
-        self._record: list[list[int]] = []
+        self._ends = LATEST if config.regrow else pace.ends
+        self._regrowth: Regrowth | None = None
         self._planned: list[int] = []
+        self._slack = pace if isinstance(pace, Slack) else None
+        self._widths: list[list[int]] = []
+        self._accuracies: list[float] = []
         self._trained = False
         self.left = self.image_macs = 0
 
@@ -72,17 +79,43 @@ class Shrinking(Part):
         """See `Part.joined`; the training must know its channel groups."""
         self._training = training
         self._whole = self._discovery.space
+        if self._config.regrow:
+            self._regrowth = Regrowth(
+                training=training, scorer=self._scorer, first=self._config.regrow
+            )
 
     @property
     def mask(self) -> Mask:
         """The channels that are left of the network that the training began with."""
+        if self._regrowth is not None:
+            return self._regrowth.on
         assert self._training.mask is not None
         return self._training.mask
 
     @property
     def is_done(self) -> bool:
         """Whether the network is within the budget, so that it shrinks no more."""
-        return self._budget.violation(self._cost) == 0
+        return self._regrowth is None and self._budget.violation(self._cost) == 0
+
+    @property
+    def may_finish(self) -> bool:
+        """Whether the network may be what the training ends with, as it is."""
+        return self.is_done or self._slack is not None
+
+    @property
+    def tolerance(self) -> float:
+        """The share that is left of a tolerated drop, after the last epoch; else 1."""
+        left = [] if self._slack is None else self._slack.tolerances(self._record)
+        return left[-1] if left else 1.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a tolerated drop is used up for good, so that training ends early."""
+        return self._slack is not None and self._slack.is_over(self._record)
+
+    def scored(self, accuracy: float) -> None:
+        """Is told the accuracy after every epoch; the first is that before any step."""
+        self._accuracies.append(accuracy)
 
     def before_step(self, moment: Moment) -> None:
         """Cuts, where a cut is due and the network is over the budget in force."""
@@ -90,37 +123,49 @@ class Shrinking(Part):
             return
         if moment.begins_epoch and isinstance(self._pace, Epi):
             final = self._inner(self._budget, moment.step)
-            self._record.append(list(final.widths.values()))
+            self._widths.append(list(final.widths.values()))
         every = self._config.every
-        last = moment.t >= self._ends
+        last = moment.t >= self._ends and self._slack is None
         if not last and moment.step % (moment.epoch_steps if every == "epoch" else every):
             return
         target = self._budget if last else self._in_force(moment)
         if target.violation(self._cost):
             self._cut(target, moment)
+        if self._regrowth is None:
+            return
+        if last:
+            left, self._regrowth = self._regrowth.on, None
+            self._training.cut(left)
+        elif any(self._regrowth.counts(moment.t).values()):
+            self._leave(moment)
+            self._regrowth.exchange(moment.t, moment.step)
 
     def _in_force(self, moment: Moment) -> Budget:
         """Returns the budget in force: as much of the way from the base cost as is gone."""
-        gone = self._pace.share(moment.t, Record(widths=self._record))
+        gone = self._pace.share(moment.t, self._record)
         if self._config.layerwise is not None:
             return self._in_groups(gone, moment.step)
         amounts = {}
         for name, bound in self._budget.bounds.items():
             base = RESOURCES[name].of(self._whole.base_cost)
-            amounts[name] = max(bound.high, round(base - gone * (base - bound.high)))
+            end = bound.high if self._slack is None else 0
+            amounts[name] = max(bound.high, round(base - gone * (base - end)))
         return Budget.exactly(**amounts)
 
-    def _cut(self, target: Budget, moment: Moment) -> None:
+    def _leave(self, moment: Moment) -> None:
         if self._trained:
             self._on_leave(self._training.model, self.mask, self.left, moment.t)
             self.left, self._trained = self.left + 1, False
+
+    def _cut(self, target: Budget, moment: Moment) -> None:
+        self._leave(moment)
+        drop = self._training.cut if self._regrowth is None else self._regrowth.drop
         if self._config.layerwise is None:
             for left in reversed(range(self._config.rounds)):
-                budget = self._between(target, left)
-                self._training.cut(self._inner(budget, moment.step))
+                drop(self._inner(self._between(target, left), moment.step))
         else:
             while target.violation(self._cost):
-                self._training.cut(self._next_group(moment.step))
+                drop(self._next_group(moment.step))
         self._on_change(self._cost, target)
 
     def _in_groups(self, gone: float, step: int) -> Budget:
@@ -148,8 +193,10 @@ class Shrinking(Part):
         return self._planned
 
     def _inner(self, budget: Budget, step: int) -> Mask:
-        model = self._training.model
-        return self._scorer.mask(model, self._discovery, self._whole, budget, step)
+        network = self._training.model, self._discovery
+        if self._regrowth is not None:
+            network = self._regrowth.network()
+        return self._scorer.mask(*network, self._whole, budget, step)
 
     def _between(self, target: Budget, left: int) -> Budget:
         """Returns the budget of a round that `left` others follow, equal factors apart."""
@@ -161,15 +208,19 @@ class Shrinking(Part):
         return Budget.exactly(**amounts)
 
     def after_step(self, images: int) -> None:
-        """Counts what the step cost."""
+        """Counts what the step cost: of all that was computed, held at zero or not."""
         self._trained = True
-        self.image_macs += steps_cost(images, self._cost)
+        self.image_macs += steps_cost(images, self._discovery.space.base_cost)
+        if self._regrowth is not None:
+            self._regrowth.hold()
 
     def state(self) -> dict[str, Any]:
         """See `Part.state`."""
         return {
-            "record": self._record,
             "planned": self._planned,
+            "widths": self._widths,
+            "accuracies": self._accuracies,
+            "on": None if self._regrowth is None else self._regrowth.on.to_json(),
             "trained": self._trained,
             "left": self.left,
             "image_macs": self.image_macs,
@@ -177,10 +228,19 @@ class Shrinking(Part):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See `Part.restore`."""
-        self._record = [list(widths) for widths in state["record"]]
         self._planned = list(state["planned"])
+        self._widths = [list(widths) for widths in state["widths"]]
+        self._accuracies = list(state["accuracies"])
+        if state["on"] is None:
+            self._regrowth = None
+        elif self._regrowth is not None:
+            self._regrowth.on = Mask.from_json(state["on"], self._whole.sizes)
         self._trained = state["trained"]
         self.left, self.image_macs = state["left"], state["image_macs"]
+
+    @property
+    def _record(self) -> Record:
+        return Record(widths=self._widths, accuracies=self._accuracies)
 
     @property
     def _discovery(self) -> Discovery:
@@ -189,4 +249,4 @@ class Shrinking(Part):
 
     @property
     def _cost(self) -> Cost:
-        return self._discovery.space.base_cost
+        return self._whole.cost(self.mask)

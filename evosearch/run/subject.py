@@ -25,7 +25,7 @@ from evosearch.tasks.config import load_task
 from evosearch.tasks.fitting import require_fit
 from evosearch.tasks.task import Task
 from evosearch.training.base_training import TrainConfig, train_base
-from evosearch.training.trainer import OnEpoch
+from evosearch.training.epochs import OnEpoch
 
 BASE_SEED = 0
 """Of base training and of the proof: both belong to the space, so every run shares them."""

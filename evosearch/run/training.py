@@ -19,6 +19,7 @@ from evosearch.run.log import unexpected_logged
 from evosearch.run.reopening import held, reopen_training
 from evosearch.run.spacefile import SpaceFile
 from evosearch.run.subject import load_subject
+from evosearch.run.tolerated import require_drop_or_budget
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
@@ -53,7 +54,7 @@ def begin_training(
         space_folder: where the space file lies.
         search: seed, threads and device.
         prune: the recipe, and what differs from it.
-        request: the budget.
+        request: the budget, or the tolerated drop of accuracy.
         callbacks: told how it goes.
 
     Raises:
@@ -72,7 +73,8 @@ def begin_training(
         )
 
     def check(space: SearchSpace) -> None:
-        _resolved(request, space)
+        if request.accuracy_drop is None:
+            _resolved(request, space)
 
     with unexpected_logged(folder), torch_threads(search.threads):
         subject = load_subject(
@@ -88,7 +90,7 @@ def begin_training(
         began = time.perf_counter()
         scores = image_scores(model, subject.data.search, task=subject.task)
         evaluation = Evaluation(score=scores.score, seconds=time.perf_counter() - began)
-    budget = _resolved(request, space)
+    budget = _resolved(request, space, scores.score.accuracy)
     config = RunConfig(
         folder=str(space_folder.resolve()),
         budget=budget.to_json(),
@@ -136,13 +138,27 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
     Raises:
         InputError: names the key.
     """
-    if request.accuracy_drop is not None or request.needs_model:
+    if request.needs_model:
         raise InputError(
             "a training under a budget keeps FLOPs or params: give --flops 50% or --params 0.2M"
         )
+    require_drop_or_budget(prune, request)
+    if prune.regrow and (prune.drop or prune.layerwise or prune.penalties):
+        raise InputError(
+            f"[prune] regrow = {prune.regrow:g} is for one training that cuts all groups together"
+            " without penalties, which would pull at channels that are held at zero: leave out"
+            " drop, layerwise and [prune.penalties]"
+        )
+    if isinstance(prune.rewind, int):
+        _require_epoch(prune.rewind, prune.drop, epochs)
     criterion, plan = criterion_class(prune.criterion), plan_of(prune.plan)
     require_penalties(prune.penalties, "[prune.penalties]")
-    pace = parse_pace(prune.pace, epochs)
+    pace = parse_pace(prune.pace, epochs, drop=request.accuracy_drop)
+    if learned_gates(criterion) is not None and (prune.regrow or isinstance(pace, Slack)):
+        raise InputError(
+            f"[prune] criterion = {prune.criterion!r} reads gates that train with the network on"
+            " its way to a budget: leave out regrow, and give --flops 50% or the like"
+        )
     if learned_gates(criterion) is not None and not prune.drop and pace.ends == 0:
         raise InputError(
             f"[prune] criterion = {prune.criterion!r} reads gates that train with the network, and"
@@ -158,20 +174,30 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
             f"[prune] layerwise = {prune.layerwise!r} cuts one group after the other in one"
             " training: leave rounds and drop out"
         )
-    if isinstance(pace, Slack):
+
+
+def _require_epoch(rewind: int, drop: float, epochs: int) -> None:
+    if not drop:
         raise InputError(
-            "[prune] pace = 'slack' shrinks to a tolerated drop, and a training here to a budget:"
-            " take another pace"
+            f"[prune] rewind = {rewind} goes back between trainings, and there is one: give"
+            " the share that goes between two, such as drop = 0.2"
+        )
+    if rewind >= epochs:
+        raise InputError(
+            f"[prune] rewind = {rewind}: trainings of {epochs} epochs have none after that"
+            " to begin with; take fewer"
         )
 
 
-def _resolved(request: BudgetRequest, space: SearchSpace) -> Budget:
-    """Returns the budget in numbers.
+def _resolved(
+    request: BudgetRequest, space: SearchSpace, base_accuracy: float | None = None
+) -> Budget:
+    """Returns the budget in numbers; a tolerated drop refers to the accuracy before training.
 
     Raises:
         InputError: it is a range, or no network meets it.
     """
-    budget = request.resolve(space.base_cost)
+    budget = request.resolve(space.base_cost, base_accuracy)
     if budget.is_range:
         raise InputError("a training ends at one budget, not at a range: give --flops 50%")
     space.require_reachable(budget)

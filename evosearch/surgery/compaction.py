@@ -181,6 +181,17 @@ def fit_attributes(module: nn.Module) -> None:
         fit_attention(module)
 
 
+def dropped_readers(
+    groups: Iterable[ChannelGroup], layers: Iterable[Layer], mask: Mask
+) -> Iterator[tuple[str, int, Tensor]]:
+    """Yields where weights read channels that a mask drops: name, dimension, positions."""
+    drops = dropped_positions(groups, mask)
+    for name, dim in {(layer.weight, layer.reads) for layer in layers}:
+        positions = None if dim is None else drops.get(name, {}).get(dim)
+        if dim is not None and positions is not None:
+            yield name, dim, torch.from_numpy(positions)
+
+
 @contextmanager
 def masked(
     model: nn.Module, groups: Sequence[ChannelGroup], layers: Iterable[Layer], mask: Mask
@@ -189,17 +200,14 @@ def masked(
 
     The consumers' weights are changed in place and restored on leaving.
     """
-    drops = dropped_positions(groups, mask)
     parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     saved: list[tuple[Tensor, int, Tensor, Tensor]] = []
     with torch.no_grad():
-        for name, dim in {(layer.weight, layer.reads) for layer in layers}:
-            positions = None if dim is None else drops.get(name, {}).get(dim)
-            if dim is not None and positions is not None:
-                weight = parameters[name]
-                index = torch.from_numpy(positions).to(weight.device)
-                saved.append((weight, dim, index, weight.detach().index_select(dim, index)))
-                weight.index_fill_(dim, index, 0)
+        for name, dim, positions in dropped_readers(groups, layers, mask):
+            weight = parameters[name]
+            index = positions.to(weight.device)
+            saved.append((weight, dim, index, weight.detach().index_select(dim, index)))
+            weight.index_fill_(dim, index, 0)
     try:
         yield model
     finally:

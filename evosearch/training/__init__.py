@@ -15,6 +15,7 @@
 `attention`       attention transfer: the loss between attention maps
 `heads`           auxiliary heads, which run in training only
 `bestepoch`       the best epoch, by the loss on the search split
+`epochs`          the record of an epoch, and the callback that is told of it
 `averaging`       the average of the weights over the last steps
 `checkpoint`      the state of a training in one file
 `pace`            when how much of a network is gone, while it trains

@@ -12,7 +12,7 @@ from evosearch.training.pacing import parse_pace
 from evosearch.training.parts import Part
 from evosearch.training.penalized import Penalized
 from evosearch.training.penalties import require_penalties
-from evosearch.training.recorded_paces import Epi, Slack
+from evosearch.training.recorded_paces import Epi
 from evosearch.training.reparametrised import PLAIN, Reparametrised, require_kernels
 from evosearch.training.towards import Goal, Towards
 
@@ -115,7 +115,7 @@ def _pace(config: AdditionsConfig, epochs: int) -> Pace:
         InputError: it is none that goes by the clock, or ends too late.
     """
     pace = parse_pace(config.pace, epochs, "[finetune] pace")
-    if isinstance(pace, Epi | Slack):
+    if isinstance(pace, Epi):
         raise InputError(
             f"[finetune] pace = {config.pace!r} decides by a record what is cut, and here the plan"
             " is given: take one_cycle, cubic, linear, steps, start or at"

@@ -18,11 +18,12 @@ from evosearch.surgery.discovery import Discovery
 from evosearch.tasks.classification import CLASSIFICATION, cross_entropy
 from evosearch.tasks.scoring import score, working_numerics
 from evosearch.tasks.task import Task
+from evosearch.training.epochs import EpochRecord, OnEpoch
 from evosearch.training.frozen import FrozenPrefix
 from evosearch.training.parts import Part
 from evosearch.training.penalized import Penalized
 from evosearch.training.penalties import require_penalties
-from evosearch.training.trainer import BatchLoss, EpochRecord, OnEpoch, Training
+from evosearch.training.trainer import BatchLoss, Training
 
 
 class TrainConfig(BaseModel):

@@ -9,7 +9,7 @@ import torch
 
 from evosearch.files import replacing, writing
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @final

@@ -25,13 +25,14 @@ from evosearch.training.attention import attention_layers
 from evosearch.training.averaging import Averaging
 from evosearch.training.bestepoch import BestEpoch
 from evosearch.training.checkpoint import Checkpoint
+from evosearch.training.epochs import EpochRecord, OnEpoch
 from evosearch.training.heads import holders_of_heads
 from evosearch.training.imitation import imitating
 from evosearch.training.optimizers import Optimizer, resolve_optimizer
 from evosearch.training.parts import Part
 from evosearch.training.reparametrised import fold
 from evosearch.training.towards import Goal
-from evosearch.training.trainer import EpochRecord, OnEpoch, Training
+from evosearch.training.trainer import Training
 
 
 class FinetuneConfig(AdditionsConfig):

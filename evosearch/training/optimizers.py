@@ -109,6 +109,16 @@ def follow(optimizer: torch.optim.Optimizer, replacements: Iterable[Replacement]
                 }
 
 
+@torch.no_grad()
+def clear(
+    weight: Tensor, optimizers: Iterable[torch.optim.Optimizer], dim: int, positions: Tensor
+) -> None:
+    """Puts positions of a weight that SGD updates at zero, with their momentum."""
+    states = [own.state[weight] for own in optimizers if weight in own.state]
+    for tensor in (weight, *(state["momentum_buffer"] for state in states)):
+        tensor.index_fill_(dim, positions.to(weight.device), 0)
+
+
 def spare(optimizer: torch.optim.Optimizer, parameters: Collection[Tensor]) -> None:
     """Has an optimizer leave some of its parameters to themselves: without weight decay, in place.
 

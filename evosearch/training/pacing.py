@@ -158,17 +158,20 @@ PACES: dict[str, type[Pace]] = {
 """Every pace by name."""
 
 
-def parse_pace(value: object, epochs: int, where: str = "[prune] pace") -> Pace:
+def parse_pace(
+    value: object, epochs: int, where: str = "[prune] pace", *, drop: float | None = None
+) -> Pace:
     """Returns the pace that a space file names.
 
     Args:
         value: a name, or a table of a name and settings, `{ name = "at", epoch = 2 }`.
         epochs: of the training.
         where: the key, for messages.
+        drop: points of accuracy that may be lost, where that is asked for.
 
     Raises:
         InputError: there is no such pace, or a setting of it is unknown or out of range; or it
-            ends after `LATEST`.
+            ends after `LATEST`, or goes by a drop that is not asked for.
     """
     settings = dict(value) if isinstance(value, Mapping) else {"name": value}
     name = settings.pop("name", None)
@@ -179,10 +182,15 @@ def parse_pace(value: object, epochs: int, where: str = "[prune] pace") -> Pace:
         )
     if name not in PACES:
         raise InputError(f"{where}: {unknown_name('pace', name, PACES)}")
-    kind, given = PACES[name], {"epochs": epochs}
-    if "epochs" in settings:
+    kind, given = PACES[name], {"epochs": epochs, "drop": drop}
+    for key in settings.keys() & given.keys():
         own = set(kind.model_fields) - set(given)
-        raise InputError(f"{where} = {name!r}: {unknown_name('key', 'epochs', own)}")
+        raise InputError(f"{where} = {name!r}: {unknown_name('key', key, own)}")
+    if kind is Slack and drop is None:
+        raise InputError(
+            f"{where} = 'slack' shrinks to a tolerated drop of accuracy: it is for evosearch train"
+            " --accuracy-drop 1.0"
+        )
     known: dict[str, Any] = {key: x for key, x in given.items() if key in kind.model_fields}
     pace = validated(kind, settings | known, f"{where} = {name!r}")
     if pace.ends > LATEST:

@@ -79,6 +79,10 @@ class Host(Protocol):
         """Measures BatchNorm statistics anew, on train images as the epochs see them."""
         ...
 
+    def silence(self, mask: Mask) -> None:
+        """Puts what reads the channels that a mask drops at zero, of those of the model now."""
+        ...
+
 
 class Part:
     """What takes part in a training beside its objective; what is not overridden does nothing.

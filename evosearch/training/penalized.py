@@ -1,6 +1,6 @@
 """The part of a training that adds penalties to its objective."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evosearch.machine import device_of
 from evosearch.training.parts import Host, Moment, Part
-from evosearch.training.penalties import Penalties
+from evosearch.training.penalties import PENALTIES, Penalties
 from evosearch.training.wiring import Wired
 
 
@@ -16,9 +16,16 @@ from evosearch.training.wiring import Wired
 class Penalized(Part):
     """Penalises the weights; built anew for the network at each epoch and after each cut."""
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        """Takes each penalty's weight beside the objective, by name."""
-        self._weights = weights
+    def __init__(
+        self, weights: Mapping[str, float], tolerance: Callable[[], float] = lambda: 1.0
+    ) -> None:
+        """Takes what is added to the objective.
+
+        Args:
+            weights: each penalty's weight beside the objective, by name.
+            tolerance: the share that is left of a tolerated drop, by which some are eased.
+        """
+        self._weights, self._tolerance = weights, tolerance
 
     def joined(self, training: Host) -> None:
         """See `Part.joined`; the training must know its channel groups."""
@@ -55,4 +62,9 @@ class Penalized(Part):
         if discovery is None:
             raise ValueError("penalties need the network's channel groups")
         network = Wired.of(self._training.model, discovery)
-        self._penalties = Penalties(self._weights, network)
+        left = self._tolerance()
+        weights = {
+            name: weight * (left if PENALTIES[name].eased else 1.0)
+            for name, weight in self._weights.items()
+        }
+        self._penalties = Penalties(weights, network)

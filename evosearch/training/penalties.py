@@ -27,6 +27,8 @@ class Penalty(ABC):
 
     source: ClassVar[str]
     """The publication, and what is remembered of it or this program's own."""
+    eased: ClassVar[bool] = False
+    """Whether it counts less as a tolerated drop of accuracy is used up."""
 
     def __init__(self, network: Wired) -> None:
         """Takes the network as it is now.
@@ -118,8 +120,10 @@ class LowestL1(Penalty):
     """Absolute weights of the filters that write the weakest channels, `LOWEST` of each group.
 
     Which those are is settled when the penalty is built, by the L1 norms of that moment; at
-    least one of each group.
+    least one of each group. Under a tolerated drop its weight is in proportion to what is left.
     """
+
+    eased = True
 
     source = (
         "Singh et al. 2019 (adaptive filter pruning), arXiv 1905.04446, as remembered, not checked"

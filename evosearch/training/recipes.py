@@ -24,11 +24,14 @@ class PruneConfig(BaseModel):
         criterion: importance of the channels, scored anew at every cut.
         plan: which widths a budget gives: uniform, global, triangular or relative.
         every: steps between cuts at least, or "epoch".
+        regrow: share of each group's channels that gives way to others at a cut, at first; then
+            nothing is taken out before three quarters of training, and it gets no faster.
         rounds: scorings at one cut; each but the last stops at a larger budget.
         drop: share of the cost that goes between two trainings, each of all epochs, of a network
             that is cut before it; the last is within the budget. 0 is one training, cut by `pace`.
         rewind: what each training after the first begins with: the weights of the "start", "fresh"
-            ones, or those that it has ("keep").
+            ones, or those that it has ("keep"). Or a number: those that the first training had
+            after so many epochs; with the learning rates of then, it has as many epochs fewer.
         layerwise: whether groups are cut one by one, the first first, each to its width in the
             plan for the whole budget, and in the network as cut and trained so far; then `pace`
             says how many are cut. The channels are those of highest "scores" by the criterion,
@@ -45,10 +48,11 @@ class PruneConfig(BaseModel):
     criterion: str = "l2"
     plan: str = "uniform"
     every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 25
+    regrow: float = Field(default=0.0, ge=0, lt=1)
     rounds: int = Field(default=1, ge=1)
     drop: float = Field(default=0.0, ge=0, le=1)
-    rewind: Literal["start", "fresh", "keep"] = "start"
     layerwise: Literal["scores", "genetic"] | None = None
+    rewind: Annotated[int, Field(ge=1, strict=True)] | Literal["start", "fresh", "keep"] = "start"
     images: int = Field(default=256, ge=2)
     penalties: dict[str, float] = Field(default_factory=dict)
 
@@ -95,6 +99,33 @@ RECIPES: dict[str, Recipe] = {
         source="Zhu and Gupta 2017, arXiv 1710.01878; channels and costs ours",
         costs="norms at every cut",
         settings={"pace": "cubic", "criterion": "l1", "plan": "global"},
+    ),
+    "granet": Recipe(
+        about="as gradual, once an epoch; and what was cut comes back where the loss asks for it",
+        source="Liu et al. 2021, arXiv 2106.10404; channels, costs, gradients of calibration"
+        " images and the end at three quarters of training ours",
+        costs="three quarters of training the whole network; norms and gradients once an epoch",
+        settings={
+            "pace": "cubic",
+            "criterion": "l1",
+            "plan": "global",
+            "every": "epoch",
+            "regrow": 0.5,
+        },
+    ),
+    "play_and_prune": Recipe(
+        about="as small as --accuracy-drop 1.0 leaves room, epoch by epoch; lowest L1 norms",
+        source="Singh et al. 2019, arXiv 1905.04446, as remembered, not checked against the"
+        " source; the weights of its penalties, and the drop on the search split, ours",
+        costs="base training; epochs of ever smaller networks, and two penalties' sums a step",
+        settings={
+            "weights": "base",
+            "pace": "slack",
+            "criterion": "l1",
+            "plan": "global",
+            "every": "epoch",
+            "penalties": {"lowest_l1": 1e-4, "orthogonality": 1e-4},
+        },
     ),
     "snip": Recipe(
         about="before the first step, by the sensitivity of the loss to each channel",
@@ -148,7 +179,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "imp": Recipe(
         about="train, cut a fifth by one threshold on L2 norms, rewind to the start, again",
-        source="Frankle and Carbin 2019, arXiv 1803.03635; channels and costs ours",
+        source="Frankle and Carbin 2019, arXiv 1803.03635; rewind = 2 goes back to epoch 2, as"
+        " Frankle et al. 2020, arXiv 1912.05671; channels and costs ours",
         costs="a whole training for each fifth, and one more",
         settings={"drop": 0.2, "rewind": "start", "criterion": "l2", "plan": "global"},
     ),

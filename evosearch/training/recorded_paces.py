@@ -75,14 +75,15 @@ class Slack(Pace):
     that lacked the time to recover.
 
     Attributes:
-        drop: points of accuracy that may be lost.
+        drop: points of accuracy that may be lost; not a setting of its own, but the user's limit.
         delta: share of the budget that goes in an epoch with all of the tolerance left.
-        patience: epochs in a row without tolerance that end it.
+        patience: epochs in a row without tolerance that end it; None goes on to the end of the
+            learning rates, whose fall brings accuracy back.
     """
 
-    drop: float = Field(default=1.0, gt=0, lt=100)
+    drop: float = Field(gt=0, lt=100)
     delta: float = Field(default=0.5, gt=0, lt=1)
-    patience: int = Field(default=3, ge=1)
+    patience: int | None = Field(default=None, ge=1)
 
     def share(self, t: float, record: Record = NOTHING) -> float:  # noqa: ARG002
         """See `Pace.share`; it reads `record.accuracies`, and B* is 0."""
@@ -99,6 +100,8 @@ class Slack(Pace):
 
     def is_over(self, record: Record) -> bool:
         """Returns whether the tolerance was used up for `patience` epochs in a row."""
+        if self.patience is None:
+            return False
         last = self.tolerances(record)[-self.patience :]
         return len(last) == self.patience and not any(last)
 

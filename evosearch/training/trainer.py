@@ -1,8 +1,8 @@
 """The epoch loop of everything that trains: steps, learning rates, and a state that is kept."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import torch
@@ -16,11 +16,10 @@ from evosearch.models.precision import PLAIN, Numerics
 from evosearch.models.weights import load_state
 from evosearch.refit.norms import recalibrate
 from evosearch.space.mask import Mask
-from evosearch.study.scores import Score
-from evosearch.surgery.compaction import cut
+from evosearch.surgery.compaction import cut, dropped_readers
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.narrowing import narrow
-from evosearch.training.optimizers import OPTIMIZERS, Optimizer, follow, spare
+from evosearch.training.optimizers import OPTIMIZERS, Optimizer, clear, follow, spare
 from evosearch.training.parts import Batches, Moment, Part
 
 NORM_IMAGES = 4096
@@ -51,29 +50,6 @@ class Schedule(Protocol):
         ...
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class EpochRecord:
-    """One epoch of a training.
-
-    Attributes:
-        epoch: from 1; 0 is the network before its first step.
-        epochs: planned in all.
-        train_loss: mean of the training objective over the epoch's images; none at epoch 0.
-        search: score on the search split after the epoch, where one was given.
-        seconds: since training began.
-        averaged: whether the score is of weights averaged over the last steps.
-    """
-
-    epoch: int
-    epochs: int
-    train_loss: float | None
-    search: Score | None
-    seconds: float
-    averaged: bool = False
-
-
-OnEpoch = Callable[[EpochRecord], None]
 BatchLoss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -102,6 +78,7 @@ class Training:
         optimizer: Optimizer = "sgd",
         discovery: Discovery | None = None,
         parts: Sequence[Part] = (),
+        begun: int = 0,
     ) -> None:
         """Takes what is trained and how.
 
@@ -118,6 +95,7 @@ class Training:
             optimizer: what makes the steps (see `OPTIMIZERS`), not "auto".
             discovery: the channel groups of the model, where it is to be cut.
             parts: what else takes part, in the order in which it is called.
+            begun: epochs of the schedule that count as done: learning rates begin after them.
         """
         require_split(train, TrainSplit)
         self._numerics = numerics
@@ -126,7 +104,7 @@ class Training:
         self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
         self._discovery, self._parts = discovery, tuple(parts)
         self.mask = None if discovery is None else discovery.space.full_mask()
-        self._done = 0
+        self._done = begun
         self._steps = math.ceil(len(train) / schedule.batch_size)
         for part in self._parts:
             part.joined(self)
@@ -137,6 +115,9 @@ class Training:
         self._cosines = [
             CosineAnnealingLR(part, schedule.epochs * self._steps) for part in self._optimizers
         ]
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # no optimizer's step
+            for cosine in self._cosines * (begun * self._steps):
+                cosine.step()
 
     def epochs(self, until: int | None = None) -> Iterator[float]:
         """Trains, yielding the mean objective after every epoch that is left.
@@ -218,6 +199,19 @@ class Training:
         Its state is not the training's: the part that asks for it does so again when it goes on.
         """
         self._drawn = batches
+
+    def silence(self, mask: Mask) -> None:
+        """Puts what reads channels that a mask drops, of those now, at zero, with its momentum.
+
+        After each step of SGD, training goes on as after a cut, and the channels can come back.
+
+        Raises:
+            ValueError: the training was begun without channel groups.
+        """
+        if (known := self._discovery) is None:
+            raise ValueError("a training without channel groups cannot silence any")
+        for name, dim, positions in dropped_readers(known.space.groups, known.layers, mask):
+            clear(self._model.get_parameter(name), self._optimizers, dim, positions)
 
     @property
     def done(self) -> int:

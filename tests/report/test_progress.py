@@ -62,7 +62,7 @@ def test_the_first_ctrl_c_of_a_search_stops_it_and_the_second_leaves(tmp_path: P
 
 
 def test_training_has_a_line_for_every_tenth_of_its_epochs() -> None:
-    from evosearch.training.trainer import EpochRecord
+    from evosearch.training.epochs import EpochRecord
 
     console = terminal()
     told = epoch_lines("distillation", console)

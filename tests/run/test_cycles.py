@@ -25,7 +25,8 @@ from evosearch.space.text import load_space
 from evosearch.study.study import Study
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.gating import gates_of
-from evosearch.training.trainer import EpochRecord
+from evosearch.training.epochs import EpochRecord
+from evosearch.training.trainer import Training
 from tests.run.test_training import SPACE, Stopped, _quick, weights  # noqa: F401  (a fixture)
 from tests.toys import comparable
 
@@ -61,9 +62,11 @@ class Beginnings:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.first: list[dict[str, torch.Tensor]] = []
         self.last: list[dict[str, torch.Tensor]] = []
+        self.networks: list[nn.Module] = []
         real = course_module.Course._train
 
         def noting(own: course_module.Course, network: nn.Module, *rest: object) -> object:
+            self.networks.append(network)
             self.first.append({n: t.clone() for n, t in network.state_dict().items()})
             result = real(own, network, *rest)
             self.last.append({n: t.clone() for n, t in network.state_dict().items()})
@@ -135,15 +138,74 @@ def test_gates_train_with_the_whole_network_and_not_with_the_small_one(
         assert gates[group][bits].min() >= gates[group][~bits].max()
 
 
-def test_one_that_was_stopped_in_a_later_cycle_goes_on_there(tmp_path: Path) -> None:
-    (tmp_path / "space.toml").write_text(SPACE.format(epochs=2) + "[prune]\ndrop = 0.5\n")
+def test_an_epoch_is_gone_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To its weights at the channels that stay, and its learning rate; no step before counts."""
+    noted, rates, seen = Beginnings(monkeypatch), [], []
+    real = course_module.Training
+
+    def noting(*arguments: Any, **options: Any) -> Training:
+        training = real(*arguments, **options)
+        rates.append(training._optimizers[0].param_groups[0]["lr"])
+        return training
+
+    monkeypatch.setattr(course_module, "Training", noting)
+    after: list[dict[str, torch.Tensor]] = []
+
+    def on_epoch(record: EpochRecord) -> None:
+        seen.append(record.epoch)
+        if len(seen) == 2:  # the first training, after its first epoch
+            after.append({n: t.clone() for n, t in noted.networks[0].state_dict().items()})
+
+    section = '[prune]\nrecipe = "imp"\ndrop = 0.5\nrewind = 1\n'
+    (tmp_path / "space.toml").write_text(SPACE.format(epochs=3) + section)
+    run = evosearch.train(
+        tmp_path / "space.toml",
+        flops="50%",
+        out=tmp_path / "run",
+        callbacks=Callbacks(on_epoch=on_epoch),
+    )
+    assert isinstance(run, evosearch.Run)
+    assert seen == [0, 1, 2, 3, 1, 2, 3]
+    # Half a cosine of three epochs: (1 + cos(pi / 3)) / 2 = 0.75 after one.
+    assert rates == pytest.approx([0.1, 0.075])
+    first, second = run.study.trials
+    whole = build_model(read_run_config(tmp_path / "run").space.model)
+    whole.load_state_dict(after[0])
+    groups = load_space(RunFolder(tmp_path / "run").space).groups
+    assert same(noted.first[1], compact(whole, groups, second.mask).state_dict())
+    load_weights(whole, RunFolder(tmp_path / "run").base)
+    assert not same(noted.first[1], compact(whole, groups, second.mask).state_dict())
+    assert isinstance(run.ended, Trained)
+    expected = 1 + 2 / 3 * second.cost.macs / first.cost.macs
+    assert run.ended.share == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_gates_are_not_gone_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = Beginnings(monkeypatch)
+    section = '[prune]\nrecipe = "ucp"\nrewind = 1\n'
+    (tmp_path / "space.toml").write_text(SPACE.format(epochs=2) + section)
+    run = evosearch.train(tmp_path / "space.toml", flops="25%", out=tmp_path / "run")
+    assert isinstance(run, evosearch.Run)
+    assert len(run.study.trials) == 2
+    assert any("learned_gates" in name for name in noted.last[0])
+    assert not any("learned_gates" in name for name in (*noted.first[1], *noted.last[1]))
+
+
+@pytest.mark.parametrize("rewind", ['"start"', pytest.param("1", marks=pytest.mark.slow)])
+def test_one_that_was_stopped_in_a_later_cycle_goes_on_there(rewind: str, tmp_path: Path) -> None:
+    section = f"[prune]\ndrop = 0.5\nrewind = {rewind}\n"
+    first = 0 if rewind == '"start"' else 1
+    last = first + 2
+    (tmp_path / "space.toml").write_text(SPACE.format(epochs=last) + section)
+    training = [*range(first, last + 1)]
     train = {"flops": "25%", "recipe": "dropnet"}
     expected = evosearch.train(tmp_path / "space.toml", out=tmp_path / "whole", **train)
     seen = []
 
     def on_epoch(record: EpochRecord) -> None:
         seen.append(record.epoch)
-        if seen == [0, 1, 2, 0, 1, 2]:
+        if seen == [*range(last + 1), *training]:
             raise Stopped
 
     with pytest.raises(Stopped):
@@ -156,7 +218,7 @@ def test_one_that_was_stopped_in_a_later_cycle_goes_on_there(tmp_path: Path) -> 
     assert len(Study.open(tmp_path / "stopped").trials) == 1
     seen.clear()
     done = evosearch.resume(tmp_path / "stopped", callbacks=Callbacks(on_epoch=on_epoch))
-    assert seen == [2, 0, 1, 2]
+    assert seen == [last, *training]
     assert isinstance(expected, evosearch.Run)
     assert comparable(done.study.trials) == comparable(expected.study.trials)
     assert weights(tmp_path, "stopped") == weights(tmp_path, "whole")

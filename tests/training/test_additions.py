@@ -21,11 +21,11 @@ from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from evosearch.surgery.narrowing import narrow
 from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.distillation import FinetuneConfig, distil, distil_blindly
+from evosearch.training.epochs import EpochRecord
 from evosearch.training.pacing import parse_pace
 from evosearch.training.parts import Moment
 from evosearch.training.penalties import Penalties
 from evosearch.training.towards import EVERY, Goal, Towards
-from evosearch.training.trainer import EpochRecord
 from evosearch.training.wiring import Wired
 
 Few = tuple[TrainSplit, SearchSplit]
@@ -322,7 +322,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown pace": ({"pace": "cubical"}, r"\[finetune\] pace: unknown pace .*'cubic'"),
     "a pace that ends late": ({"pace": {"name": "linear", "end": 0.9}}, "ends after 89%"),
     "a pace by a record": ({"pace": "epi"}, "here the plan is given"),
-    "a pace by a drop": ({"pace": "slack"}, "here the plan is given"),
+    "a pace by a drop": ({"pace": "slack"}, "for evosearch train --accuracy-drop"),
     "a late epoch": ({"pace": {"name": "at", "epoch": 30}}, "of a training of 20 epochs"),
     "a pace and kernels": ({"pace": "linear", "kernels": "2:4"}, "leave one of the two out"),
 }

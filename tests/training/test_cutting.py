@@ -4,6 +4,7 @@ import copy
 import io
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -102,6 +103,13 @@ def hold_at_zero(training: Training, name: str, mask: Mask) -> None:
                 optimizer.state[parameters[weight]]["momentum_buffer"].index_fill_(dim, index, 0)
 
 
+def holding(name: str, mask: Mask, training: Training) -> Part:
+    def hold() -> None:
+        hold_at_zero(training, name, mask)
+
+    return At(hold, hold)
+
+
 def largest_difference(small: nn.Module, other: nn.Module) -> float:
     pairs = zip(small.state_dict().values(), other.state_dict().values(), strict=True)
     return max((a - b).abs().max().item() for a, b in pairs)
@@ -112,14 +120,7 @@ def test_a_cut_training_equals_one_with_the_channels_held_at_zero(name: str) -> 
     """The same sums with zeros among what is added: equal but for the last bits of float64."""
     mask, groups = half(name), found(name).space.groups
     small, training = trained_with(name, lambda own: At(lambda: own.cut(mask)))
-
-    def holding(own: Training) -> Part:
-        def hold() -> None:
-            hold_at_zero(own, name, mask)
-
-        return At(hold, hold)
-
-    whole, held = trained_with(name, holding)
+    whole, held = trained_with(name, partial(holding, name, mask))
     assert largest_difference(small, compact(whole, groups, mask)) < 1e-14
     assert largest_difference(small, compact(built(name).double(), groups, mask)) > 0.1
     assert training.mask == mask
@@ -128,6 +129,24 @@ def test_a_cut_training_equals_one_with_the_channels_held_at_zero(name: str) -> 
         [g["lr"] for g in t._optimizers[0].param_groups] for t in (training, held)
     )
     assert rate == other == 0.0
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_what_is_silenced_after_each_step_is_held_at_zero(name: str) -> None:
+    """Bit for bit, momentum too: what it remembered would move channels that come back."""
+    mask = half(name)
+
+    def silencing(own: Training) -> Part:
+        return At(lambda: own.silence(mask), lambda: own.silence(mask))
+
+    ends = [trained_with(name, part) for part in (silencing, partial(holding, name, mask))]
+    assert largest_difference(ends[0][0], ends[1][0]) == 0.0
+    assert ends[0][1].mask == found(name).space.full_mask()
+    momenta = [
+        [state["momentum_buffer"] for state in training._optimizers[0].state.values()]
+        for _, training in ends
+    ]
+    assert all(torch.equal(own, other) for own, other in zip(*momenta, strict=True))
 
 
 def test_momentum_that_is_lost_is_told_apart() -> None:
@@ -318,8 +337,9 @@ def test_what_cannot_be_cut_says_so() -> None:
     training = Training(
         model, images("digits"), SCHEDULE, lambda x, _: model(x).sum(), torch.Generator()
     )
-    with pytest.raises(ValueError, match="without channel groups"):
-        training.cut(half("digits"))
+    for leave_out in (training.cut, training.silence):
+        with pytest.raises(ValueError, match="without channel groups"):
+            leave_out(half("digits"))
     training = begun("digits", built("digits"))
     training.cut(half("digits"))
     with pytest.raises(InputError, match="not of the network"):

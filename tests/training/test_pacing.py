@@ -19,6 +19,13 @@ def pace(name: str, **settings: float) -> Pace:
     return parse_pace({"name": name, **settings}, EPOCHS)
 
 
+def test_a_tolerated_drop_is_the_users_limit() -> None:
+    assert parse_pace("slack", EPOCHS, drop=2.5) == Slack(drop=2.5)
+    assert parse_pace("linear", EPOCHS, drop=2.5) == parse_pace("linear", EPOCHS)
+    with pytest.raises(InputError, match="greater than 0, got 0"):
+        parse_pace("slack", EPOCHS, drop=0)
+
+
 @pytest.mark.parametrize("name", BY_TIME)
 def test_a_pace_never_turns_back_and_gets_there(name: str) -> None:
     shares = [pace(name).share(t) for t in TIMES]
@@ -140,6 +147,7 @@ def test_patience_ends_it() -> None:
     assert [found.is_over(Record(accuracies=accuracies[:n])) for n in range(6)] == [False] * 5 + [
         True
     ]
+    assert not Slack(drop=1.0).is_over(Record(accuracies=accuracies))
 
 
 # What a space file says
@@ -159,7 +167,8 @@ def test_patience_ends_it() -> None:
         ({"name": "linear", "begin": 0.5, "end": 0.4}, "begin 0.5 is not before end 0.4"),
         ({"name": "one_cycle", "b": 9}, "'one_cycle' ends after 93% of training"),
         ({"name": "steps", "steps": 0}, "greater than or equal to 1, got 0"),
-        ({"name": "slack", "drop": 0}, "greater than 0, got 0"),
+        ({"name": "slack", "drop": 1.0}, "'slack': unknown key 'drop'"),
+        ({"name": "slack", "patience": 0}, "tolerated drop of accuracy.*--accuracy-drop 1.0"),
     ],
 )
 def test_what_makes_no_pace_is_refused_in_one_line(value: object, message: str) -> None:
