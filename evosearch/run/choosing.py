@@ -1,7 +1,8 @@
 """The channels that stay at a cut: scored by a criterion, and chosen by a plan rule."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -67,6 +68,15 @@ def plan_of(name: str) -> Plan:
     if name not in PLANS:
         raise InputError(f"[prune] plan: {unknown_name('plan', name, PLANS)}")
     return PLANS[name]
+
+
+def floored(space: SearchSpace, share: float) -> SearchSpace:
+    """Returns a space of which at least a share of each group's channels stays."""
+    groups = tuple(
+        replace(group, min_keep=max(group.min_keep, math.ceil(share * group.size)))
+        for group in space.groups
+    )
+    return replace(space, groups=groups)
 
 
 @final

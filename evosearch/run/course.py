@@ -22,7 +22,7 @@ from evosearch.models.copying import copied
 from evosearch.models.precision import fastest_numerics
 from evosearch.models.weights import load_state
 from evosearch.run.callbacks import Callbacks
-from evosearch.run.choosing import Scorer
+from evosearch.run.choosing import Scorer, floored
 from evosearch.run.config import RunConfig
 from evosearch.run.cycles import Cycle, next_budget
 from evosearch.run.finished import Trained, load_finished, save_finished
@@ -79,6 +79,8 @@ class Course:
         self._study = Study.open_for_appending(folder)
         self._device = torch.device(config.search.device)
         self._checkpoint = Checkpoint(self._places.training, self._study.header.config_digest)
+        floor = floored(subject.discovery.space, config.prune.floor)
+        self._discovery = replace(subject.discovery, space=floor)
         self._scorer = self._make_scorer()
         self._rewound: Mapping[str, Tensor] = {}
 
@@ -152,7 +154,7 @@ class Course:
                 label_loss(network, train, subject.task),
                 rng,
                 numerics=numerics,
-                discovery=narrow(subject.discovery, cycle.mask),
+                discovery=narrow(self._discovery, cycle.mask),
                 parts=parts,
                 begun=begun,
             )
@@ -195,7 +197,7 @@ class Course:
 
     def _shrinking(self, cycle: Cycle) -> Shrinking:
         """Returns what cuts a training; one of several is cut before it begins, and not in it."""
-        budget, space = self._study.budget.at(1.0), self._subject.discovery.space
+        budget, space = self._study.budget.at(1.0), self._discovery.space
         drop = tolerated_points(self._study.header)
         if self._prune.drop or drop is not None:
             cost = space.cost(cycle.mask) if drop is None else space.smallest_cost
@@ -224,7 +226,7 @@ class Course:
     ) -> tuple[nn.Module, Cycle]:
         """Returns the network that the next training begins with, and where it begins."""
         subject, config = self._subject, self._config
-        space, here = subject.discovery.space, narrow(subject.discovery, cycle.mask)
+        space, here = self._discovery.space, narrow(self._discovery, cycle.mask)
         target = next_budget(cost, space.base_cost, budget, self._prune.drop)
         inner = self._scorer.mask(network, here, space, target, cycle.number)
         if (gates := gates_of(network)) is not None:

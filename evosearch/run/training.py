@@ -9,7 +9,7 @@ from evosearch.errors import InputError
 from evosearch.machine import resolve_device, torch_threads
 from evosearch.models.build import BUILT
 from evosearch.run.callbacks import Callbacks
-from evosearch.run.choosing import plan_of
+from evosearch.run.choosing import floored, plan_of
 from evosearch.run.config import RunConfig, SearchConfig
 from evosearch.run.course import Course
 from evosearch.run.creation import new_header, write_run
@@ -74,7 +74,7 @@ def begin_training(
 
     def check(space: SearchSpace) -> None:
         if request.accuracy_drop is None:
-            _resolved(request, space)
+            _resolved(request, floored(space, prune.floor))
 
     with unexpected_logged(folder), torch_threads(search.threads):
         subject = load_subject(
@@ -90,7 +90,7 @@ def begin_training(
         began = time.perf_counter()
         scores = image_scores(model, subject.data.search, task=subject.task)
         evaluation = Evaluation(score=scores.score, seconds=time.perf_counter() - began)
-    budget = _resolved(request, space, scores.score.accuracy)
+    budget = _resolved(request, floored(space, prune.floor), scores.score.accuracy)
     config = RunConfig(
         folder=str(space_folder.resolve()),
         budget=budget.to_json(),

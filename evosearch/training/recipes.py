@@ -23,6 +23,7 @@ class PruneConfig(BaseModel):
         pace: when how much is gone; a name, or a table of a name and settings.
         criterion: importance of the channels, scored anew at every cut.
         plan: which widths a budget gives: uniform, global, triangular or relative.
+        floor: share of each group's channels that stays, at least.
         every: steps between cuts at least, or "epoch".
         regrow: share of each group's channels that gives way to others at a cut, at first; then
             nothing is taken out before three quarters of training, and it gets no faster.
@@ -47,6 +48,7 @@ class PruneConfig(BaseModel):
     pace: str | dict[str, Any] = "one_cycle"
     criterion: str = "l2"
     plan: str = "uniform"
+    floor: float = Field(default=0.0, ge=0, lt=1)
     every: Annotated[int, Field(ge=1)] | Literal["epoch"] = 25
     regrow: float = Field(default=0.0, ge=0, lt=1)
     rounds: int = Field(default=1, ge=1)
@@ -158,12 +160,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "at_a_glance": Recipe(
         about="all at once near the end of training, by one threshold on relative L1 norms",
-        source="Salama et al. 2019, arXiv 1912.00200; three quarters of training as the end ours",
+        source="Salama et al. 2019, arXiv 1912.00200; the floor of a quarter of each group's"
+        " channels, and three quarters of training as the end, ours",
         costs="three quarters of training the whole network",
         settings={
             "pace": {"name": "steps", "begin": 0.74, "end": 0.75, "steps": 1},
             "criterion": "relative_l1",
             "plan": "global",
+            "floor": 0.25,
         },
     ),
     "dropneuron": Recipe(

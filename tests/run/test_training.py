@@ -26,6 +26,7 @@ from evosearch.run import identity as identity_module
 from evosearch.run import refining
 from evosearch.run import subject as subject_module
 from evosearch.run.callbacks import Callbacks
+from evosearch.run.choosing import floored
 from evosearch.run.config import RunConfig, read_run_config, run_config_to_toml
 from evosearch.run.finished import Trained
 from evosearch.run.folder import RunFolder
@@ -245,6 +246,18 @@ def test_settings_of_the_space_file_take_the_place_of_the_recipes(place: Path) -
     assert Study.open(place / "settings").header.strategy == "gradual"
 
 
+def test_a_floor_holds_in_every_group(place: Path) -> None:
+    """One threshold on relative L1 norms leaves a single channel of some groups without it."""
+    done = trained(place, "floor", recipe="at_a_glance")
+    space, (*_, last) = load_space(RunFolder(place / "floor").space), done.study.trials
+    least = {group.name: -(-group.size // 4) for group in space.groups}
+    assert all(width >= least[name] for name, width in last.mask.widths.items())
+    assert any(width == least[name] for name, width in last.mask.widths.items())
+    assert last.violation(done.study.budget) == 0
+    assert floored(space, 0.25).groups[0].min_keep == least[space.groups[0].name]
+    assert space.groups[0].min_keep == 1
+
+
 def test_a_search_has_no_such_section(place: Path) -> None:
     """So that the digests of searches, with [prune] in their space file or not, stay."""
     trained(place, "whole")
@@ -255,6 +268,11 @@ def test_a_search_has_no_such_section(place: Path) -> None:
 
 BAD = {
     "a budget out of reach": (["--flops", "0.01%"], "", "out of reach"),
+    "a budget under the floor": (
+        ["--flops", "10%"],
+        "[prune]\nfloor = 0.5",
+        "out of reach",
+    ),
     "an unknown recipe": (["--flops", "50%", "--recipe", "snipp"], "", "did you mean 'snip'"),
     "a pace that ends late": (
         ["--flops", "50%"],
