@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor
 
+from evosearch.data.labels import Labels
 from evosearch.data.sources import is_noise
 from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.errors import InputError
@@ -44,7 +44,7 @@ class BaseLook:
     stated: float | None
 
     @classmethod
-    def of(cls, score: Score, file: SpaceFile, task: Task, labels: Tensor) -> "BaseLook":
+    def of(cls, score: Score, file: SpaceFile, task: Task, labels: Labels) -> "BaseLook":
         """Returns the look at a score; of noise nothing is expected.
 
         Args:

@@ -63,9 +63,11 @@ class RunMeasurer:
             config: how it was trained after the search, as JSON; None where it was not.
 
         Returns:
-            The claim, the one that the run has where it is of this network; None without images.
+            The claim, the one that the run has where it is of this network; None without images,
+            and of a pooled metric, whose drop no exact bound is known of.
         """
-        if not self.confirmation_images:
+        pooled = self._prepared.subject.task.measure.pooled
+        if not self.confirmation_images or pooled is not None:
             return None
         weights, known = weights_digest(network), load_claims(self._folder)
         for claim in known:
