@@ -95,7 +95,8 @@ def train_elastic(
         on_epoch: told how many epochs are done, and once before the first that is left.
 
     Raises:
-        InputError: the outputs do not fit the task, or it cannot compare them where `alpha` is not 0.
+        InputError: the outputs do not fit the task, or are none that it compares, where `alpha`
+            is not 0.
         EvaluationError: a loss is no longer finite.
         StorageError: the progress cannot be written.
     """
