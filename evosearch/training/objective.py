@@ -41,13 +41,13 @@ def distillation_loss(
     Raises:
         InputError: the task cannot compare such outputs, but `alpha` is not 0.
     """
-    hard = task.losses(student, labels).mean()
     if alpha == 0:
-        return hard
+        return task.losses(student, labels).mean()
     try:
-        return (1 - alpha) * hard + alpha * task.divergence(student, teacher, temperature)
+        soft = task.divergence(student, teacher, temperature)
     except InputError as error:
         raise InputError(f"[{section}] alpha = {alpha:g}: {error}") from error
+    return (1 - alpha) * task.losses(student, labels).mean() + alpha * soft
 
 
 def require_comparable(
