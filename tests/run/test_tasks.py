@@ -10,6 +10,7 @@ import evosearch
 from evosearch.errors import InputError
 from evosearch.models.build import build_model
 from evosearch.report.networks import networks_table
+from evosearch.run.measurer import RunMeasurer
 from evosearch.run.reopening import reopen
 from evosearch.run.spacefile import load_space_file
 from evosearch.study.scorestore import ScoreStore
@@ -186,7 +187,11 @@ def test_a_network_is_finished_and_shown_by_its_metric(
     done = evosearch.finetune(run.folder, epochs=1)
     metric = {"maps": "mIoU", "boxes": "mAP"}[name]
     assert {network.test.metric for network in done.networks if network.test} == {metric}
+    # There are confirmation images, but exact bounds are of metrics that are means.
     assert done.confirmed is None
+    prepared = reopen(run.folder, run.study.header, lambda _: None)
+    model = prepared.subject.model
+    assert RunMeasurer(run.folder, prepared).gain(model, model) is None
     text = shown(networks_table(run.study, done.networks))
     assert f"test {metric}, %" in text
     assert "accuracy" not in text
