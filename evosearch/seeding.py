@@ -19,6 +19,7 @@ class Stream(IntEnum):
     FINETUNING = 8
     LATENCY = 9
     ELASTIC = 10
+    BOOTSTRAP = 11
 
 
 def _words(key: int | str) -> list[int]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -128,6 +129,77 @@ def test_a_filter_is_worth_what_it_fires_for_its_own_class() -> None:
     fires[:3, 0] = 1
     found = loaded("weightless.py").scores(fires, torch.tensor([0, 0, 1, 1]))
     assert found.tolist() == [[1 + 1 - 1], [0]]
+
+
+def test_digit_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = loaded("digit_scenes.py")
+    monkeypatch.setattr(scenes, "SPLITS", {"train": 12, "search": 4, "test": 4})
+    maps, boxes = scenes.segmentation(), scenes.detection()
+    for name in scenes.SPLITS:
+        images, targets = boxes[name]
+        assert np.array_equal(images, maps[name][0])
+        for classes, target in zip(maps[name][1], targets, strict=True):
+            assert 1 <= len(target["labels"]) <= scenes.MOST
+            left = classes.copy()
+            for (x0, y0, x1, y1), label in zip(
+                target["boxes"].astype(int), target["labels"], strict=True
+            ):
+                own = classes[y0:y1, x0:x1] == label + 1
+                # The box ends where the digit does.
+                assert all(own[edge].any() for edge in (0, -1))
+                assert all(own[:, edge].any() for edge in (0, -1))
+                left[y0:y1, x0:x1][own] = 0
+            assert not left.any()
+
+
+def test_scenes_of_two_splits_share_no_original() -> None:
+    scenes, classes = loaded("digit_scenes.py"), np.arange(1797) % 10
+    found = scenes.originals(classes)
+    assert sorted(np.concatenate(list(found.values())).tolist()) == list(range(1797))
+    assert len(found["train"]) == pytest.approx(1797 * 1000 / 1800, abs=3)
+
+
+def test_a_detector_that_is_right_has_little_loss_and_an_map_of_one() -> None:
+    detect = loaded("detect_digits.py")
+    true = {"boxes": torch.tensor([[8.0, 12, 24, 28], [40, 36, 56, 60]])}
+    true["labels"] = torch.tensor([3, 7])
+    output = {"classes": torch.full((1, 10, 16, 16), -9.0), "sides": torch.zeros(1, 4, 16, 16)}
+    wrong = detect.loss(output, [true]).item()
+    _, _, centres = detect.cells(output)
+    for box, label in zip(true["boxes"], true["labels"], strict=True):
+        middle = (box[:2] + box[2:]) / 2
+        for cell in ((centres - middle).abs().amax(1) < detect.REACH).nonzero().flatten():
+            row, column = divmod(cell.item(), 16)
+            output["classes"][0, label, row, column] = 9
+            reach = torch.cat([centres[cell] - box[:2], box[2:] - centres[cell]]) / detect.STRIDE
+            output["sides"][0, :, row, column] = reach.expm1().log()  # softplus undone
+    assert detect.loss(output, [true]).item() < 1e-3 < 1 < wrong
+    (found,) = detect.predictions(output)
+    assert sorted(found["labels"].tolist()) == [3, 7]
+    order = found["labels"].argsort()
+    torch.testing.assert_close(found["boxes"][order], true["boxes"], rtol=0, atol=1e-3)
+
+
+def rows(out: str, metric: str) -> dict[str, float]:
+    """Returns the metric of each network that an example prints, in percent."""
+    found = re.findall(rf"^(.+): [\d.]+% of the FLOPs, {metric} ([\d.]+) \(", out, re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "metric", "least"),
+    [("segment_digits.py", "mIoU", 70), ("detect_digits.py", "mAP", 65)],
+)
+def test_scenes_of_digits(
+    example: Example, tmp_path: Path, name: str, metric: str, least: float
+) -> None:
+    out = example(name, "--trials", "12", "--epochs", "3", "--out", tmp_path / "run")
+    base, plain, rival, _, cut, trained = rows(out, metric).values()
+    assert base > least
+    assert cut > plain + 20
+    assert cut > rival - 5
+    assert trained > max(cut, base - 10)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def train(**given: Any) -> None:
         conclude_training(done)
         return
     score = done.score
-    output.print(f"search accuracy {score.accuracy_text} % on {score.images} images")
+    output.print(f"search {score.metric} {score.accuracy_text} % on {score.images} images")
     output.print(f"weights: {done.weights}", soft_wrap=True)
 
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.layer_inputs import input_hooks, stacked
 from evosearch.criteria.scored_network import ScoredNetwork, array
+from evosearch.data.labels import Labels, are_classes, kind_of, together
+from evosearch.errors import InputError
 from evosearch.space.knowledge import ImportanceScores
 from evosearch.surgery.reach import Indices, by_image, channel_dim
 
@@ -27,11 +29,11 @@ class Measured:
 
     Attributes:
         values: group name -> mean over the group's readers, `(images, channels)`.
-        labels: `(images, ...)`.
+        labels: of the images.
     """
 
     values: dict[str, Tensor]
-    labels: Tensor
+    labels: Labels
 
 
 class OnActivations(Criterion[Measured]):
@@ -58,12 +60,12 @@ class OnActivations(Criterion[Measured]):
             `(images, channels)`.
         """
 
-    def combine(self, values: Tensor, labels: Tensor) -> Tensor:
+    def combine(self, values: Tensor, labels: Labels) -> Tensor:
         """Returns scores `(channels,)`: by default the mean over images.
 
         Args:
             values: measured, `(images, channels)`.
-            labels: `(images, ...)`.
+            labels: of the images.
         """
         return values.mean(0)
 
@@ -112,9 +114,9 @@ class _Pass:
         self._batch = self._size = 0
         self._calls: dict[str, list[Tensor]] = {}
         self._values: dict[str, list[Tensor]] = {group.name: [] for group in network.groups}
-        self._labels: list[Tensor] = []
+        self._labels: list[Labels] = []
 
-    def begin(self, images: Tensor, labels: Tensor) -> None:
+    def begin(self, images: Tensor, labels: Labels) -> None:
         self._batch = len(images)
         self._size = len(images) if self._left is None else min(len(images), self._left)
         self._labels.append(labels[: self._size].cpu())
@@ -135,7 +137,7 @@ class _Pass:
 
     def measured(self) -> Measured:
         values = {group: torch.cat(parts) for group, parts in self._values.items()}
-        return Measured(values=values, labels=torch.cat(self._labels))
+        return Measured(values=values, labels=together(self._labels))
 
 
 def maps(module: nn.Module, read: Tensor, index: Indices) -> Tensor:
@@ -220,8 +222,17 @@ class ClassResponse(OnActivations):
         """See `OnActivations.measure`."""
         return maps.abs().mean((2, 3))
 
-    def combine(self, values: Tensor, labels: Tensor) -> Tensor:
-        """See `OnActivations.combine`; labels must be classes, `(images,)`."""
+    def combine(self, values: Tensor, labels: Labels) -> Tensor:
+        """See `OnActivations.combine`.
+
+        Raises:
+            InputError: the labels are no classes.
+        """
+        if not isinstance(labels, Tensor) or not are_classes(labels):
+            raise InputError(
+                f"the criterion class_response reads classes, and labels are {kind_of(labels)};"
+                " choose another"
+            )
         classes = torch.unique(labels)
         own: Tensor = (labels == classes[:, None]).to(values) @ values
         return (len(classes) * own - values.sum(0)).amax(0) / len(values)

@@ -9,11 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from evosearch.criteria.scored_network import Array, ScoredNetwork
+from evosearch.data.labels import Labels
 from evosearch.space.knowledge import ImportanceScores
 from evosearch.space.mask import ChannelGroup
 
-Batches = Sequence[tuple[Tensor, Tensor]]
-"""Images `(images, ...)` and labels `(images, ...)`, on the model's device."""
+Batches = Sequence[tuple[Tensor, Labels]]
+"""Images `(images, ...)` and their labels, on the model's device."""
 
 
 class Needs(Enum):

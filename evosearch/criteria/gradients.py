@@ -18,6 +18,7 @@ from torch.func import functional_call
 from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.layer_inputs import input_hooks, stacked
 from evosearch.criteria.scored_network import Place, ScoredNetwork, array
+from evosearch.data.labels import Labels
 from evosearch.space.knowledge import ImportanceScores
 from evosearch.space.mask import ChannelGroup
 from evosearch.surgery.reach import by_image, channel_dim
@@ -94,7 +95,7 @@ def gradients(network: ScoredNetwork, batches: Batches) -> Gradients:
     )
 
 
-def _batch_gradients(network: ScoredNetwork, images: Tensor, labels: Tensor) -> Gradients:
+def _batch_gradients(network: ScoredNetwork, images: Tensor, labels: Labels) -> Gradients:
     """Returns the gradients of one batch; those of weights are of the summed loss."""
     leaves = leaves_at(network, network.writers)
     used: list[tuple[str, Tensor]] = []  # reader and its gate, call by call

@@ -63,7 +63,7 @@ class ScoredNetwork:
     model: nn.Module
     groups: Sequence[ChannelGroup]
     layers: Sequence[Layer]
-    losses: Callable[[Any, Tensor], Tensor] = cross_entropy
+    losses: Callable[[Any, Any], Tensor] = cross_entropy
     consumers: Mapping[str, Consumer] | None = None
 
     @cached_property

@@ -8,6 +8,7 @@
 `provided`      what such a callable returns, by split
 `pools`         images and labels that splits are taken out of
 `datasets`      datasets, read item by item, and the dataset of a DataLoader
+`labels`        labels of images: tensors, or nests of tensors
 `images`        images as bytes or files, normalised as they are read
 `imagecache`    a cache of decoded images, made once for all runs
 `transforms`    image transforms by name, of torchvision

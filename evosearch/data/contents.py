@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
-
-from torch import Tensor
 
 from evosearch.data.config import DataConfig
 from evosearch.data.filedigests import file_digests
 from evosearch.data.imagecache import image_hashes
+from evosearch.data.labels import label_texts
 from evosearch.data.pools import Pool
 from evosearch.data.sources import load_pools
 from evosearch.data.splits import (
@@ -39,7 +37,7 @@ def listed_images(
         contents = [row.tobytes().hex() for row in image_hashes(images)]
     else:
         contents = file_digests(files.root, files.names)
-    known = zip(contents, _label_texts(split.labels), strict=True)
+    known = zip(contents, label_texts(split.labels), strict=True)
     return dict(zip(image_names(images, split.indices), known, strict=True))
 
 
@@ -68,12 +66,3 @@ def preparation_digest(config: DataConfig) -> str:
     """Returns 32 hexadecimal digits that change with what is done to images before a network."""
     done = config.model_dump(mode="json", include={"mean", "std", "transforms", "augment"})
     return hashlib.sha256(json.dumps(done, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _label_texts(labels: Tensor) -> Sequence[str]:
-    """Returns labels that are numbers as these, and others as digests."""
-    if labels.ndim == 1:
-        return [repr(label) for label in labels.tolist()]
-    kind = f"{labels.dtype} {tuple(labels.shape[1:])} ".encode()
-    rows = (row.contiguous().numpy().tobytes() for row in labels)
-    return [hashlib.blake2b(kind + row, digest_size=16).hexdigest() for row in rows]

@@ -19,6 +19,7 @@ from torch.utils.data import (
 from evosearch.callables import one_line
 from evosearch.data import imagecache
 from evosearch.data.images import LazyPixels, Pixels, StoredPixels
+from evosearch.data.labels import Labels, nest_of, nested, same_label
 from evosearch.data.transforms import Transform
 from evosearch.errors import InputError
 
@@ -27,7 +28,7 @@ READ_TWICE = 64
 image with a probability of 0.18, so that none of 64 shows it with one of 3e-6."""
 
 
-def read_dataset(dataset: Any, transform: Transform | None) -> tuple[Pixels, Tensor]:
+def read_dataset(dataset: Any, transform: Transform | None) -> tuple[Pixels, Labels]:
     """Returns the images and the labels of a dataset, in one pass through its items.
 
     Attributes such as `targets` are not looked at: what an item is may be otherwise. Images that
@@ -38,7 +39,7 @@ def read_dataset(dataset: Any, transform: Transform | None) -> tuple[Pixels, Ten
         transform: what is done to each image.
 
     Returns:
-        The images, and labels `(images, ...)`.
+        The images, and labels `(images, ...)` or nests.
 
     Raises:
         InputError: an item is something else or cannot be read, is not like the first, or is
@@ -51,7 +52,7 @@ def read_dataset(dataset: Any, transform: Transform | None) -> tuple[Pixels, Ten
     fits = count * lazy.image_bytes <= imagecache.CACHE_BYTES
     kept = torch.empty((count if fits else 0, *lazy.shape), dtype=lazy.dtype)
     twice = set(np.linspace(0, count - 1, min(count, READ_TWICE)).astype(int).tolist())
-    labels: list[Tensor] = []
+    labels: list[Any] = []
     for position in range(count):
         image, label = _item(dataset, position)
         pixels = lazy.decoded(image, position)
@@ -60,13 +61,16 @@ def read_dataset(dataset: Any, transform: Transform | None) -> tuple[Pixels, Ten
             _require_same(position, (pixels, label), (lazy.decoded(again, position), label_again))
         if fits:
             kept[position] = pixels
-        if labels and label.shape != labels[0].shape:
+        if labels and _shape(label) != _shape(labels[0]):
             raise InputError(
-                f"image {position}: a label of shape {tuple(label.shape)}, while the first has"
-                f" {tuple(labels[0].shape)}"
+                f"image {position}: a label of shape {_shape(label)}, while the first has"
+                f" {_shape(labels[0])}"
             )
         labels.append(label)
-    return StoredPixels(kept.numpy()) if fits else lazy, torch.stack(labels)
+    flat = isinstance(labels[0], Tensor)
+    return StoredPixels(kept.numpy()) if fits else lazy, (
+        torch.stack(labels) if flat else nested(labels)
+    )
 
 
 def dataset_of(loader: "DataLoader[Any]") -> Any:
@@ -114,7 +118,7 @@ def require_dataset(part: Any) -> None:
         )
 
 
-def _item(dataset: Any, position: int) -> tuple[Any, Tensor]:
+def _item(dataset: Any, position: int) -> tuple[Any, Any]:
     """Returns an image as the dataset gives it, and its label."""
     try:
         item = dataset[position]
@@ -124,18 +128,15 @@ def _item(dataset: Any, position: int) -> tuple[Any, Tensor]:
         came = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
         raise InputError(f"image {position}: expected (image, label), got {came}")
     image, label = item
-    try:
-        return image, torch.as_tensor(label).detach().cpu()
-    except Exception as error:
-        raise InputError(
-            f"image {position}: a label that is no number: {one_line(error)}; expected an integer"
-            " from 0, or an array for a [task] of your own"
-        ) from error
+    return image, nest_of(label, position)
 
 
-def _require_same(
-    position: int, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
-) -> None:
+def _shape(label: Any) -> tuple[int, ...] | None:
+    """Returns the shape of a label that is a tensor; nests have shapes of their own."""
+    return tuple(label.shape) if isinstance(label, Tensor) else None
+
+
+def _require_same(position: int, first: tuple[Tensor, Any], second: tuple[Tensor, Any]) -> None:
     """Checks that an image and its label are what they were when they were read before."""
     if not torch.equal(first[0], second[0]):
         raise InputError(
@@ -143,7 +144,7 @@ def _require_same(
             " those in [data] augment, which is for training alone, and give the dataset without"
             " them"
         )
-    if not torch.equal(first[1], second[1]):
+    if not same_label(first[1], second[1]):
         raise InputError(
             f"the label of image {position} differs when it is read again; give a dataset whose"
             " labels stay"

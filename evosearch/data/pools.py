@@ -13,6 +13,7 @@ from evosearch.callables import one_line
 from evosearch.data.config import DataConfig
 from evosearch.data.datasets import read_dataset
 from evosearch.data.images import Images, LazyPixels, Pixels, Positions, StoredPixels
+from evosearch.data.labels import Labels, are_classes, kind_of, read_labels
 from evosearch.data.transforms import Transform, build_transform
 from evosearch.errors import InputError
 
@@ -24,18 +25,13 @@ class Pool:
 
     Attributes:
         images: normalised as they are read.
-        labels: `(images,)` int64 from 0 for classes; `(images, ...)` for a task of one's own.
+        labels: `(images,)` int64 from 0 for classes; `(images, ...)` or nests for other tasks.
         indices: int64, `(images,)`: positions in the data as their source orders them.
     """
 
     images: Images
-    labels: Tensor
+    labels: Labels
     indices: Tensor
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether the labels are classes: a whole number for each image."""
-        return self.labels.ndim == 1 and not self.labels.is_floating_point()
 
     def take(self, chosen: Positions) -> Self:
         """Returns the images at positions of this pool."""
@@ -80,27 +76,31 @@ def pool_of(pixels: Pixels, labels: Any, first_index: int, config: DataConfig) -
 
     Args:
         pixels: the images.
-        labels: one for each.
+        labels: one for each; see `read_labels`.
         first_index: position of the first image in the data.
         config: the `[data]` section.
 
     Raises:
         InputError: they do not fit each other, or the section.
     """
-    targets = _as_labels(labels)
+    targets = read_labels(labels)
     count = len(pixels)
-    if targets.ndim == 0 or len(targets) != count:
+    if isinstance(targets, Tensor) and (targets.ndim == 0 or len(targets) != count):
         raise InputError(f"{count} images, but labels of shape {tuple(targets.shape)}")
+    if len(targets) != count:
+        raise InputError(f"{count} images, but {len(targets)} labels")
     if count < 2:
         raise InputError(f"expected two or more images, got {count}")
-    if targets.ndim == 1 and not targets.is_floating_point():
+    if isinstance(targets, Tensor) and are_classes(targets):
         targets = targets.to(torch.int64)
         if int(targets.min()) < 0:
             raise InputError(f"expected labels that are integers from 0, got {int(targets.min())}")
-    if targets.ndim > 2 and (config.augment or config.transforms):
+    row = tuple(targets.shape[1:]) if isinstance(targets, Tensor) else None
+    if (row is None or len(row) > 1) and (config.augment or config.transforms):
+        kind = kind_of(targets) if row is None else f"of shape {row}"
         raise InputError(
-            f"[data] augment and transforms change images but not their labels of shape"
-            f" {tuple(targets.shape[1:])}; leave both empty"
+            f"[data] augment and transforms change images but not their labels {kind}; leave"
+            " both empty"
         )
     if config.mean and len(config.mean) != pixels.shape[0]:
         raise InputError(
@@ -154,15 +154,3 @@ def _read(name: str, part: Any, first: int, config: DataConfig) -> Pool:
         return pool_of(*read_dataset(part, transform), first, config)
     except InputError as error:
         raise InputError(f"[data] name = {config.name!r}: {name}: {error}") from error
-
-
-def _as_labels(labels: Any) -> Tensor:
-    try:
-        targets = torch.as_tensor(labels).detach().cpu()
-    except Exception as error:
-        raise InputError(
-            f"labels that are no array of numbers: {one_line(error)}; expected integers from 0"
-        ) from error
-    if targets.is_floating_point() and not bool(targets.isfinite().all()):
-        raise InputError("labels hold values that are not finite")
-    return targets

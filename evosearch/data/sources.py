@@ -10,6 +10,7 @@ import numpy as np
 from evosearch.callables import one_line, resolve_callable
 from evosearch.data.config import DataConfig
 from evosearch.data.images import Files, LazyPixels
+from evosearch.data.labels import class_numbers
 from evosearch.data.pools import Pool, Pools, array_pixels, pool_of, pools_of
 from evosearch.data.provided import parts_of
 from evosearch.data.splitting import draw
@@ -72,7 +73,7 @@ def _digits(config: DataConfig, folder: Path) -> Pools:  # noqa: ARG001
     transform = build_transform(config.transforms, "[data] transforms")
     everything = pool_of(array_pixels(images, transform), digits.target, 0, config)
     positions = everything.indices.numpy()
-    test = draw(everything.labels.numpy(), positions, DIGITS_TEST, config.seed, "test")
+    test = draw(class_numbers(everything.labels), positions, DIGITS_TEST, config.seed, "test")
     train = np.setdiff1d(positions, test)
     return {"train": lambda: everything.take(train), "test": lambda: everything.take(test)}
 

@@ -20,6 +20,7 @@ from evosearch.data.config import BATCHED, DataConfig
 from evosearch.data.duplicates import Listed, require_distinct
 from evosearch.data.imagecache import image_hashes, kept
 from evosearch.data.images import Images, Indices, Positions
+from evosearch.data.labels import Labels, kind_of
 from evosearch.data.pools import Pool
 from evosearch.data.sources import load_pools
 from evosearch.data.splitting import SPLITS, TAKEN, divided
@@ -34,12 +35,12 @@ class Split:
 
     Attributes:
         images: read as float32, normalised, `(images, channels, height, width)`.
-        labels: int64, `(images,)`, for classes; `(images, ...)` for a task of one's own.
+        labels: int64, `(images,)`, for classes; `(images, ...)` or nests for other tasks.
         indices: int64, `(images,)`: positions in the data as its source orders it.
     """
 
     images: Images
-    labels: Tensor
+    labels: Labels
     indices: Tensor
 
     def __len__(self) -> int:
@@ -54,7 +55,7 @@ class Split:
             indices=self.indices[positions],
         )
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Labels]]:
         """Yields images and labels in order, `size` at a time and the rest at last."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
@@ -68,7 +69,7 @@ class TrainSplit(Split):
 
     augmentation: Augmentation = field(default_factory=Augmentation)
 
-    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Tensor, Labels]:
         """Returns the augmented images and the labels at `positions`."""
         drawn = self.augmentation.transformed(self.images.raw(positions), rng)
         images = self.augmentation.apply(self.images.normalised(drawn), rng)
@@ -207,9 +208,8 @@ def require_alike(train: Pool | TrainSplit, other: Pool, name: str) -> None:
     shapes = [tuple(part.images.pixels.shape) for part in (train, other)]
     if shapes[0] != shapes[1]:
         raise InputError(f"[data] {name}: images of shape {shapes[1]}, in train {shapes[0]}")
-    labels = [(part.labels.dtype, tuple(part.labels.shape[1:])) for part in (train, other)]
-    if labels[0] != labels[1]:
-        kinds = [f"{dtype} of shape {shape}" for dtype, shape in labels]
+    kinds = [kind_of(part.labels) for part in (train, other)]
+    if kinds[0] != kinds[1]:
         raise InputError(f"[data] {name}: labels of type {kinds[1]}, in train {kinds[0]}")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from evosearch.data.config import DataConfig
 from evosearch.data.images import Indices
+from evosearch.data.labels import class_numbers
 from evosearch.data.pools import Pool
 from evosearch.errors import InputError
 from evosearch.files import find
@@ -37,7 +38,7 @@ def divided(
         InputError: a split is asked for twice or not at all, or there are too few images.
     """
     _require_said_once(brought, config)
-    labels = pool.labels.numpy() if pool.has_classes else np.zeros(len(pool.labels), np.int64)
+    labels = class_numbers(pool.labels)
     chosen: dict[str, Indices] = {}
     if isinstance(config.search, str):
         advice = "give a number of images, or a file that lists them, one a line"

@@ -45,7 +45,7 @@ class _Candidate:
         score = measured.error
         if measured.scores is not None:
             self.scores = measured.scores
-            score = measured.scores.score.loss
+            score = measured.scores.loss
         if score is not None:
             images = 0 if measured.scores is None else len(measured.scores.losses)
             step = Step(rung=rung, score=score, images=images, seconds=measured.seconds)

@@ -65,13 +65,14 @@ def card_markdown(card: Mapping[str, Any]) -> str:
 def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {card.get('plan', 'compact network')}"
     yield ""
-    yield "Accuracies are in percent, with their 95 % intervals."
+    yield "Scores are in percent, with their 95 % intervals."
     yield ""
     networks = card.get("networks", ())
     resources = [r for r in RESOURCES.values() if any(r.key in entry for entry in networks)]
     names = [f"{r.heading}{' of one image' if r.name == 'macs' else ''}" for r in resources]
     splits = [s for s in ("search", "test") if not networks or s in networks[0]]
-    heads = ["network", *names, *(f"{split} accuracy" for split in splits)]
+    metric = Score(**networks[0][splits[0]]).metric if networks and splits else ""
+    heads = ["network", *names, *(f"{split} {metric}" for split in splits)]
     yield f"| {' | '.join(heads)} |"
     yield f"|{'---|' * len(heads)}"
     for entry in networks:

@@ -5,22 +5,25 @@ where the column is made. `README.md` has the steps to add one. Imported without
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from evosearch.report.tables import Column
 from evosearch.space.cost import Cost, format_time
 from evosearch.space.resources import RESOURCES, Resource
 from evosearch.study.networks import NamedNetwork
-from evosearch.study.scores import Difference, Score
+from evosearch.study.scores import ACCURACY, Difference, Score
 from evosearch.study.study import Study
 from evosearch.study.timing import Timing
 
 ALWAYS = ("macs", "params")
 """The resources that every table of networks shows."""
+METRIC = "{metric}"
+"""What stands in headings for the name of the task's metric."""
 
 NetworkColumn = Column[NamedNetwork]
 Note = TypeVar("Note")
+Row = TypeVar("Row")
 
 
 def measured_columns(*studies: Study) -> tuple[NetworkColumn, ...]:
@@ -29,7 +32,18 @@ def measured_columns(*studies: Study) -> tuple[NetworkColumn, ...]:
     Args:
         studies: of one base network; each may limit other resources.
     """
-    return (*size_columns(*studies), *MEASURED)
+    return (*size_columns(*studies), *naming(metric_of(studies[0]), *MEASURED))
+
+
+def naming(metric: str, *columns: Column[Row]) -> tuple[Column[Row], ...]:
+    """Returns columns whose headings say what the task's metric is called."""
+    return tuple(replace(own, header=own.header.replace(METRIC, metric)) for own in columns)
+
+
+def metric_of(study: Study) -> str:
+    """Returns what the metric of a study is called."""
+    references = study.header.references
+    return references[0].search.metric if references else ACCURACY.name
 
 
 def size_columns(*studies: Study) -> tuple[NetworkColumn, ...]:
@@ -81,7 +95,7 @@ def trial_column(knee: int | None) -> NetworkColumn:
 
 
 def above_base_column(differences: Mapping[int, Difference]) -> NetworkColumn:
-    """Returns by how much trials' accuracies exceed the base network's, by trial number."""
+    """Returns by how much trials' metrics exceed the base network's, by trial number."""
 
     def cell(network: NamedNetwork) -> str:
         above = _note(differences, network)
@@ -106,7 +120,7 @@ def made_by(study: Study) -> str:
 
 
 def finished_column(finished: Mapping[str, NamedNetwork], made: str) -> NetworkColumn:
-    """Returns the test accuracies of finished networks.
+    """Returns the test scores of finished networks.
 
     Args:
         finished: plan -> its network.
@@ -117,7 +131,7 @@ def finished_column(finished: Mapping[str, NamedNetwork], made: str) -> NetworkC
         return finished.get(network.name, network).test
 
     return Column(
-        header=f"test accuracy, %\n{made}",
+        header=f"test {METRIC}, %\n{made}",
         cell=lambda network: _accuracy(test(network)),
         json=lambda network: {"test_distilled": _score_json(test(network))},
     )
@@ -179,9 +193,10 @@ def _accuracy(score: Score | None) -> str:
     return "" if score is None else score.accuracy_text
 
 
-def _accuracy_json(score: Score | None) -> dict[str, float | None]:
+def _accuracy_json(score: Score | None) -> dict[str, Any]:
     low, high = (None, None) if score is None else score.accuracy_interval
     return {
+        "metric": None if score is None else score.metric,
         "accuracy": None if score is None else score.accuracy,
         "accuracy_low": low,
         "accuracy_high": high,
@@ -228,7 +243,7 @@ SEARCH_LOSS = Column[NamedNetwork](
     json=lambda network: _fields(_search(network), "loss", "loss_se"),
 )
 SEARCH_ACCURACY = Column[NamedNetwork](
-    header="search accuracy, %\n(95 % interval)",
+    header=f"search {METRIC}, %\n(95 % interval)",
     cell=lambda network: _accuracy(_search(network)),
     json=lambda network: _accuracy_json(_search(network)),
 )
@@ -244,7 +259,7 @@ PREDICTED_LOSS = Column[NamedNetwork](
     },
 )
 TEST_ACCURACY = Column[NamedNetwork](
-    header="test accuracy, %\n(95 % interval)",
+    header=f"test {METRIC}, %\n(95 % interval)",
     cell=lambda network: _accuracy(network.test),
 )
 LATENCY = Column[NamedNetwork](

@@ -14,6 +14,8 @@ from evosearch.report.columns import (
     finished_column,
     made_by,
     measured_columns,
+    metric_of,
+    naming,
     tied_column,
     trial_column,
 )
@@ -80,7 +82,7 @@ def front_columns(search: Searched, notes: FrontNotes) -> tuple[NetworkColumn, .
         trial_column(search.knee),
         *measured_columns(search.study),
         above_base_column(notes.above_base),
-        finished_column(notes.distilled, made_by(search.study)),
+        *naming(metric_of(search.study), finished_column(notes.distilled, made_by(search.study))),
         tied_column(notes.tied, [trial.number for trial in search.front.members]),
     )
 

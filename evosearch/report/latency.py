@@ -49,7 +49,7 @@ def _layers(model: LatencyModel, space: SearchSpace) -> Table:
 
 
 def timed_front_table(study: Study, timed: "TimedFront") -> RenderableType:
-    """Returns accuracy against measured latency, fastest first."""
+    """Returns the metric against measured latency, fastest first."""
     columns = (NAME, LATENCY, LATENCY_RATIO, *measured_columns(study))
     return Group(
         terminal_table(columns, timed.networks),
@@ -69,9 +69,9 @@ def timed_front_json(study: Study, timed: "TimedFront") -> dict[str, Any]:
 
 
 def plot_timed_front(timed: "TimedFront", path: Path) -> None:
-    """Writes accuracy against measured latency as a PNG file, with both error bars.
+    """Writes the metric against measured latency as a PNG file, with both error bars.
 
-    Bars are 95 % intervals, of the accuracy and of the median ratio.
+    Bars are 95 % intervals, of the metric and of the median ratio.
     """
     figure = Picture()
     axes = figure.add_subplot()
@@ -97,7 +97,8 @@ def plot_timed_front(timed: "TimedFront", path: Path) -> None:
             )
     axes.set_title(str(timed.conditions), fontsize=9)
     axes.set_xlabel("measured latency of a batch, % of the base network's (95 % interval)")
-    axes.set_ylabel("accuracy on the search split, % (95 % interval)")
+    metric = timed.networks[0].search.metric
+    axes.set_ylabel(f"{metric} on the search split, % (95 % interval)")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     save_figure(figure, path)

@@ -14,6 +14,8 @@ from evosearch.report.columns import (
     TEST_ACCURACY,
     NetworkColumn,
     measured_columns,
+    metric_of,
+    naming,
     size_column,
     size_columns,
 )
@@ -46,11 +48,11 @@ def _plan_columns(study: Study, plan: NamedNetwork) -> tuple[NetworkColumn, ...]
 
 def networks_table(study: Study, networks: Sequence[NamedNetwork]) -> Table:
     """Returns finished networks of a run, each measured once on test."""
-    columns = (NAME, *size_columns(study), SEARCH_ACCURACY, TEST_ACCURACY)
-    return terminal_table(columns, networks)
+    scores = naming(metric_of(study), SEARCH_ACCURACY, TEST_ACCURACY)
+    return terminal_table((NAME, *size_columns(study), *scores), networks)
 
 
 def cut_table(base: NamedNetwork, plan: NamedNetwork) -> Table:
     """Returns a network that was cut and not trained, beside its base network."""
     sizes = (size_column(RESOURCES[name], base.cost) for name in ALWAYS)
-    return terminal_table((NAME, *sizes, *MEASURED), [base, plan])
+    return terminal_table((NAME, *sizes, *naming(base.search.metric, *MEASURED)), [base, plan])

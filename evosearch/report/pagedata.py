@@ -12,7 +12,15 @@ from typing import Any
 import moocore
 import numpy as np
 
-from evosearch.report.columns import NAME, TEST_ACCURACY, made_by, measured_columns, size_columns
+from evosearch.report.columns import (
+    NAME,
+    TEST_ACCURACY,
+    made_by,
+    measured_columns,
+    metric_of,
+    naming,
+    size_columns,
+)
 from evosearch.report.front import front_columns
 from evosearch.report.pareto import ParetoView
 from evosearch.report.searches import SEARCH_COLUMNS
@@ -33,6 +41,7 @@ def page_json(view: ParetoView) -> dict[str, Any]:
     return {
         "run": str(view.folder),
         "axis": {"key": front.size.ratio_key, "label": front.size.heading},
+        "metric": metric_of(study),
         "sizes": dict(study.header.sizes),
         "dominated": [_dominated_json(trial, study) for trial in front.dominated],
         "tables": _tables(view),
@@ -107,12 +116,17 @@ def _dominated_json(trial: Trial, study: Study) -> dict[str, Any]:
 def _tables(view: ParetoView) -> dict[str, Any]:
     """Returns the tables of networks and searches, each by the id of its element."""
     study, own = view.study, view.searches[0]
+    metric = metric_of(study)
     distilled = [artifact.network for artifact in view.artifacts.values()]
     return {
         "members": html_table(front_columns(own, view.notes), own.members),
         "references": html_table((NAME, *measured_columns(study)), study.header.references),
-        "baselines": html_table(SEARCH_COLUMNS, view.searches if view.rivals else ()),
-        "distilled": html_table((NAME, *size_columns(study), TEST_ACCURACY), distilled),
+        "baselines": html_table(
+            naming(metric, *SEARCH_COLUMNS), view.searches if view.rivals else ()
+        ),
+        "distilled": html_table(
+            (NAME, *size_columns(study), *naming(metric, TEST_ACCURACY)), distilled
+        ),
     }
 
 

@@ -135,7 +135,7 @@ class ParetoView(View):
             f" failed{again}, {len(self.front.members)} in the front"
         )
         return (
-            f"{counts}; accuracies are of the search split, which was selected on, so they are"
+            f"{counts}; scores are of the search split, which was selected on, so they are"
             " optimistic"
         )
 

@@ -115,7 +115,7 @@ def front_figure(
         f" {len(front.members)} in the front (bars: 95 % intervals)",
         fontsize=10,
     )
-    _label(axes, front.size)
+    _label(axes, front.size, study.header.base.search.metric)
     return figure
 
 
@@ -135,7 +135,7 @@ def plot_comparison(fronts: Mapping[str, ParetoFront], study: Study, path: Path)
         _draw(axes, members, size, study, fmt="o-", markersize=4, label=name)
     _draw(axes, [study.header.base], size, study, **_BASE)
     axes.set_title("fronts of loss against size (bars: 95 % intervals)", fontsize=10)
-    _label(axes, size)
+    _label(axes, size, study.header.base.search.metric)
     save_figure(figure, path)
 
 
@@ -173,9 +173,9 @@ def _references(study: Study) -> dict[str, list[NamedNetwork]]:
     return named
 
 
-def _label(axes: Axes, size: Resource) -> None:
+def _label(axes: Axes, size: Resource, metric: str) -> None:
     axes.set_xlabel(f"{size.heading}, % of the base network")
-    axes.set_ylabel("accuracy on the search split, %")
+    axes.set_ylabel(f"{metric} on the search split, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
 

@@ -6,7 +6,14 @@ from typing import final
 
 from rich.table import Table
 
-from evosearch.report.columns import SEARCH_ACCURACY, SEARCH_LOSS, NetworkColumn
+from evosearch.report.columns import (
+    METRIC,
+    SEARCH_ACCURACY,
+    SEARCH_LOSS,
+    NetworkColumn,
+    metric_of,
+    naming,
+)
 from evosearch.report.tables import Column, terminal_table
 from evosearch.study.front import ParetoFront
 from evosearch.study.networks import NamedNetwork
@@ -71,7 +78,7 @@ def reference_point(study: Study, front: ParetoFront) -> tuple[float, float]:
 
 def searches_table(searches: tuple[Searched, ...]) -> Table:
     """Returns how a search compares with its baselines, and at how many full evaluations."""
-    return terminal_table(SEARCH_COLUMNS, searches)
+    return terminal_table(naming(metric_of(searches[0].study), *SEARCH_COLUMNS), searches)
 
 
 def _of_best(header: str, column: NetworkColumn) -> Column[Searched]:
@@ -99,5 +106,5 @@ SEARCH_COLUMNS = (
     FULL_EVALUATIONS,
     HYPERVOLUME,
     _of_best("least loss", SEARCH_LOSS),
-    _of_best("accuracy, %", SEARCH_ACCURACY),
+    _of_best(f"{METRIC}, %", SEARCH_ACCURACY),
 )

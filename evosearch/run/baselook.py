@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor
 
+from evosearch.data.labels import Labels
 from evosearch.data.sources import is_noise
 from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.errors import InputError
 from evosearch.run.config import SearchConfig
 from evosearch.run.spacefile import SpaceFile
 from evosearch.run.subject import Subject
-from evosearch.study.scores import ImageScores, Score
+from evosearch.study.scores import ACCURACY, ImageScores, Score
 from evosearch.study.trial import Evaluation
 from evosearch.tasks.classification import chance_level
 from evosearch.tasks.scoring import working_numerics
@@ -44,7 +44,7 @@ class BaseLook:
     stated: float | None
 
     @classmethod
-    def of(cls, score: Score, file: SpaceFile, task: Task, labels: Tensor) -> "BaseLook":
+    def of(cls, score: Score, file: SpaceFile, task: Task, labels: Labels) -> "BaseLook":
         """Returns the look at a score; of noise nothing is expected.
 
         Args:
@@ -62,7 +62,7 @@ class BaseLook:
         """Returns a line for people."""
         score = self.score
         return (
-            f"base network: loss {score.loss:.4g}, accuracy {score.accuracy_text} % on"
+            f"base network: loss {score.loss:.4g}, {score.metric} {score.accuracy_text} % on"
             f" {score.images} search images"
         )
 
@@ -70,7 +70,8 @@ class BaseLook:
     def complaint(self) -> str | None:
         """What is wrong with the base network, and what to check; None where nothing is."""
         low, high = self.score.accuracy_interval
-        seen = f"an accuracy of {self.score.accuracy_text} % on {self.score.images} search images"
+        metric = "an accuracy" if self.score.metric == ACCURACY.name else self.score.metric
+        seen = f"{metric} of {self.score.accuracy_text} % on {self.score.images} search images"
         if self.chance is not None and low <= self.chance:
             return (
                 f"the base network has {seen}, and guessing their commonest class"

@@ -7,7 +7,7 @@ from evosearch.files import write_text, writing
 from evosearch.latency.model import LatencyModel
 from evosearch.run.config import run_config_to_toml
 from evosearch.run.folder import RunFolder
-from evosearch.run.preparation import Prepared
+from evosearch.run.preparation import Prepared, require_drop_of_mean
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.text import load_space
 from evosearch.study.study import Study
@@ -19,8 +19,9 @@ def resolved_budget(folder: Path, study: Study, request: BudgetRequest) -> Budge
     Raises:
         InputError: it is at fault or out of reach.
     """
-    accuracy = study.header.base.search.accuracy
-    budget = request.resolve(study.header.base_cost, accuracy)
+    base = study.header.base.search
+    require_drop_of_mean(request, base.metric, pooled=base.pooled)
+    budget = request.resolve(study.header.base_cost, base.accuracy)
     space = load_space(RunFolder(folder).space)
     space.require_reachable(budget)
     if budget.measured:

@@ -63,9 +63,10 @@ class RunMeasurer:
             config: how it was trained after the search, as JSON; None where it was not.
 
         Returns:
-            The claim, the one that the run has where it is of this network; None without images.
+            The claim, the one that the run has where it is of this network; None without images,
+            and of a pooled metric, whose drop no exact bound is known of.
         """
-        if not self.confirmation_images:
+        if not self._has_bounds:
             return None
         weights, known = weights_digest(network), load_claims(self._folder)
         for claim in known:
@@ -82,10 +83,15 @@ class RunMeasurer:
         return new
 
     def gain(self, network: nn.Module, other: nn.Module) -> PairedGain | None:
-        """Returns by how much a network is better than another; None without images."""
-        if not self.confirmation_images:
+        """Returns by how much a network is better than another; None as of `confirmed`."""
+        if not self._has_bounds:
             return None
         return PairedGain.of(self._metrics(other), self._metrics(network))
+
+    @property
+    def _has_bounds(self) -> bool:
+        pooled = self._prepared.subject.task.measure.pooled
+        return self.confirmation_images > 0 and pooled is None
 
     @cached_property
     def _base_metrics(self) -> Metrics:

@@ -28,6 +28,7 @@ from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.space import SearchSpace
 from evosearch.strategies import strategy_class
+from evosearch.tasks.config import load_task
 from evosearch.training.elastic import ElasticConfig
 
 
@@ -110,6 +111,8 @@ def prepare(
     strategy_class(search.strategy)  # these refuse names that do not exist
     for name in search.criteria:
         require_for_search(name)
+    measure = load_task(space_file.task, space_folder).measure
+    require_drop_of_mean(request, measure.name, pooled=measure.pooled is not None)
     search = search.model_copy(update={"device": resolve_device(search.device)})
     require_runtime(search.latency.runtime, search.device)
     on_stage = callbacks.on_stage
@@ -185,6 +188,15 @@ def require_possible(request: BudgetRequest, space: SearchSpace) -> None:
     known = request.exact()
     if not known.is_empty:
         space.require_reachable(known.resolve(space.base_cost, base_accuracy=1.0))
+
+
+def require_drop_of_mean(request: BudgetRequest, metric: str, *, pooled: bool) -> None:
+    """Refuses an accuracy drop in a metric whose drop no exact bound is known of."""
+    if request.accuracy_drop is not None and pooled:
+        raise InputError(
+            f"--accuracy-drop is certified for a metric that is one number per image, and {metric}"
+            " is pooled over images; limit something else, such as --flops 50%"
+        )
 
 
 def _require_certifiable(budget: Budget, latency: LatencyModel, space: SearchSpace) -> None:

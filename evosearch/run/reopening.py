@@ -202,7 +202,7 @@ def _require_same_score(folder: Path, base: NamedNetwork, now: Score) -> None:
     ):
         raise InputError(
             f"{folder}: the base network no longer scores what it did (loss {was.loss:.9g} and"
-            f" accuracy {was.accuracy:.2%} on {was.images} images; is {now.loss:.9g} and"
+            f" {was.metric} {was.accuracy:.2%} on {was.images} images; is {now.loss:.9g} and"
             f" {now.accuracy:.2%} on {now.images}): data, code that the model or task calls, or"
             " the device changed; undo that, or start a new run"
         )

@@ -265,7 +265,9 @@ class Session:
                     space=space,
                     build=build,
                     executor=self._executor,
-                    store=ScoreStore(RunFolder(self.folder).scores),
+                    store=ScoreStore(
+                        RunFolder(self.folder).scores, self.prepared.subject.task.measure
+                    ),
                     limits=limits,
                     skipped=(Rung.COMPENSATED,) if config.evaluator.build == "elastic" else (),
                     measure_front=self._measure_front,

@@ -10,7 +10,7 @@ import numpy as np
 
 from evosearch.files import replacing, writing
 from evosearch.space.mask import Mask
-from evosearch.study.scores import ImageScores
+from evosearch.study.scores import ACCURACY, ImageScores, Measure
 
 SCORES = "scores"
 """Folder of a run that holds them."""
@@ -20,19 +20,22 @@ SCORES = "scores"
 class ScoreStore:
     """One file for each mask, with its scores on the first images of the search split."""
 
-    def __init__(self, folder: Path) -> None:
-        """Takes a folder, made when something is stored."""
-        self._folder = folder
+    def __init__(self, folder: Path, measure: Measure = ACCURACY) -> None:
+        """Takes a folder, made when something is stored, and what the metrics in it are."""
+        self._folder, self._measure = folder, measure
 
     def get(self, mask: Mask) -> ImageScores | None:
         """Returns the scores stored of a mask, or None; a damaged file counts as none."""
         try:
             with self._path(mask).open("rb") as file:
-                values = np.load(file, allow_pickle=False)
-            losses, metrics = np.asarray(values, dtype=np.float64)
+                values = np.asarray(np.load(file, allow_pickle=False), dtype=np.float64)
         except (OSError, ValueError, TypeError, EOFError):
             return None
-        return ImageScores(losses=losses, metrics=metrics)
+        is_flat = self._measure.pooled is None
+        if values.ndim != 2 or len(values) < 2 or (is_flat and len(values) > 2):
+            return None
+        metrics = values[1] if is_flat else values[1:].T
+        return ImageScores(losses=values[0], metrics=metrics, measure=self._measure)
 
     def put(self, mask: Mask, scores: ImageScores) -> None:
         """Stores the scores of a mask in place of what there was.
@@ -40,10 +43,10 @@ class ScoreStore:
         Raises:
             StorageError: they cannot be written.
         """
-        values = np.stack([scores.losses, scores.metrics])
+        values = np.vstack([scores.losses, scores.metrics.T])
         compact = values.astype(np.float32)
         # Losses come from float32 networks, so that half the space nearly always holds them.
-        exact = np.array_equal(compact.astype(np.float64), values)
+        exact = np.array_equal(compact.astype(np.float64), values, equal_nan=True)
         path = self._path(mask)
         with writing(path):
             self._folder.mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from evosearch.data.labels import Labels
 from evosearch.errors import InputError
 from evosearch.tasks.task import Task
 
@@ -36,14 +37,14 @@ CLASSIFICATION = Task(loss=cross_entropy, metric=accuracy)
 """Cross-entropy and accuracy of logits."""
 
 
-def chance_level(task: Task, labels: Tensor) -> float | None:
-    """Returns the accuracy of guessing the commonest class; None for a metric of a task's own.
+def chance_level(task: Task, labels: Labels) -> float | None:
+    """Returns the accuracy of guessing the commonest class; None for any other metric.
 
     Args:
         task: what networks are judged by.
-        labels: int64, `(images,)`, for classes.
+        labels: of the images.
     """
-    if task.metric is not accuracy:
+    if task.metric is not accuracy or not isinstance(labels, Tensor):
         return None
     return float(labels.bincount().max()) / len(labels)
 

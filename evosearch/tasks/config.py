@@ -1,37 +1,90 @@
-"""The `[task]` section of a space file: a loss, a metric and an output, each named by module."""
+"""The `[task]` section of a space file: a task by name, and callables in place of parts of it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from evosearch.callables import code_digest, resolve_callable
+from evosearch.errors import unknown_name
+from evosearch.study.scores import Measure
 from evosearch.tasks.classification import CLASSIFICATION
+from evosearch.tasks.detection import MAP, MAP50, detection
+from evosearch.tasks.regression import REGRESSION
+from evosearch.tasks.segmentation import IGNORED, segmentation
 from evosearch.tasks.task import Task
+
+OWN = ("loss", "metric", "pooled", "output", "collate", "distil", "predictions")
+"""Keys that name callables."""
+_FIRST = ("loss", "metric", "output")
+"""Keys that digests have always named."""
 
 
 class TaskConfig(BaseModel):
-    """The `[task]` section: each a "module:callable" or "file.py:callable", or none.
+    """The `[task]` section: a task by name, and each callable as "module:name" or "file.py:name".
+
+    A `target` is what labels collate to: labels that are arrays as they are, `(images, ...)`.
 
     Attributes:
+        name: "classification" (cross-entropy of logits, accuracy), "segmentation" (of pixels,
+            mIoU), "regression" (squared error, R2) or "detection" (your loss, mAP). What follows
+            takes the place of its parts.
         loss: `loss(output, target) -> (images,)`: what training lowers and the search compares,
-            image by image, with gradients. Without it: cross-entropy, in nats.
-        metric: `metric(output, target) -> (images,)`, each in [0, 1], higher is better: what
-            is shown as accuracy. Without it: whether the largest logit is the label's.
-        output: `output(what the model returns) -> tensor (images, ...)`, in training and in
-            evaluation, of the base network and of every network cut from it. Distillation
-            softens it over its second dimension; for an output that is no logits, set
-            `[finetune] alpha = 0`. Without it: the tensor itself, its entry "out" or "logits",
-            or else its first element.
+            image by image, with gradients.
+        metric: `metric(output, target) -> (images,)`, each in [0, 1], higher is better; tables
+            show its mean under its name. For detection also "mAP" or "mAP50".
+        pooled: `pooled(statistics) -> number in [0, 1]`, for a metric of all images together:
+            `metric` then gives statistics `(images, numbers)`, and this is called with those of
+            any choice of images as an array of numpy.
+        output: `output(what the model returns) -> tensor (images, ...)`, or a nest of such, in
+            training and in evaluation, of the base network and of every network cut from it.
+            Without it: the tensor itself, its entry "out" or "logits", or else its first element;
+            for detection all that the model returns.
+        collate: `collate(labels of images) -> target`, for labels that are dicts or tuples.
+            Without it they are stacked, by name; for detection they stay a list.
+        distil: `distil(output, teacher output, temperature) -> number`, which distillation lowers.
+            Without it: the divergence of logits, softened over the second dimension; regression's
+            mean squared difference; and none for detection, so that `[finetune] alpha` is 0.
+        predictions: `predictions(output) -> [{boxes, scores, labels}, ...]`, of detection: boxes
+            `(boxes, 4)` as left, top, right and bottom, with the scores and the classes of each.
+        ignore: the label of pixels that do not count, of segmentation; without it 255.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    name: Literal["classification", "segmentation", "regression", "detection"] = "classification"
     loss: str | None = None
     metric: str | None = None
+    pooled: str | None = None
     output: str | None = None
+    collate: str | None = None
+    distil: str | None = None
+    predictions: str | None = None
+    ignore: int | None = None
+
+    @model_validator(mode="after")
+    def _keys_fit_the_name(self) -> Self:
+        if self.name == "detection" and (self.loss is None or self.predictions is None):
+            raise ValueError('detection needs loss and predictions, each as "file.py:name"')
+        if self.name != "detection" and self.predictions is not None:
+            raise ValueError("predictions is for name = 'detection'")
+        if self.name != "segmentation" and self.ignore is not None:
+            raise ValueError("ignore is for name = 'segmentation'")
+        if self.pooled is not None and (self.metric is None or self.metric in SHIPPED):
+            raise ValueError("pooled needs a metric of your own, which gives its statistics")
+        if self.metric is not None and ":" not in self.metric and self.metric not in SHIPPED:
+            raise ValueError(str(unknown_name("metric", self.metric, [*SHIPPED, "file.py:name"])))
+        if self.metric in SHIPPED and self.name != "detection":
+            raise ValueError(f"metric = {self.metric!r} is for name = 'detection'")
+        return self
+
+
+SHIPPED: Mapping[str, Measure] = {MAP.name: MAP, MAP50.name: MAP50}
+"""Metrics by name, of which a task has a choice."""
 
 
 def load_task(config: TaskConfig, folder: Path) -> Task:
@@ -44,13 +97,31 @@ def load_task(config: TaskConfig, folder: Path) -> Task:
     Raises:
         InputError: there is no such callable.
     """
-    named = {key: value for key, value in config.model_dump().items() if value is not None}
-    found = {k: resolve_callable(v, folder, f"[task] {k}") for k, v in named.items()}
-    return replace(CLASSIFICATION, **found)
+    found: dict[str, Any] = {
+        key: resolve_callable(reference, folder, f"[task] {key}")
+        for key, reference in _named(config).items()
+    }
+    task = _shipped(config, found)
+    if "metric" in found:
+        name = str(config.metric).rpartition(":")[2]
+        found["measure"] = Measure(name=name, pooled=found.pop("pooled", None))
+    elif config.metric is not None:
+        found["measure"] = SHIPPED[config.metric]
+    found.pop("predictions", None)
+    return replace(task, **found)
+
+
+def _shipped(config: TaskConfig, found: Mapping[str, Any]) -> Task:
+    """Returns the task of a name."""
+    if config.name == "segmentation":
+        return segmentation(IGNORED if config.ignore is None else config.ignore)
+    if config.name == "detection":
+        return detection(found["loss"], found["predictions"])
+    return REGRESSION if config.name == "regression" else CLASSIFICATION
 
 
 def task_digest(config: TaskConfig, folder: Path) -> str:
-    """Returns 32 hexadecimal digits for the code of a `[task]` section; see `code_digest`.
+    """Returns 32 hexadecimal digits for a `[task]` section and its code; see `code_digest`.
 
     It is the code that counts and not what it gives for some outputs: a threshold that was moved
     need not show in a few numbers, and numbers of two machines differ by rounding.
@@ -62,8 +133,16 @@ def task_digest(config: TaskConfig, folder: Path) -> str:
     Raises:
         InputError: there is no such callable.
     """
-    digests = {
-        key: None if value is None else code_digest(value, folder, f"[task] {key}")
-        for key, value in config.model_dump().items()
+    digests: dict[str, Any] = dict.fromkeys(_FIRST)
+    said = config.model_dump(exclude_defaults=True)
+    digests |= {
+        key: code_digest(value, folder, f"[task] {key}") if key in _named(config) else value
+        for key, value in said.items()
     }
     return sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _named(config: TaskConfig) -> dict[str, str]:
+    """Returns the callables that a section names, by key."""
+    said = {key: getattr(config, key) for key in OWN}
+    return {key: name for key, name in said.items() if name is not None and name not in SHIPPED}

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.callables import one_line
+from evosearch.data.labels import Labels
 from evosearch.data.splits import SearchData, Split
 from evosearch.errors import InputError
 from evosearch.models.modes import evaluating
@@ -47,15 +48,18 @@ def _require_fit(model: nn.Module, split: Split, task: Task, where: str) -> None
             f" {one_line(error)}; expected (channels, height, width) as it was made for"
         ) from error
     try:
-        output = task.outputs(returned).float()
+        task.targets(split.labels)  # all of them: what does not collate may be in any
+        output = task.outputs(returned)
         task.losses(output, labels)
-        task.metrics(output, labels)
+        metrics = task.metrics(output, labels).numpy()
+        if task.measure.pooled is not None:
+            task.measure.value(metrics)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def _ends(labels: Tensor) -> Tensor:
+def _ends(labels: Labels) -> Tensor:
     """Returns the positions of two labels that are as far apart as any."""
-    if labels.ndim > 1:
+    if not isinstance(labels, Tensor) or labels.ndim > 1:
         return torch.tensor([0, len(labels) - 1])
     return torch.stack([labels.argmin(), labels.argmax()])

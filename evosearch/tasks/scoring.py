@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from evosearch.data.splits import (
     CalibrationSplit,
@@ -16,7 +17,7 @@ from evosearch.machine import device_of
 from evosearch.models.copying import copied
 from evosearch.models.modes import evaluating
 from evosearch.models.precision import PLAIN, Numerics, first_working
-from evosearch.study.scores import ImageScores, Score
+from evosearch.study.scores import ImageScores, Reals, Score, joined
 from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.tasks.task import Task
 
@@ -38,7 +39,7 @@ def score(
     *,
     task: Task = CLASSIFICATION,
 ) -> Score:
-    """Returns the loss and accuracy of a network on a split; never on the test split.
+    """Returns the loss and metric of a network on a split; never on the test split.
 
     Args:
         model: left in the mode that it was in.
@@ -76,17 +77,19 @@ def image_scores(
         InputError: the outputs do not fit the task.
     """
     place = device_of(model)
-    losses, metrics = [], []
+    losses: list[Tensor] = []
+    metrics: list[Reals] = []
     with evaluating(model), torch.inference_mode(), numerics.computing(place):
-        for images, targets in split.batches(batch_size or batch_size_on(place)):
-            output = task.outputs(model(numerics.images(images.to(place)))).float().cpu()
-            losses.append(task.losses(output, targets))
-            metrics.append(task.metrics(output, targets))
+        for images, labels in split.batches(batch_size or batch_size_on(place)):
+            returned = task.outputs(model(numerics.images(images.to(place))))
+            output = pytree.tree_map(lambda leaf: leaf.cpu(), returned)
+            losses.append(task.losses(output, labels))
+            metrics.append(task.metrics(output, labels).numpy())
     values = torch.cat(losses).double().numpy()
     broken = int((~np.isfinite(values)).sum())
     if broken:
         raise EvaluationError(f"the loss is not finite on {broken} of {len(values)} images")
-    return ImageScores(losses=values, metrics=torch.cat(metrics).numpy())
+    return ImageScores(losses=values, metrics=joined(metrics), measure=task.measure)
 
 
 def working_numerics(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evosearch.data.labels import Labels
 from evosearch.data.splits import SearchSplit, TrainSplit
 from evosearch.errors import InputError
 from evosearch.machine import device_of, torch_seeded
@@ -148,10 +149,11 @@ def label_loss(model: Callable[[Tensor], Any], config: TrainConfig, task: Task) 
     if config.label_smoothing and task.loss is not cross_entropy:
         raise InputError("[train] label_smoothing is for cross-entropy; [task] has its own loss")
 
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
+    def loss(images: Tensor, labels: Labels) -> Tensor:
         output = task.outputs(model(images))
         if config.label_smoothing:
-            return functional.cross_entropy(output, labels, label_smoothing=config.label_smoothing)
+            target = task.targets(labels)
+            return functional.cross_entropy(output, target, label_smoothing=config.label_smoothing)
         return task.losses(output, labels).mean()
 
     return loss

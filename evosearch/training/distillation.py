@@ -28,6 +28,7 @@ from evosearch.training.checkpoint import Checkpoint
 from evosearch.training.epochs import EpochRecord, OnEpoch
 from evosearch.training.heads import holders_of_heads
 from evosearch.training.imitation import imitating
+from evosearch.training.objective import require_comparable
 from evosearch.training.optimizers import Optimizer, resolve_optimizer
 from evosearch.training.parts import Part
 from evosearch.training.reparametrised import fold
@@ -247,6 +248,8 @@ def _training(
     parts: Sequence[Part] = (),
 ) -> Iterator[Training]:
     """Gives the training of a student on its teacher's outputs, and on attention at `layers`."""
+    weights = {"temperature": config.temperature, "alpha": config.alpha}
+    require_comparable(teacher, train, **weights, task=task)
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
     holders = [student.get_submodule(name) for name in holders_of_heads(teacher, train.images[:2])]
     seeded = torch_seeded(integer(seed, Stream.FINETUNING, "dropout"), device_of(student))

@@ -12,8 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from evosearch.data.labels import Labels
 from evosearch.data.splits import TrainSplit
-from evosearch.errors import InputError
 from evosearch.machine import device_of, torch_seeded
 from evosearch.models.copying import copied
 from evosearch.models.modes import evaluating
@@ -95,7 +95,8 @@ def train_elastic(
         on_epoch: told how many epochs are done, and once before the first that is left.
 
     Raises:
-        InputError: the outputs do not fit the task, or are no logits where `alpha` is not 0.
+        InputError: the outputs do not fit the task, or are none that it compares, where `alpha`
+            is not 0.
         EvaluationError: a loss is no longer finite.
         StorageError: the progress cannot be written.
     """
@@ -155,28 +156,24 @@ class Sandwich(Part):
         drawn = 1 + rng.permutation(len(self._slices) - 1)[: self._config.plans - 1]
         self._step = [self._slices[index] for index in (0, *drawn)]
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, images: Tensor, labels: Labels) -> Tensor:
         """Returns the objective of a batch: the mean over the step's plans.
 
         Raises:
-            InputError: the output is no logits, but `alpha` is not 0.
+            InputError: the task cannot compare such outputs, but `alpha` is not 0.
         """
         task, config = self._task, self._config
         with torch.no_grad():
-            target = task.outputs(self._base(images)).float()
-        if config.alpha and target.ndim < 2:
-            raise InputError(
-                f"[elastic] alpha = {config.alpha:g} softens logits (images, classes, ...), but"
-                f" the output is {tuple(target.shape)}; set it to 0"
-            )
+            target = task.outputs(self._base(images))
         losses = [
             distillation_loss(
-                task.outputs(network(images)).float(),
+                task.outputs(network(images)),
                 target,
                 labels,
                 temperature=config.temperature,
                 alpha=config.alpha,
                 task=task,
+                section="elastic",
             )
             for network in self._step
         ]

@@ -6,6 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from evosearch.data.labels import Labels
 from evosearch.data.splits import TrainSplit
 from evosearch.machine import device_of
 from evosearch.training.cutpoints import CutPoint, Graph
@@ -161,13 +162,13 @@ class FrozenPrefix(Part):
 class Kept:
     """What a prefix put out for the images of a train split, and their labels."""
 
-    def __init__(self, outputs: Tensor, labels: Tensor) -> None:
-        """Takes `(images, ...)` each."""
+    def __init__(self, outputs: Tensor, labels: Labels) -> None:
+        """Takes outputs `(images, ...)`, and labels."""
         self._outputs, self._labels = outputs, labels
 
     def __len__(self) -> int:
         return len(self._labels)
 
-    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Tensor, Labels]:  # noqa: ARG002
         """See `TrainSplit.batch`; nothing is drawn."""
         return self._outputs[positions], self._labels[positions]

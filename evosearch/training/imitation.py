@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from evosearch.data.labels import Labels
 from evosearch.models.modes import evaluating
 from evosearch.tasks.task import Task
 from evosearch.training.attention import attention_loss, attention_map, module_outputs
@@ -41,11 +42,11 @@ def imitating(
         module_outputs(student, layers) as student_features,
     ):
 
-        def loss(images: Tensor, labels: Tensor) -> Tensor:
+        def loss(images: Tensor, labels: Labels) -> Tensor:
             with torch.no_grad():
-                target = task.outputs(teacher(images)).float()
+                target = task.outputs(teacher(images))
             total = distillation_loss(
-                task.outputs(student(images)).float(),
+                task.outputs(student(images)),
                 target,
                 labels,
                 temperature=temperature,

@@ -1,52 +1,72 @@
-"""The distillation loss: the teacher's softened logits, and the labels."""
+"""The distillation loss: the divergence from the teacher's outputs, and the labels."""
 
-from torch import Tensor
-from torch.nn import functional
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from evosearch.data.labels import Labels
+from evosearch.data.splits import TrainSplit
 from evosearch.errors import InputError
+from evosearch.machine import device_of
+from evosearch.models.modes import evaluating
 from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.tasks.task import Task
 
 
 def distillation_loss(
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
+    student: Any,
+    teacher: Any,
+    labels: Labels,
     *,
     temperature: float,
     alpha: float,
     task: Task = CLASSIFICATION,
+    section: str = "finetune",
 ) -> Tensor:
-    """Returns `(1 - alpha) loss + alpha T^2 KL(teacher_T || student_T)`, the mean over images.
+    """Returns `(1 - alpha) loss + alpha divergence`, the mean over images.
 
-    Hinton, Vinyals and Dean 2015, section 2: the square keeps the gradients of the soft part at
-    the size of the hard part's at any temperature. Where outputs have positions, as a
-    segmentation's, the divergence is the mean over them too.
+    With logits the divergence is that of softened ones, times the square of their temperature
+    (Hinton, Vinyals and Dean 2015, section 2); see `Task.distil`.
 
     Args:
-        student: logits, `(images, classes, ...)`.
-        teacher: logits, `(images, classes, ...)`.
-        labels: `(images, ...)`.
+        student: its output.
+        teacher: its output.
+        labels: of the images.
         temperature: T, which divides both logits.
-        alpha: weight of the soft part.
-        task: whose loss is the hard part.
+        alpha: weight of the divergence.
+        task: whose loss is the hard part, and which compares outputs.
+        section: of the space file that says `alpha`, for messages.
 
     Raises:
-        InputError: an output is no logits, but `alpha` is not 0.
+        InputError: the task cannot compare such outputs, but `alpha` is not 0.
     """
-    hard = task.losses(student, labels).mean()
     if alpha == 0:
-        return hard
-    if student.ndim < 2:
-        raise InputError(
-            f"[finetune] alpha = {alpha:g} softens logits (images, classes, ...), but the output"
-            f" is {tuple(student.shape)}; set it to 0"
-        )
-    rows = [logits.movedim(1, -1).flatten(0, -2) / temperature for logits in (student, teacher)]
-    soft = functional.kl_div(
-        functional.log_softmax(rows[0], dim=1),
-        functional.log_softmax(rows[1], dim=1),
-        log_target=True,
-        reduction="batchmean",
-    )
-    return (1 - alpha) * hard + alpha * temperature**2 * soft
+        return task.losses(student, labels).mean()
+    try:
+        soft = task.divergence(student, teacher, temperature)
+    except InputError as error:
+        raise InputError(f"[{section}] alpha = {alpha:g}: {error}") from error
+    return (1 - alpha) * task.losses(student, labels).mean() + alpha * soft
+
+
+def require_comparable(
+    model: nn.Module, train: TrainSplit, *, temperature: float, alpha: float, task: Task
+) -> None:
+    """Checks on two images that a task can compare the outputs of a network and its student.
+
+    Args:
+        model: of either; left in the mode that it was in.
+        train: the images.
+        temperature: see `distillation_loss`.
+        alpha: likewise.
+        task: likewise.
+
+    Raises:
+        InputError: it cannot.
+    """
+    place = device_of(model)
+    with evaluating(model), torch.no_grad():
+        output = task.outputs(model(train.images[:2].to(place)))
+        labels = train.labels[:2].to(place)
+        distillation_loss(output, output, labels, temperature=temperature, alpha=alpha, task=task)

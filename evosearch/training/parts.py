@@ -7,6 +7,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor, nn
 
+from evosearch.data.labels import Labels
 from evosearch.space.mask import Mask
 from evosearch.surgery.discovery import Discovery
 
@@ -44,7 +45,7 @@ class Batches(Protocol):
         """Number of images."""
         ...
 
-    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Tensor, Labels]:
         """Returns what the objective gets, and labels, at `positions`."""
         ...
 

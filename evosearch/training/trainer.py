@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from evosearch.data.labels import Labels
 from evosearch.data.splits import TrainSplit, require_split
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
@@ -50,7 +51,7 @@ class Schedule(Protocol):
         ...
 
 
-BatchLoss = Callable[[Tensor, Tensor], Tensor]
+BatchLoss = Callable[[Tensor, Labels], Tensor]
 
 
 @final

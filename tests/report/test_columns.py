@@ -1,6 +1,7 @@
 """Columns: hand-computed cells and JSON, and a size column wherever its resource matters."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ from rich.console import Console, RenderableType
 
 from evosearch.export.card import card_markdown, network_from_card, network_json
 from evosearch.report import columns
-from evosearch.report.columns import size_column
+from evosearch.report.columns import measured_columns, size_column
 from evosearch.report.compare import Comparison
-from evosearch.report.networks import networks_table, plan_json, plan_table
+from evosearch.report.networks import cut_table, networks_table, plan_json, plan_table
 from evosearch.report.pagedata import page_json
 from evosearch.report.pareto import ParetoView
 from evosearch.report.tables import Column, html_cells, html_table, json_object, terminal_table
@@ -85,6 +86,7 @@ def test_measurements_have_their_errors_and_what_is_unknown_is_empty() -> None:
     expected = {
         "loss": 0.12345,
         "loss_se": 0.00678,
+        "metric": "accuracy",
         "accuracy": 0.9876,
         "accuracy_low": pytest.approx(0.9696189),
         "accuracy_high": pytest.approx(0.9949939),
@@ -93,6 +95,28 @@ def test_measurements_have_their_errors_and_what_is_unknown_is_empty() -> None:
     known = (*columns.MEASURED, columns.TEST_ACCURACY, columns.LATENCY, columns.LATENCY_RATIO)
     assert {column.cell(BARE) for column in known} == {""}
     assert json_object(columns.MEASURED, BARE) == dict.fromkeys(expected)
+
+
+def test_headings_and_json_name_the_metric(tmp_path: Path) -> None:
+    pooled = replace(SCORE, metric="mAP", pooled=True, accuracy=0.5, accuracy_se=0.01)
+    base = replace(NETWORK, evaluation=Evaluation(score=pooled, seconds=1.0), test=pooled)
+    study = toy_run(tmp_path / "run", 3)
+    study.header = replace(study.header, references=(base,))
+    heads = [column.header for column in measured_columns(study)]
+    assert heads[-1] == "search mAP, %\n(95 % interval)"
+    assert columns.SEARCH_ACCURACY.cell(base) == "50.00 (48.0 to 52.0)"
+    found = json_object(measured_columns(study), base)
+    assert (found["metric"], found["accuracy"]) == ("mAP", 0.5)
+    assert found["accuracy_low"] == pytest.approx(0.4804004)
+    for table in (networks_table(study, [base]), cut_table(base, base)):
+        assert "mAP, %" in shown(table)
+        assert "accuracy" not in shown(table)
+    entry = network_json(base, BASE)
+    assert (entry["search"]["metric"], entry["search"]["pooled"]) == ("mAP", True)
+    card = card_markdown({"networks": [entry]})
+    assert "| search mAP | test mAP |" in card
+    assert "accuracy" not in card
+    assert network_from_card(entry, base.mask).test == pooled
     assert json_object([columns.LATENCY], BARE) == {"latency": None}
     assert columns.PREDICTED_LOSS.cell(BARE) == "unknown"
     predicted = NamedNetwork(

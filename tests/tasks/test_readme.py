@@ -66,3 +66,19 @@ def test_it_is_trained_and_distilled_on(task):
     for network in (teacher, student):
         assert score(network, train, task=task).loss < 0.8 * before.loss
         assert score(network, train, task=task).accuracy > 0.9
+
+
+def test_a_metric_of_all_images_together(tmp_path):
+    (tmp_path / "my_task.py").write_text(code_blocks("tasks", "python")[0])
+    (tmp_path / "my_f1.py").write_text(code_blocks("tasks", "python")[1])
+    section = {**SECTIONS["task"], "metric": "my_f1.py:metric", "pooled": "my_f1.py:pooled"}
+    own = load_task(TaskConfig(**section), tmp_path)
+    model = Tagger([[1.0, 0.0], [0.0, 1.0]])
+    found = score(model, split_of(data.SearchSplit, IMAGES, TAGS), task=own)
+    # Of three tags that are there two are found, and one is found that is not.
+    assert found.accuracy == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+
+
+def test_the_section_of_a_detector():
+    section = TaskConfig(**tomllib.loads(code_blocks("tasks", "toml")[1])["task"])
+    assert (section.name, section.metric) == ("detection", None)

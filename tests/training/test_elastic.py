@@ -148,7 +148,7 @@ def test_the_objective_is_the_mean_of_the_plans_losses(base, discovery, few):
 def test_an_output_that_is_no_logits_is_refused_by_the_key(base, discovery, few):
     part = sandwich(base, discovery, 2)
     part._task = Task(loss=part._task.loss, metric=part._task.metric, output=lambda out: out[:, 0])
-    with pytest.raises(InputError, match=r"\[elastic\] alpha = 0\.9 .* set it to 0"):
+    with pytest.raises(InputError, match=r"\[elastic\] alpha = 0\.9: .* set it to 0"):
         part.loss(few[0].images[:8], few[0].labels[:8])
 
 

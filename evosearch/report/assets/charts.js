@@ -2,6 +2,8 @@
 // Charts by plotly; every number in them stands in the page's two JSON elements.
 const pareto = JSON.parse(document.getElementById("pareto-data").textContent);
 const page = JSON.parse(document.getElementById("page-data").textContent);
+for (const option of document.querySelectorAll("#axis option"))
+  option.textContent = option.textContent.replace("accuracy", page.metric);
 const groups = Object.keys(page.sizes);
 const percent = (share) => (100 * share).toFixed(2);
 const accuracyText = (row) => `${percent(row.accuracy)} (${(100 * row.accuracy_low).toFixed(1)} to ${(100 * row.accuracy_high).toFixed(1)})`;
@@ -88,7 +90,7 @@ function drawFront() {
   const chosen = find(state.trial);
   if (chosen) traces.push(points("chosen", [chosen], measure, { mode: "markers", hoverinfo: "skip",
     hovertemplate: undefined, showlegend: false, marker: { size: 13, symbol: "circle-open", color: colour("ink") } }));
-  const yaxis = { title: { text: measure === "loss" ? "search loss" : "search accuracy, %" } };
+  const yaxis = { title: { text: measure === "loss" ? "search loss" : `search ${page.metric}, %` } };
   if (choice === "loss") yaxis.type = "log";
   if (choice === "near") {
     const near = [base, ...pareto.front].filter(Boolean);
