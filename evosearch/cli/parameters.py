@@ -87,5 +87,6 @@ def _typed(annotation: Any) -> Any:
     if get_origin(annotation) is Sequence:
         return list[_typed(get_args(annotation)[0])]  # type: ignore[misc]
     kinds = get_args(annotation) or (annotation,)
-    kind = next((k for k in (Path, str) if k in kinds), kinds[0])
+    several = [_typed(kind) for kind in kinds if get_origin(kind) is Sequence]
+    kind = next((k for k in (*several, Path, str) if k in (*several, *kinds)), kinds[0])
     return kind | None if NoneType in kinds else kind
