@@ -3,12 +3,20 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
 
 from evosearch.cli.app import app
+from evosearch.criteria import CRITERIA
+from evosearch.refit.building import Build
+from evosearch.run.channels import CHOOSERS, TWO_STEP
 from evosearch.run.spacefile import SpaceFile
+from evosearch.strategies import STRATEGIES
+from evosearch.training.penalties import PENALTIES
+from evosearch.training.recipes import RECIPES
+from evosearch.training.reparametrised import KERNELS, PLAIN
 from tests.readmes import ROOT
 from tests.test_architecture import RANKS
 
@@ -40,6 +48,16 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_first_page_is_short() -> None:
     assert len((HOME / "README.md").read_text().splitlines()) <= LONGEST
+
+
+def test_the_first_page_names_every_method() -> None:
+    table = (HOME / "README.md").read_text().partition("## Methods\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([^`]+)`", table))
+    methods = {*STRATEGIES, *RECIPES, *PENALTIES, *KERNELS, *get_args(Build), *CHOOSERS}
+    assert methods - named == {TWO_STEP, PLAIN}
+    assert f"| {len(CRITERIA)}: " in table
+    examples = {path.name for path in (HOME / "scripts" / "examples").glob("*.py")}
+    assert {name for name in named if name.endswith(".py")} <= examples
 
 
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(HOME)))
