@@ -35,7 +35,8 @@ def conclude_training(run: api.Run) -> None:
     output.print(networks_table(run.study, [ended.network]))
     output.print(
         f"{ended.recipe}: {ended.seconds:.1f} s; its steps cost {ended.share:.1%} of those of one"
-        " training of the whole network, in image-MACs forward and backward"
+        f" training of the whole network{', after that' if ended.from_base else ''}, in image-MACs"
+        " forward and backward"
     )
     if ended.drop is not None:
         output.print(f"it {ended.drop}")

@@ -106,7 +106,8 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"- Trained under a budget by {training['prune']['recipe']}, with {penalties}:"
             f" {training['image_macs']:.3g} image-MACs forward and backward,"
-            f" {training['share']:.1%} of one training of the whole network;"
+            f" {training['share']:.1%} of one training of the whole network"
+            f"{', after that' if training['prune']['weights'] == 'base' else ''};"
             f" {training['trainings']} in {training['seconds']:.1f} s."
         )
     elif "strategy" in card:

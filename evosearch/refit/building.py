@@ -110,8 +110,8 @@ class Builder:
     def is_slice(self, mask: Mask) -> bool:
         """Returns whether the network of a mask is a slice of elastic weights.
 
-        The full mask is the base network. Others that are larger than what the weights were
-        trained for, such as probes of a single group, are cut from it too.
+        The full mask is the base network. Others of sizes that the weights were not trained for,
+        such as probes of a single group, are cut from it too, and compensated.
         """
         space = self._discovery.space
         if self._elastic is None or mask == space.full_mask():

@@ -7,6 +7,10 @@ from torch import nn
 
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
+from evosearch.space.resources import RESOURCES
+
+NEAR = 0.25
+"""How far under the smallest size a network may be, as a share: widths are whole numbers."""
 
 
 @final
@@ -23,5 +27,13 @@ class ElasticWeights:
     sizes: Budget
 
     def serve(self, cost: Cost) -> bool:
-        """Returns whether a network is no larger than those that the weights were trained for."""
-        return self.sizes.violation(cost) == 0
+        """Returns whether a network is about as large as those that the weights were trained for.
+
+        Smaller ones lose: no plan as small has learned. Of several resources, one binds a plan.
+        """
+        if self.sizes.violation(cost):
+            return False
+        return any(
+            RESOURCES[name].of(cost) >= (1 - NEAR) * bound.low
+            for name, bound in self.sizes.bounds.items()
+        )

@@ -12,6 +12,7 @@ from evosearch.report.columns import (
     SEARCH_LOSS,
     TEST_ACCURACY,
     NetworkColumn,
+    naming,
     size_columns,
 )
 from evosearch.report.tables import Column, terminal_table
@@ -36,8 +37,7 @@ def finals_table(study: Study, finals: Finals) -> Table:
         _of(replace(SEARCH_LOSS, header="search loss\nuntrained"), plan),
         Column[Finalist](header="epochs", cell=lambda own: str(own.epochs)),
         _of(SEARCH_LOSS, network),
-        _of(SEARCH_ACCURACY, network),
-        _of(TEST_ACCURACY, network),
+        *naming(finals.test.metric, _of(SEARCH_ACCURACY, network), _of(TEST_ACCURACY, network)),
     )
     return terminal_table(columns, finals.finalists)
 
@@ -47,12 +47,18 @@ def finals_lines(finals: Finals) -> list[str]:
     control, rival = finals.finalists[0].plan.name, finals.finalists[finals.rival].plan.name
     lines = [
         f"finals at {finals.at}: {finals.network.name}, is the last of"
-        f" {len(finals.finalists)} networks; test accuracy {finals.test.accuracy_text} %;"
+        f" {len(finals.finalists)} networks; test {finals.test.metric}"
+        f" {finals.test.accuracy_text} %;"
         f" {finals.image_macs:.3g} image-MACs"
     ]
     against = f"{rival} against {control}, after the same training"
     if finals.gain is None:
-        lines.append(f"{against}: not confirmed, as there are no [data] confirmation images")
+        reason = (
+            f"{finals.test.metric} is of all images together, which no exact bound is for"
+            if finals.test.pooled
+            else "there are no [data] confirmation images"
+        )
+        lines.append(f"{against}: not confirmed, as {reason}")
     else:
         shown = "" if finals.gain.is_shown else "; no difference is shown"
         lines.append(f"{against}: {finals.gain}{shown}")
@@ -86,8 +92,8 @@ def _telling_line(finals: Finals) -> str:
     if finals.telling is None:
         return f"no rank correlation {after}: the finalists' scores or accuracies are all the same"
     return (
-        "rank correlation (Spearman's) of the search's score with the search accuracy"
-        f" {after}: {finals.telling}"
+        "rank correlation (Spearman's) of the search's score with the search"
+        f" {finals.test.metric} {after}: {finals.telling}"
     )
 
 

@@ -22,6 +22,7 @@
 `training`      a training under a budget: begun as a run, or gone on with
 `course`        the same to its end: its networks recorded, the last finished
 `tolerated`     a drop of accuracy in place of a budget: what it goes with, what it came to
+`waypoints`     its trials: the networks that it went through
 `cycles`        trainings one after the other, each of a smaller network
 `finished`      the finished network of a training, measured on test and saved
 `shrinking`     the budget in force while a network trains, and the cuts to it

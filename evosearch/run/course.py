@@ -4,7 +4,6 @@ The trials of its study are the networks that it went through: each is recorded 
 it, the last as it is finished.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from evosearch.criteria import criterion_class
 from evosearch.criteria.learned import learned_gates
-from evosearch.errors import InputError
 from evosearch.machine import torch_seeded
 from evosearch.models.build import build_model
 from evosearch.models.copying import copied
@@ -31,18 +29,16 @@ from evosearch.run.log import RunLog
 from evosearch.run.shrinking import Shrinking
 from evosearch.run.subject import Subject
 from evosearch.run.tolerated import tolerated_points
+from evosearch.run.waypoints import Waypoints
 from evosearch.seeding import Stream, integer
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
-from evosearch.space.mask import Mask
 from evosearch.space.resources import RESOURCES
-from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
-from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
 from evosearch.surgery.compaction import compact, cut
 from evosearch.surgery.gating import gates_of
 from evosearch.surgery.narrowing import narrow
-from evosearch.tasks.scoring import image_scores, working_numerics
+from evosearch.tasks.scoring import working_numerics
 from evosearch.training.base_training import label_loss
 from evosearch.training.bestepoch import BestEpoch
 from evosearch.training.checkpoint import Checkpoint
@@ -82,6 +78,14 @@ class Course:
         floor = floored(subject.discovery.space, config.prune.floor)
         self._discovery = replace(subject.discovery, space=floor)
         self._scorer = self._make_scorer()
+        self._waypoints = Waypoints(
+            folder=folder,
+            study=self._study,
+            subject=subject,
+            recipe=config.prune.recipe,
+            log=log,
+            callbacks=callbacks,
+        )
         self._rewound: Mapping[str, Tensor] = {}
 
     def finish(self) -> Trained:
@@ -103,7 +107,7 @@ class Course:
             number, t = cycle.number + shrinking.left, last.epoch / last.epochs
             if number and self._study.trials[number - 1].mask == mask:
                 number -= 1  # it was left for a smaller one that did not keep the accuracy
-            trial = self._record(network, mask, number, t)
+            trial = self._waypoints.record(network, mask, number, t)
             cycle = Cycle(
                 number=cycle.number + 1,
                 mask=mask,
@@ -207,7 +211,7 @@ class Course:
             pace=parse_pace(self._prune.pace, self._config.space.train.epochs, drop=drop),
             budget=budget,
             scorer=self._scorer,
-            on_leave=self._record,
+            on_leave=self._waypoints.record,
             on_change=self._show,
         )
 
@@ -227,6 +231,7 @@ class Course:
         """Returns the network that the next training begins with, and where it begins."""
         subject, config = self._subject, self._config
         space, here = self._discovery.space, narrow(self._discovery, cycle.mask)
+        assert self._prune.drop, "one training ends within the budget"
         target = next_budget(cost, space.base_cost, budget, self._prune.drop)
         inner = self._scorer.mask(network, here, space, target, cycle.number)
         if (gates := gates_of(network)) is not None:
@@ -245,46 +250,6 @@ class Course:
             model = copied(model)
             load_state(model, self._rewound)
         return compact(model, space.groups, cycle.mask), cycle
-
-    def _record(self, network: nn.Module, mask: Mask, number: int, t: float) -> Trial:
-        """Returns the trial of a network as training leaves it, recorded once.
-
-        Args:
-            network: as it is now.
-            mask: its channels, of those of the whole network.
-            number: of the trial.
-            t: share of the training's steps that are done.
-
-        Raises:
-            InputError: the study has another one, so that this is not the training that it was.
-        """
-        study = self._study
-        if number < len(study.trials):
-            if study.trials[number].mask != mask:
-                raise InputError(
-                    f"{self._folder}: trial {number} has other channels than this training gives"
-                    " again: another machine or version computes otherwise; start a new run"
-                )
-            return study.trials[number]
-        subject, began = self._subject, time.perf_counter()
-        scores = image_scores(network, subject.data.search, task=subject.task)
-        seconds, result = time.perf_counter() - began, scores.score
-        ScoreStore(self._places.scores).put(mask, scores)
-        step = Step(rung=Rung.FULL, score=result.loss, images=result.images, seconds=seconds)
-        trial = Trial(
-            number=number,
-            generation=number,
-            mask=mask,
-            genome={"recipe": self._prune.recipe, "t": t},
-            cost=subject.discovery.space.cost(mask),
-            state=TrialState.COMPLETE,
-            evaluation=Evaluation(score=result, seconds=seconds),
-            steps=(step,),
-        )
-        study.append(trial)
-        self._log.trial(trial)
-        self._callbacks.on_trial(trial)
-        return trial
 
     def _show(self, cost: Cost, budget: Budget) -> None:
         base = self._study.header.base_cost

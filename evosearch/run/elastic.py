@@ -11,7 +11,7 @@ from evosearch.errors import InputError
 from evosearch.files import cache_folder, writing
 from evosearch.models.copying import copied
 from evosearch.models.weights import load_weights, save_weights, weights_digest
-from evosearch.refit.elastic import ElasticWeights
+from evosearch.refit.elastic import NEAR, ElasticWeights
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import SearchConfig
 from evosearch.run.subject import Subject
@@ -52,6 +52,25 @@ def require_sizes(request: BudgetRequest, space: SearchSpace) -> None:
             f"{_ELASTIC}, and an accuracy drop may end at any: say where they begin, such as"
             " --flops 10%..100%"
         )
+
+
+def require_trained_for(sizes: Budget, budget: Budget) -> None:
+    """Refuses another budget for a run whose elastic weights were trained for other sizes.
+
+    Args:
+        sizes: that they were trained for.
+        budget: what the run is to go on with.
+
+    Raises:
+        InputError: the budget limits another resource, or has sizes beside those.
+    """
+    for name, asked in sizes_of(budget).bounds.items():
+        known = sizes.bounds.get(name)
+        if known is None or not (1 - NEAR) * known.low <= asked.low <= asked.high <= known.high:
+            raise InputError(
+                "the elastic weights of this run were trained for the sizes that it began with,"
+                " and the budget has others: start a new run"
+            )
 
 
 def sizes_of(budget: Budget) -> Budget:

@@ -15,7 +15,7 @@ from evosearch.run.finetuning import certified, require_no_other
 from evosearch.run.measurer import RunMeasurer
 from evosearch.run.planning import measure_decoded
 from evosearch.run.reopening import held, reopen
-from evosearch.run.saving import from_run, save_artifact
+from evosearch.run.saving import AVERAGED, from_run, save_artifact
 from evosearch.run.students import nonzero_json, require_kernels_fit
 from evosearch.run.testing import open_ledger
 from evosearch.study.finals import RECORD, Finalist, Finals, finished_name
@@ -176,7 +176,6 @@ def _save(
     """Writes the artifact of the winner."""
     config, confirmed = contest.config, finals.confirmed
     names = ", ".join(own.plan.name for own in finals.finalists)
-    averaged = "; its weights are the mean over the last quarter of the steps"
     save_artifact(
         contest.target(finals.winner),
         contest.prepared.config,
@@ -195,7 +194,8 @@ def _save(
                 f" {names}",
                 *([] if finals.gain is None else [_gain_note(finals)]),
                 f"epoch {training.best_epoch} of {config.epochs} was its best on the search"
-                f" split, and was kept{averaged if training.best.averaged else ''}",
+                " split, and was kept",
+                *([AVERAGED] if training.best.averaged else []),
                 f"the test split was opened {opened} times in this run",
             ],
             "finetune": config.settings,

@@ -24,7 +24,7 @@ from evosearch.run.measurer import RunMeasurer
 from evosearch.run.picking import picked
 from evosearch.run.planning import parse_at
 from evosearch.run.preparation import Prepared
-from evosearch.run.saving import SELECTED, cut_note, from_run, save_artifact
+from evosearch.run.saving import AVERAGED, SELECTED, cut_note, from_run, save_artifact
 from evosearch.run.students import nonzero_json, require_kernels_fit, student_of
 from evosearch.run.testing import open_ledger
 from evosearch.space.budget import Budget
@@ -281,7 +281,7 @@ def _notes(task: _Task, distillation: Distillation | None, opened: int) -> list[
             " distillation on the search split, and was kept; 0 is the network before it",
         ]
         if distillation.best.averaged:
-            made.append("its weights are the mean over the last quarter of the steps")
+            made.append(AVERAGED)
     return [
         *made,
         f"the test split was opened {opened} times in this run, once for each named network",

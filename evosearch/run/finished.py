@@ -36,6 +36,7 @@ class Trained:
         seconds: that all of it took, with the scoring of channels and epochs.
         image_macs: what its steps cost, forward and backward: images times MACs.
         share: of what one training of the whole network costs in these.
+        from_base: whether it began with the base network's weights, whose training is not counted.
         drop: what was lost, where a drop of accuracy was tolerated in place of a budget.
     """
 
@@ -46,6 +47,7 @@ class Trained:
     seconds: float
     image_macs: int
     share: float
+    from_base: bool
     drop: SearchDrop | None = None
 
 
@@ -133,6 +135,7 @@ def _trained(artifact: Artifact, network: NamedNetwork) -> Trained:
         seconds=training["seconds"],
         image_macs=training["image_macs"],
         share=training["share"],
+        from_base=training["prune"]["weights"] == "base",
         drop=SearchDrop(**training["drop"]) if "drop" in training else None,
     )
 

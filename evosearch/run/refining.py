@@ -15,7 +15,7 @@ from evosearch.run.finished import Trained, load_finished
 from evosearch.run.folder import RunFolder
 from evosearch.run.planning import pick_plan
 from evosearch.run.reopening import held, reopen_training
-from evosearch.run.saving import from_run, save_artifact
+from evosearch.run.saving import AVERAGED, from_run, save_artifact
 from evosearch.run.students import nonzero_json, require_kernels_fit
 from evosearch.run.subject import Subject
 from evosearch.run.testing import open_ledger
@@ -102,6 +102,7 @@ def finetune_finished(
                     f"fine-tuned by {_teacher(config)}; epoch {distillation.best_epoch} of"
                     f" {tuning.epochs} was the best on the search split, and was kept; 0 is the"
                     " network before it",
+                    *([AVERAGED] if distillation.best.averaged else []),
                     f"the test split was opened {report.opened} times in this run",
                 ],
                 "best_epoch": distillation.best_epoch,

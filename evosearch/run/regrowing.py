@@ -74,8 +74,8 @@ class Regrowth:
         """Puts the least important channels off, and as many others on; widths stay.
 
         Those come back whose readers, at zero, have the largest gradients: channels by a gradient
-        of their own would all be at zero. They have the filters that they had, and change nothing
-        until the next step.
+        of their own would all be at zero. They have the filters that they had, as momentum and
+        weight decay moved them on, and change nothing until the next step.
 
         Args:
             t: share of the steps done.

@@ -27,6 +27,7 @@ SLICED = (
     " outputs so that slices work; BatchNorm statistics measured on calibration images"
 )
 """The note of a network that is a slice and no more."""
+AVERAGED = "its weights are the mean over the last quarter of the steps"
 SELECTED = "search accuracy is optimistic: the search was selected on that split"
 
 

@@ -125,7 +125,7 @@ class Shrinking(Part):
             final = self._inner(self._budget, moment.step)
             self._widths.append(list(final.widths.values()))
         every = self._config.every
-        last = moment.t >= self._ends and self._slack is None
+        last = (moment.t >= self._ends or moment.is_last) and self._slack is None
         if not last and moment.step % (moment.epoch_steps if every == "epoch" else every):
             return
         target = self._budget if last else self._in_force(moment)

@@ -22,11 +22,13 @@ class SearchDrop:
         tolerated: points of accuracy that might be lost.
         lost: points that are; negative where accuracy was gained.
         images: search images that both were measured on, and that decided which network is kept.
+        metric: what is lost.
     """
 
     tolerated: float
     lost: float
     images: int
+    metric: str
 
     @classmethod
     def of(cls, header: Header, trial: Trial) -> Self | None:
@@ -37,11 +39,12 @@ class SearchDrop:
         assert trial.evaluation is not None
         base, now = header.base.search, trial.evaluation.score
         lost = 100 * (base.accuracy - now.accuracy)
-        return cls(tolerated=round(tolerated, 6), lost=lost, images=now.images)
+        return cls(tolerated=round(tolerated, 6), lost=lost, images=now.images, metric=now.metric)
 
     def __str__(self) -> str:
+        verb = "loses" if self.lost >= 0 else "gains"
         return (
-            f"{'loses' if self.lost >= 0 else 'gains'} {abs(self.lost):.2f} points of accuracy"
+            f"{verb} {abs(self.lost):.2f} points of {self.metric}"
             f" (at most {self.tolerated:g} may be lost) on the {self.images} search images, which"
             " also decided what was kept: optimistic, and not certified"
         )

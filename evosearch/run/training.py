@@ -1,6 +1,7 @@
 """A training under a budget as a run: begun, or gone on with after a kill."""
 
 import time
+from collections.abc import Set
 from pathlib import Path
 
 from evosearch.criteria import criterion_class
@@ -29,9 +30,10 @@ from evosearch.study.trial import Evaluation
 from evosearch.tasks.scoring import image_scores
 from evosearch.training.base_training import label_loss
 from evosearch.training.pacing import parse_pace
-from evosearch.training.penalties import require_penalties
+from evosearch.training.penalties import Penalties, require_penalties
 from evosearch.training.recipes import PruneConfig, resolved_settings
 from evosearch.training.recorded_paces import Epi, Slack
+from evosearch.training.wiring import Wired
 
 UNTRAINED = "whole network, untrained"
 
@@ -63,7 +65,8 @@ def begin_training(
     """
     if not RunFolder(folder).is_free:
         raise InputError(f"{folder}: exists already; resume it, or name another with --out")
-    prune = resolved_settings(prune)
+    given, prune = prune.model_fields_set, resolved_settings(prune)
+    _require_read(given, prune)
     _require_possible(prune, space_file.train.epochs, request)
     fresh, search = prune.weights == "fresh", _on_device(search)
     if fresh and space_file.model.weights == BUILT:
@@ -86,7 +89,8 @@ def begin_training(
             on_space=check,
         )
         model, space = subject.model.to(search.device), subject.discovery.space
-        label_loss(model, space_file.train, subject.task)  # refuses what does not fit together
+        label_loss(model, space_file.train, subject.task)  # these refuse what does not fit
+        Penalties(prune.penalties, Wired.of(model, subject.discovery))
         began = time.perf_counter()
         scores = image_scores(model, subject.data.search, task=subject.task)
         evaluation = Evaluation(score=scores.score, seconds=time.perf_counter() - began)
@@ -150,7 +154,7 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
             " drop, layerwise and [prune.penalties]"
         )
     if isinstance(prune.rewind, int):
-        _require_epoch(prune.rewind, prune.drop, epochs)
+        _require_epoch(prune.rewind, epochs)
     criterion, plan = criterion_class(prune.criterion), plan_of(prune.plan)
     require_penalties(prune.penalties, "[prune.penalties]")
     pace = parse_pace(prune.pace, epochs, drop=request.accuracy_drop)
@@ -176,12 +180,22 @@ def _require_possible(prune: PruneConfig, epochs: int, request: BudgetRequest) -
         )
 
 
-def _require_epoch(rewind: int, drop: float, epochs: int) -> None:
-    if not drop:
-        raise InputError(
-            f"[prune] rewind = {rewind} goes back between trainings, and there is one: give"
-            " the share that goes between two, such as drop = 0.2"
-        )
+def _require_read(given: Set[str], prune: PruneConfig) -> None:
+    """Refuses keys that were given and that nothing would read.
+
+    Raises:
+        InputError: names the key.
+    """
+    unread = {"pace", "every", "rounds"} if prune.drop else {"rewind"}
+    for key in sorted(unread & given):
+        if prune.drop:
+            reason = f"is of cuts in one training, and drop = {prune.drop:g} cuts between several"
+        else:
+            reason = "goes back between trainings, and there is one: give drop = 0.2 or the like"
+        raise InputError(f"[prune] {key} = {getattr(prune, key)!r} {reason}")
+
+
+def _require_epoch(rewind: int, epochs: int) -> None:
     if rewind >= epochs:
         raise InputError(
             f"[prune] rewind = {rewind}: trainings of {epochs} epochs have none after that"

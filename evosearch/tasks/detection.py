@@ -75,6 +75,11 @@ def matches(output: Any, target: Boxes, *, predictions: Callable[[Any], Boxes]) 
     for own, true in zip(found, target, strict=True):
         boxes, labels, scores = _arrays("[task] predictions", own, ("boxes", "labels", "scores"))
         true_boxes, true_labels = _arrays("labels of an image", true, ("boxes", "labels"))
+        if not np.isfinite(np.column_stack([true_boxes, true_labels])).all():
+            raise InputError("labels of an image: boxes and labels must be finite")
+        # A box that is not finite is none; NaN marks true boxes, and rows that are not there.
+        real = np.isfinite(np.column_stack([boxes, labels, scores])).all(1)
+        boxes, labels, scores = boxes[real], labels[real], scores[real]
         chosen = _counted(labels, scores)
         bits = _matched(boxes[chosen], labels[chosen], true_boxes, true_labels)
         predicted = np.stack([labels[chosen], scores[chosen], bits], axis=1)

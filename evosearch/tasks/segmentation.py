@@ -49,7 +49,7 @@ def overlaps(output: Tensor, target: Tensor, *, ignore: int = IGNORED) -> Tensor
     Args:
         output: logits, `(images, classes, height, width)`.
         target: classes, `(images, height, width)`.
-        ignore: the label of pixels that do not count.
+        ignore: the label of pixels that do not count, nor as a class where it is one.
 
     Raises:
         InputError: these are no logits for the labels.
@@ -61,7 +61,10 @@ def overlaps(output: Tensor, target: Tensor, *, ignore: int = IGNORED) -> Tensor
         pairs = (true[counts] * count + predicted[counts]).bincount(minlength=count * count)
         table = pairs.reshape(count, count)
         both = table.diagonal()
-        rows.append(torch.cat([both, table.sum(0) + table.sum(1) - both]))
+        either = table.sum(0) + table.sum(1) - both
+        if 0 <= ignore < count:
+            either[ignore] = 0
+        rows.append(torch.cat([both, either]))
     return torch.stack(rows)
 
 

@@ -17,6 +17,9 @@ from evosearch.tasks.task import Task
 from evosearch.training.epochs import EpochRecord, OnEpoch
 from evosearch.training.parts import Host, Part
 
+ROUNDING = 1e-9
+"""How far an accuracy may be under the least: differences of shares are no exact numbers."""
+
 
 @final
 class BestEpoch(Part):
@@ -108,7 +111,7 @@ class BestEpoch(Part):
 
     def _is_better(self, result: Score) -> bool:
         if self._least_accuracy is not None:
-            return result.accuracy >= self._least_accuracy
+            return result.accuracy >= self._least_accuracy - ROUNDING
         return result.loss < self._loss
 
     def state(self) -> dict[str, Any]:

@@ -137,8 +137,8 @@ class OneCycle(Pace):
         b: how late it is; `b / a` is about the t at which half is gone.
     """
 
-    a: float = Field(default=14.0, gt=0)
-    b: float = 5.0
+    a: float = Field(default=14.0, gt=0, le=500)
+    b: float = Field(default=5.0, ge=-200, le=200)
 
     def share(self, t: float, record: Record = NOTHING) -> float:  # noqa: ARG002
         """See `Pace.share`."""

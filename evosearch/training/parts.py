@@ -33,6 +33,11 @@ class Moment:
         return self.step / (self.epoch_steps * self.epochs)
 
     @property
+    def is_last(self) -> bool:
+        """Whether the next step is the last of all."""
+        return self.step + 1 == self.epoch_steps * self.epochs
+
+    @property
     def begins_epoch(self) -> bool:
         """Whether the next step is the first of its epoch."""
         return self.step % self.epoch_steps == 0

@@ -52,7 +52,7 @@ class Towards(Part):
 
     A pace is here the share of the channels that go which are gone: which ones, and when, is
     settled before the first step, so there is nothing to remember. From the t on at which the
-    pace is done the network has the goal's channels, exactly.
+    pace is done, and in the last step at the latest, the network has the goal's channels, exactly.
     """
 
     def __init__(self, goal: Goal, pace: Pace) -> None:
@@ -67,7 +67,7 @@ class Towards(Part):
 
     def before_step(self, moment: Moment) -> None:
         """Cuts, where a cut is due and channels are to go."""
-        last = moment.t >= self._ends
+        last = moment.t >= self._ends or moment.is_last
         if not last and moment.step % EVERY:
             return
         wanted = self._goal.on_the_way(1.0 if last else self._pace.share(moment.t))

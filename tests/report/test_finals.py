@@ -57,6 +57,18 @@ def test_the_lines_by_hand(run: tuple[Study, Finals]) -> None:
     assert "are all the same" in finals_lines(replace(finals, finalists=alike))[-1]
 
 
+def test_they_say_what_is_measured(run: tuple[Study, Finals]) -> None:
+    study, finals = run
+    mean_iou = replace(finals, test=replace(finals.test, metric="mIoU", pooled=True), gain=None)
+    printed = shown(finals_table(study, mean_iou))
+    assert "search mIoU, %" in printed
+    assert "test mIoU, %" in printed
+    assert "metric" not in printed + shown(finals_table(study, finals))
+    lines = finals_lines(mean_iou)
+    assert not any("accuracy" in line for line in lines)
+    assert "mIoU is of all images together, which no exact bound is for" in lines[1]
+
+
 def test_a_run_shows_its_finals(tmp_path: Path) -> None:
     toy_run(tmp_path / "run", 16)
     assert ParetoView.read(tmp_path / "run").to_json()["finals"] == []

@@ -174,6 +174,16 @@ def test_other_elastic_weights_than_the_run_began_with_are_refused_by_name(place
         RunEvaluator(str(place / "changed"))()
 
 
+@pytest.mark.parametrize("budget", [{"flops": "5%..40%"}, {"flops": "90%"}, {"params": "40%"}])
+def test_other_sizes_than_the_weights_were_trained_for_are_refused(
+    place: Path, budget: dict[str, str]
+) -> None:
+    before = Study.open(place / "run").segments
+    with pytest.raises(InputError, match="trained for the sizes that it began with"):
+        evosearch.resume(place / "run", **budget)
+    assert Study.open(place / "run").segments == before
+
+
 def test_the_cost_counts_the_teacher_and_the_plans_of_a_step() -> None:
     space = toy_space()
     masks = [space.top_channels(w, toy_knowledge().scores["l1"]) for w in WIDTHS]

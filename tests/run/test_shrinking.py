@@ -144,6 +144,18 @@ def test_no_cut_comes_late_and_none_is_left_out(pace: str) -> None:
     assert min(done) == pytest.approx(min(t for t, _ in moments if t >= ends))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("recipe", ["one_cycle", "gradual", "granet", "consensus"])
+def test_a_few_steps_end_within_the_budget_too(
+    recipe: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = SCHEDULE.model_copy(update={"epochs": steps, "batch_size": IMAGES})
+    monkeypatch.setitem(globals(), "SCHEDULE", few)
+    watched = Watched(recipe, pace="linear").run()
+    assert watched.shrinking.is_done
+    assert QUARTER.violation(SPACE.cost(watched.mask)) == 0
+
+
 def test_the_budget_in_force_is_as_much_of_the_way_as_is_gone() -> None:
     """Linear from 0 to 0.75: at t = 0.375 half of the way from all to a quarter is gone."""
     watched = Watched("while_training")

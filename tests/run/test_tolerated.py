@@ -106,12 +106,13 @@ def test_the_record_goes_through_a_checkpoint() -> None:
 
 
 def test_what_was_lost_says_on_what_and_that_it_is_no_certificate() -> None:
-    lost = SearchDrop(tolerated=1.0, lost=0.571, images=350)
+    lost = SearchDrop(tolerated=1.0, lost=0.571, images=350, metric="accuracy")
     assert str(lost) == (
         "loses 0.57 points of accuracy (at most 1 may be lost) on the 350 search images, which"
         " also decided what was kept: optimistic, and not certified"
     )
-    assert str(SearchDrop(tolerated=1.0, lost=-0.29, images=350)).startswith("gains 0.29 points")
+    gained = SearchDrop(tolerated=1.0, lost=-0.29, images=350, metric="recall")
+    assert str(gained).startswith("gains 0.29 points of recall")
 
 
 EPOCHS = 6
@@ -184,7 +185,10 @@ def test_it_ends_in_the_smallest_network_that_kept_the_accuracy(
     assert accuracy >= least
     assert ended.network.mask == trials[-1].mask
     assert ended.drop == SearchDrop(
-        tolerated=DROP, lost=100 * (base.search.accuracy - accuracy), images=350
+        tolerated=DROP,
+        lost=100 * (base.search.accuracy - accuracy),
+        images=350,
+        metric="accuracy",
     )
     notes = " ".join(ended.artifact.card["notes"])
     assert str(ended.drop) in notes

@@ -33,6 +33,7 @@ from evosearch.run.folder import RunFolder
 from evosearch.run.reopening import reopen_training
 from evosearch.run.spacefile import load_space_file
 from evosearch.space.text import load_space
+from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 from evosearch.tasks.scoring import score
@@ -258,6 +259,18 @@ def test_a_floor_holds_in_every_group(place: Path) -> None:
     assert space.groups[0].min_keep == 1
 
 
+def test_scores_with_gates_are_said_to_be_such(place: Path) -> None:
+    """They are no scores of the channels alone, which other networks might be compared with."""
+    first, *_, last = trained(place, "gates", recipe="consensus").study.trials
+    assert first.genome["gated"] is True
+    assert "gated" not in last.genome
+    store = ScoreStore(RunFolder(place / "gates").scores)
+    whole = store.get(first.mask)  # that of the network before the first step
+    assert whole is not None
+    assert whole.score.loss != first.evaluation.score.loss
+    assert store.get(last.mask).score.loss == last.evaluation.score.loss
+
+
 def test_a_search_has_no_such_section(place: Path) -> None:
     """So that the digests of searches, with [prune] in their space file or not, stay."""
     trained(place, "whole")
@@ -348,6 +361,21 @@ BAD = {
         ["--flops", "50%", "--recipe", "granet"],
         "[prune.penalties]\nbn_l1 = 1e-4",
         "held at zero",
+    ),
+    "a pace that nothing reads": (
+        ["--flops", "50%", "--recipe", "imp"],
+        '[prune]\npace = "cubic"',
+        "of cuts in one training",
+    ),
+    "weights to go back to, once": (
+        ["--flops", "50%"],
+        '[prune]\nrewind = "fresh"',
+        "goes back between trainings",
+    ),
+    "a pace beyond numbers": (
+        ["--flops", "50%"],
+        '[prune]\npace = { name = "one_cycle", b = 1000 }',
+        "less than or equal to 200",
     ),
     "no epoch to go back to": (["--flops", "50%"], "[prune]\nrewind = 0", "prune.rewind"),
     "no steps between cuts": (["--flops", "50%"], "[prune]\nevery = 0", "prune.every"),

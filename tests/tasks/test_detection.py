@@ -1,5 +1,6 @@
 """Mean average precision by hand, and against the evaluation that comes with COCO."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -59,6 +60,14 @@ def test_an_overlap_counts_at_the_thresholds_up_to_it():
     assert value(MAP50, predicted, true) == pytest.approx(1.0)
     assert value(MAP, predicted, true) == pytest.approx(0.2)  # at 0.5 and 0.55
     assert value(MAP, [image([HALF], [3], [0.5])], true) == 0.0
+
+
+def test_a_box_that_is_not_finite_is_none():
+    true = [image([SQUARE], [1])]
+    predicted = [image([SQUARE, AWAY], [1, 1], [0.9, math.nan])]
+    assert value(MAP, predicted, true) == pytest.approx(1.0)
+    with pytest.raises(InputError, match="labels of an image: boxes and labels must be finite"):
+        statistics(predicted, [image([[math.inf, 0, 1, 1]], [1])])
 
 
 def test_a_true_box_is_found_once():

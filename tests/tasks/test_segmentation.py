@@ -34,6 +34,12 @@ def test_intersections_and_unions_by_hand():
     assert mean_iou(np.zeros((2, 6))) == 0.0
 
 
+def test_a_class_that_is_ignored_is_none_of_the_mean():
+    output, target = logits([[[1, 0], [2, 2]]], 3), torch.tensor([[[1, 1], [2, 0]]])
+    # Class 1: one pixel in both, two in either; class 2: one and one; the last pixel is no one's.
+    assert mean_iou(overlaps(output, target, ignore=0).double().numpy()) == 0.75
+
+
 def test_the_loss_is_the_mean_over_pixels_that_count():
     output = torch.zeros(2, 4, 1, 3)
     output[0, 2, 0, 0] = math.log(3)  # half of the probability is class 2's

@@ -275,6 +275,20 @@ def test_the_network_is_where_its_pace_says(name: str) -> None:
     assert host.cuts <= epochs * epoch_steps / EVERY + 1
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("name", ["one_cycle", "cubic", "linear", "steps"])
+def test_so_few_steps_that_none_comes_after_the_pace_end_at_the_plan(
+    name: str, steps: int
+) -> None:
+    mask = Mask({"a": np.arange(9) < 2})
+    goal = Goal(mask=mask, scores={"a": np.arange(9).astype(float)})
+    host, part = Recorder(goal.on_the_way(0.0)), Towards(goal, parse_pace(name, 4))
+    part.joined(host)  # type: ignore[arg-type]
+    for step in range(steps):
+        part.before_step(Moment(step=step, epoch_steps=1, epochs=steps))
+    assert host.mask == mask
+
+
 def test_a_pace_ends_at_the_plan_exactly(
     tuning: Tuning, whole: tuple[nn.Module, Discovery], goal: Goal
 ) -> None:
