@@ -2,8 +2,9 @@
 
 ResNet-20 on noise, as many epochs for all: the whole network, `one_cycle` to a budget, and
 `scratch` at that budget from the first step. One after the other, in turn, several times; every
-epoch is scored on the search split in each. Prints a Markdown table of ratios to the whole
-network's training in the same turn.
+epoch is scored on the search split in each. Seconds are of the processor, on one thread, which
+other work beside it hardly moves. Prints a Markdown table of ratios to the whole network's
+training in the same turn.
 
     .venv/bin/python scripts/bench_shrinking.py [--budget 25%] [--turns 5] [--images 1280]
         [--epochs 8] [--runs FOLDER]
@@ -21,7 +22,7 @@ import torch
 from evosearch.data.splits import load_search_data
 from evosearch.machine import environment
 from evosearch.models.build import build_model
-from evosearch.run.callbacks import SILENT
+from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import SearchConfig
 from evosearch.run.spacefile import SpaceFile
 from evosearch.run.training import begin_training
@@ -56,11 +57,29 @@ def space(images: int, epochs: int) -> SpaceFile:
 
 
 def whole_seconds(file: SpaceFile) -> float:
-    """Returns the seconds that training the whole network takes."""
+    """Returns the processor's seconds that training the whole network takes."""
     data, model = load_search_data(file.data), build_model(file.model)
-    began = time.perf_counter()
+    began = time.process_time()
     train_base(model, data.train, data.search, file.train, 0)
-    return time.perf_counter() - began
+    return time.process_time() - began
+
+
+def shrinking_seconds(
+    file: SpaceFile, recipe: str, budget: str, runs: Path
+) -> tuple[float, float]:
+    """Returns the processor's seconds that a recipe takes, and its cost as a share."""
+    moments: list[float] = []
+    shutil.rmtree(runs / recipe, ignore_errors=True)
+    done = begin_training(
+        runs / recipe,
+        space_file=file,
+        space_folder=Path(),
+        search=SearchConfig(),
+        prune=PruneConfig(recipe=recipe),
+        request=BudgetRequest.of(flops=budget),
+        callbacks=Callbacks(on_epoch=lambda _: moments.append(time.process_time())),
+    )
+    return moments[-1] - moments[0], done.share
 
 
 def main() -> None:
@@ -78,23 +97,14 @@ def main() -> None:
     for _ in range(given.turns):
         whole = whole_seconds(file)
         for recipe in RECIPES:
-            folder = given.runs / recipe
-            shutil.rmtree(folder, ignore_errors=True)
-            done = begin_training(
-                folder,
-                space_file=file,
-                space_folder=Path(),
-                search=SearchConfig(),
-                prune=PruneConfig(recipe=recipe),
-                request=BudgetRequest.of(flops=given.budget),
-                callbacks=SILENT,
-            )
-            ratios[recipe].append(done.seconds / whole)
-            costs[recipe] = done.share
+            seconds, costs[recipe] = shrinking_seconds(file, recipe, given.budget, given.runs)
+            ratios[recipe].append(seconds / whole)
     machine = environment(1)
     print(f"{machine['processor']}, one thread, Python {platform.python_version()},", end=" ")
     print(f"torch {torch.__version__}; {given.turns} turns, ResNet-20 to {given.budget}.\n")
-    print("| training | seconds / whole: median (least to most) | image-MACs / whole |")
+    print(
+        "| training | processor's seconds / whole: median (least to most) | image-MACs / whole |"
+    )
     print("|---|--:|--:|")
     for recipe, found in ratios.items():
         spread = f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
