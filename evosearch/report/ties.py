@@ -5,8 +5,7 @@ from itertools import combinations
 from pathlib import Path
 
 from evosearch.run.folder import RunFolder
-from evosearch.space.mask import Mask
-from evosearch.study.scores import Difference, ImageScores, Measure, Reals, Score
+from evosearch.study.scores import Difference
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
@@ -22,15 +21,17 @@ def tied_members(folder: Path, members: Sequence[Trial]) -> dict[int, list[int]]
     Returns:
         Trial number -> numbers of the tied trials, in the order of the front.
     """
+    store = ScoreStore(RunFolder(folder).scores)
     found = {
-        trial.number: scores
+        trial.number: losses
         for trial in members
         if trial.evaluation is not None
-        and (scores := _scores(folder, trial.mask, trial.evaluation.score)) is not None
+        and (losses := store.losses(trial.mask)) is not None
+        and len(losses) == trial.evaluation.score.images
     }
     ties: dict[int, list[int]] = {number: [] for number in found}
     for first, second in combinations(found, 2):
-        if found[first].loss_above(found[second]).is_tie:
+        if Difference.between(found[first], found[second]).is_tie:
             ties[first].append(second)
             ties[second].append(first)
     order = list(found)
@@ -46,24 +47,15 @@ def above_base(folder: Path, study: Study, members: Sequence[Trial]) -> dict[int
     if not study.header.references:
         return {}
     base = study.header.base
-    reference = _scores(folder, base.mask, base.search)
-    if reference is None or base.search.pooled:
+    if base.search.pooled:
+        return {}
+    store, images = ScoreStore(RunFolder(folder).scores), base.search.images
+    reference = store.get(base.mask)
+    if reference is None or len(reference.metrics) != images:
         return {}
     differences = {}
     for trial in members:
-        own = _scores(folder, trial.mask, base.search)
-        if own is not None:
+        own = store.get(trial.mask)
+        if own is not None and len(own.metrics) == images:
             differences[trial.number] = Difference.between(own.metrics, reference.metrics)
     return differences
-
-
-def _scores(folder: Path, mask: Mask, score: Score) -> ImageScores | None:
-    """Returns the scores on the whole search split; None where the file has fewer, or is none."""
-    measure = Measure(name=score.metric, pooled=_unpooled if score.pooled else None)
-    scores = ScoreStore(RunFolder(folder).scores, measure).get(mask)
-    return None if scores is None or len(scores.losses) != score.images else scores
-
-
-def _unpooled(statistics: Reals) -> float:
-    """Stands for what the task alone can compute."""
-    raise NotImplementedError

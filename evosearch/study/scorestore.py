@@ -10,7 +10,7 @@ import numpy as np
 
 from evosearch.files import replacing, writing
 from evosearch.space.mask import Mask
-from evosearch.study.scores import ACCURACY, ImageScores, Measure
+from evosearch.study.scores import ACCURACY, ImageScores, Measure, Reals
 
 SCORES = "scores"
 """Folder of a run that holds them."""
@@ -26,16 +26,17 @@ class ScoreStore:
 
     def get(self, mask: Mask) -> ImageScores | None:
         """Returns the scores stored of a mask, or None; a damaged file counts as none."""
-        try:
-            with self._path(mask).open("rb") as file:
-                values = np.asarray(np.load(file, allow_pickle=False), dtype=np.float64)
-        except (OSError, ValueError, TypeError, EOFError):
-            return None
+        values = self._values(mask)
         is_flat = self._measure.pooled is None
-        if values.ndim != 2 or len(values) < 2 or (is_flat and len(values) > 2):
+        if values is None or (is_flat and len(values) > 2):
             return None
         metrics = values[1] if is_flat else values[1:].T
         return ImageScores(losses=values[0], metrics=metrics, measure=self._measure)
+
+    def losses(self, mask: Mask) -> Reals | None:
+        """Returns the losses stored of a mask, or None: they are alike whatever the measure."""
+        values = self._values(mask)
+        return None if values is None else values[0]
 
     def put(self, mask: Mask, scores: ImageScores) -> None:
         """Stores the scores of a mask in place of what there was.
@@ -52,6 +53,15 @@ class ScoreStore:
             self._folder.mkdir(exist_ok=True)
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, compact if exact else values, allow_pickle=False)
+
+    def _values(self, mask: Mask) -> Reals | None:
+        """Returns what the file of a mask holds, losses first; a damaged one counts as none."""
+        try:
+            with self._path(mask).open("rb") as file:
+                values = np.asarray(np.load(file, allow_pickle=False), dtype=np.float64)
+        except (OSError, ValueError, TypeError, EOFError):
+            return None
+        return values if values.ndim == 2 and len(values) >= 2 else None
 
     def _path(self, mask: Mask) -> Path:
         return self._folder / f"{mask.key}.npy"
