@@ -54,18 +54,19 @@ def require_sizes(request: BudgetRequest, space: SearchSpace) -> None:
         )
 
 
-def require_trained_for(sizes: Budget, budget: Budget) -> None:
+def require_trained_for(begun: Budget, budget: Budget) -> None:
     """Refuses another budget for a run whose elastic weights were trained for other sizes.
 
     Args:
-        sizes: that they were trained for.
-        budget: what the run is to go on with.
+        begun: what the run began with.
+        budget: what it is to go on with.
 
     Raises:
         InputError: the budget limits another resource, or has sizes beside those.
     """
+    sizes = sizes_of(begun).bounds
     for name, asked in sizes_of(budget).bounds.items():
-        known = sizes.bounds.get(name)
+        known = sizes.get(name)
         if known is None or not (1 - NEAR) * known.low <= asked.low <= asked.high <= known.high:
             raise InputError(
                 "the elastic weights of this run were trained for the sizes that it began with,"

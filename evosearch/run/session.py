@@ -17,7 +17,6 @@ from evosearch.run.baselines import BASELINES, search_baselines
 from evosearch.run.budgeting import change_budget, resolved_budget
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.config import SearchConfig
-from evosearch.run.elastic import require_trained_for
 from evosearch.run.ended import Ended
 from evosearch.run.folder import RunFolder
 from evosearch.run.lock import RunLock
@@ -115,9 +114,6 @@ class Session:
                 prepared = reopen(folder, study.header, callbacks.on_stage)
                 if budget.measured:
                     prepared.require_device()
-                elastic = prepared.subject.elastic
-                if request is not None and elastic is not None:
-                    require_trained_for(elastic.sizes, budget)
                 if request is not None:  # last: what is refused changes nothing
                     change_budget(folder, study, budget, prepared)
                 threads = prepared.config.search.threads
