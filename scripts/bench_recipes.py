@@ -2,7 +2,8 @@
 
 All begin with fresh weights and end with a finished network. What each may cost is that of two
 trainings of the whole network, in image-MACs: images times MACs, forward once and backward twice.
-How many epochs a recipe has for that is found by trying, on its first seed. Plans without a search
+How many epochs a recipe has for that is found by trying, on its first seed, beginning with what
+it had on another space. Plans without a search
 and `rates` spend one half on the base network, what the search scores next, and the rest on
 distillation. A row that is in the results file is not measured again, so what was killed goes on,
 and two processes with different methods can work at once.
@@ -69,7 +70,9 @@ class Bench:
         ).stdout.strip()
         self._file = file.model_copy(update={"model": fresh, "prune": None})
 
-    def rows(self, method: str, budget: str, seed: int, epochs: int | None) -> Iterator[Row]:
+    def rows(
+        self, method: str, budget: str, seed: int, epochs: int | None, guess: int
+    ) -> Iterator[Row]:
         """Yields the row of a method; those before it had too many or too few epochs.
 
         Args:
@@ -77,11 +80,12 @@ class Bench:
             budget: of the FLOPs.
             seed: of everything.
             epochs: those that cost what they may; None where they must be found.
+            guess: what is tried first where they must.
         """
         if method in DISTILLED:
             yield self._distilled(method, budget, seed)
             return
-        wanted = epochs or max(4, self._whole // 4)
+        wanted = epochs or guess
         for _ in range(TRIES):
             row = self._trained(method, budget, seed, wanted)
             yield row
@@ -206,16 +210,22 @@ def measure(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     bench = Bench(given)
     for budget, seed, method in product(given.budgets, range(given.seeds), given.methods):
-        key = (given.space.stem, given.epochs, method, budget)
-        alike = [
-            r for r in read_rows(given.results) if (r.space, r.whole, r.method, r.budget) == key
-        ]
+        rows = [r for r in read_rows(given.results) if (r.method, r.budget) == (method, budget)]
+        alike = [r for r in rows if (r.space, r.whole) == (given.space.stem, given.epochs)]
         if any(row.seed == seed for row in alike):
             continue
         epochs = nearest(alike).epochs if alike else None
-        tried = list(bench.rows(method, budget, seed, epochs))
+        tried = list(bench.rows(method, budget, seed, epochs, first_guess(rows, given.epochs)))
         with given.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(nearest(tried))) + "\n")
+
+
+def first_guess(rows: Sequence[Row], whole: int) -> int:
+    """Returns the epochs that a recipe had elsewhere, for another length of the whole training."""
+    if not rows:
+        return max(4, whole // 4)
+    row = nearest(rows)
+    return max(1, round(row.epochs * whole / row.whole))
 
 
 def nearest(rows: Sequence[Row]) -> Row:
