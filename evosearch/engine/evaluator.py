@@ -1,5 +1,6 @@
 """The evaluator of masks: compact, compensate, recalibrate, score on the search split."""
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
@@ -17,9 +18,14 @@ from evosearch.data.splits import CalibrationSplit, SearchSplit
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
 from evosearch.models.precision import Layout, Numerics, Precision, fastest_numerics
-from evosearch.refit.building import LARGEST_BATCH_MAP, Build, Builder, images_within
+from evosearch.refit.building import (
+    LARGEST_BATCH_MAP,
+    Build,
+    Builder,
+    ElasticWeights,
+    images_within,
+)
 from evosearch.refit.compensated_error import CompensatedErrors
-from evosearch.refit.elastic import ElasticWeights
 from evosearch.refit.folding import fold_batchnorms
 from evosearch.refit.gram import Consumer, collect_statistics, gram_blocks
 from evosearch.seeding import Stream, generator
@@ -95,7 +101,7 @@ class MaskEvaluator:
         seed: int,
         task: Task = CLASSIFICATION,
         recover: Callable[[nn.Module], None] | None = None,
-        elastic: ElasticWeights | None = None,
+        elastic: nn.Module | None = None,
     ) -> None:
         """Records the outputs of the base network's layers.
 
@@ -109,7 +115,7 @@ class MaskEvaluator:
             task: what candidates are judged by.
             recover: trains a compact network for a moment before it is scored, in place; always
                 in the same way.
-            elastic: weights that candidates of their sizes are slices of.
+            elastic: weights that candidates are slices of, where that makes them better.
         """
         self._task = task
         self._recover = recover
@@ -132,6 +138,9 @@ class MaskEvaluator:
         ]
         self._batches = [batch for batch, _ in self._labelled]
         self._seed = seed
+        self._judging = calibration.shuffled(seed).take(
+            np.arange(min(config.build_images, len(calibration)))
+        )
         self.builder = Builder(
             model=model.eval(),
             discovery=discovery,
@@ -141,7 +150,7 @@ class MaskEvaluator:
             numerics=config.numerics(place),
             seed=seed,
             rescale=config.rescale,
-            elastic=elastic,
+            elastic=elastic and ElasticWeights(weights=elastic, loss=self._calibration_loss),
         )
 
     def prepare(self, *, errors: bool) -> None:
@@ -167,6 +176,19 @@ class MaskEvaluator:
             self._recover(network)
         fold_batchnorms(network, self._discovery.layers)
         return network
+
+    def _calibration_loss(self, network: nn.Module) -> float:
+        """Returns the loss on calibration images that candidates are built on."""
+        try:
+            return image_scores(
+                network,
+                self._judging,
+                task=self._task,
+                batch_size=self._batch_size,
+                numerics=self.builder.numerics,
+            ).score.loss
+        except EvaluationError:
+            return math.inf
 
     def compensated_error(self, mask: Mask) -> float:
         """See `Evaluator.compensated_error`."""

@@ -7,7 +7,6 @@
 `compensation`         least-squares update of the weights that stay
 `compensated_error`    the error that it leaves, without a forward pass
 `gram`                 second moments of layer inputs, and the two-step fitness from them
-`elastic`              elastic weights as networks are cut from them, and their sizes
 `folding`              BatchNorm folded into layers, for networks that are only scored
 =====================  ====================================================================
 """

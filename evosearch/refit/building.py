@@ -1,7 +1,8 @@
 """Builder of compact networks: from a mask to weights and statistics that fit it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, final
 
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from evosearch.models.precision import Numerics
 from evosearch.refit.compensation import Compensation
-from evosearch.refit.elastic import ElasticWeights
 from evosearch.refit.norms import recalibrate
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact, dropped_positions
@@ -24,6 +24,20 @@ LARGEST_MAP = 2**26
 MiB, of which one pass holds a few at a time."""
 LARGEST_BATCH_MAP = 2**25
 """The same for a batch of the passes that can be cut into batches."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ElasticWeights:
+    """One copy of the base network whose slices work, and what tells which of them do.
+
+    Attributes:
+        weights: the copy, in eval mode; its BatchNorm statistics are no slice's.
+        loss: a candidate -> its loss on calibration images; infinite where it has none.
+    """
+
+    weights: nn.Module
+    loss: Callable[[nn.Module], float]
 
 
 @final
@@ -52,11 +66,11 @@ class Builder:
             images: how many of them candidates are built on; compensation takes no more than
                 `LARGEST_MAP` allows.
             build: whether candidates' weights are refitted, or their statistics alone; "elastic"
-                refits what is no slice.
+                refits those whose slices are worse.
             numerics: what candidates compute in.
             seed: the run's.
             rescale: whether refitted outputs are given the variances that they had.
-            elastic: weights that networks of the sizes that they serve are slices of.
+            elastic: weights that networks can be slices of.
         """
         self._elastic = elastic
         self._rescale = rescale
@@ -74,14 +88,11 @@ class Builder:
 
     def candidate(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is scored by, in the layout of candidates."""
-        network = self._compact(mask)
-        if mask != self._discovery.space.full_mask():
-            with self.numerics.computing(self._device):
-                if self._build == "recalibrated" or self.is_slice(mask):
-                    recalibrate(network, [self.numerics.images(batch) for batch in self._few])
-                else:
-                    self._compensate(network, mask, self._quick)
-        return self.numerics.network(network)
+        if mask == self._discovery.space.full_mask():
+            return self.numerics.network(self._compact(mask))
+        if self._build == "recalibrated":
+            return self._recalibrated(mask, self._model)
+        return self._better(mask)[0]
 
     def final(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is worth keeping as, in float32.
@@ -91,7 +102,7 @@ class Builder:
         of the base network, exactly.
         """
         if self._elastic is not None and self.is_slice(mask):
-            return self.plain(mask, self._elastic.network)
+            return self.plain(mask, self._elastic.weights)
         network = self._compact(mask)
         self._compensate(network, mask, self.thorough)
         return network
@@ -103,26 +114,43 @@ class Builder:
             mask: the channels that stay.
             model: what they are cut from, where it is not the base network.
         """
-        network = compact(model or self._model, self._discovery.space.groups, mask).eval()
+        network = self._compact(mask, model)
         recalibrate(network, self._batches)
         return network
 
     def is_slice(self, mask: Mask) -> bool:
         """Returns whether the network of a mask is a slice of elastic weights.
 
-        The full mask is the base network. Others of sizes that the weights were not trained for,
-        such as probes of a single group, are cut from it too, and compensated.
+        It is where the slice has no more loss on calibration images than the compensated network
+        of the same mask. So plans that the weights were trained for are slices; those far from
+        them, and probes of a single group, are not. The full mask is the base network.
         """
-        space = self._discovery.space
-        if self._elastic is None or mask == space.full_mask():
-            return False
-        return self._elastic.serve(space.cost(mask))
+        return mask != self._discovery.space.full_mask() and self._better(mask)[1]
 
-    def _compact(self, mask: Mask) -> nn.Module:
-        model = self._model
-        if self._elastic is not None and self.is_slice(mask):
-            model = self._elastic.network
-        return compact(model, self._discovery.space.groups, mask).eval()
+    def _better(self, mask: Mask) -> tuple[nn.Module, bool]:
+        """Returns the candidate of a mask, and whether it is a slice of elastic weights."""
+        compensated = self._compensated(mask)
+        if self._elastic is None:
+            return compensated, False
+        slice_ = self._recalibrated(mask, self._elastic.weights)
+        if self._elastic.loss(slice_) <= self._elastic.loss(compensated):
+            return slice_, True
+        return compensated, False
+
+    def _recalibrated(self, mask: Mask, model: nn.Module) -> nn.Module:
+        network = self._compact(mask, model)
+        with self.numerics.computing(self._device):
+            recalibrate(network, [self.numerics.images(batch) for batch in self._few])
+        return self.numerics.network(network)
+
+    def _compensated(self, mask: Mask) -> nn.Module:
+        network = self._compact(mask)
+        with self.numerics.computing(self._device):
+            self._compensate(network, mask, self._quick)
+        return self.numerics.network(network)
+
+    def _compact(self, mask: Mask, model: nn.Module | None = None) -> nn.Module:
+        return compact(model or self._model, self._discovery.space.groups, mask).eval()
 
     def _compensate(self, network: nn.Module, mask: Mask, compensation: Compensation) -> None:
         drops = dropped_positions(self._discovery.space.groups, mask)

@@ -6,12 +6,10 @@ from evosearch.aims import begin_segment
 from evosearch.files import write_text, writing
 from evosearch.latency.model import LatencyModel
 from evosearch.run.config import run_config_to_toml
-from evosearch.run.elastic import require_trained_for
 from evosearch.run.folder import RunFolder
 from evosearch.run.preparation import Prepared, require_drop_of_mean
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.text import load_space
-from evosearch.study.identity import Part
 from evosearch.study.study import Study
 
 
@@ -28,8 +26,6 @@ def resolved_budget(folder: Path, study: Study, request: BudgetRequest) -> Budge
     space.require_reachable(budget)
     if budget.measured:
         LatencyModel.load(RunFolder(folder).latency).require_finer(budget)
-    if Part.ELASTIC in study.header.identity.parts:
-        require_trained_for(study.header.budget, budget)
     return budget
 
 

@@ -103,7 +103,7 @@ def write_run(
         ScoreStore(places.scores).put(header.base.mask, base_scores)
         save_weights(subject.model, places.base)
         if subject.elastic is not None:
-            save_weights(subject.elastic.network, places.elastic)
+            save_weights(subject.elastic, places.elastic)
         write_text(places.images, json.dumps(subject.identity.images_to_json()))
         write_json(places.environment, environment(config.search.threads))
         study = Study.create(partial, header)

@@ -11,7 +11,6 @@ from evosearch.errors import InputError
 from evosearch.files import cache_folder, writing
 from evosearch.models.copying import copied
 from evosearch.models.weights import load_weights, save_weights, weights_digest
-from evosearch.refit.elastic import NEAR, ElasticWeights
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import SearchConfig
 from evosearch.run.subject import Subject
@@ -52,26 +51,6 @@ def require_sizes(request: BudgetRequest, space: SearchSpace) -> None:
             f"{_ELASTIC}, and an accuracy drop may end at any: say where they begin, such as"
             " --flops 10%..100%"
         )
-
-
-def require_trained_for(begun: Budget, budget: Budget) -> None:
-    """Refuses another budget for a run whose elastic weights were trained for other sizes.
-
-    Args:
-        begun: what the run began with.
-        budget: what it is to go on with.
-
-    Raises:
-        InputError: the budget limits another resource, or has sizes beside those.
-    """
-    sizes = sizes_of(begun).bounds
-    for name, asked in sizes_of(budget).bounds.items():
-        known = sizes.get(name)
-        if known is None or not (1 - NEAR) * known.low <= asked.low <= asked.high <= known.high:
-            raise InputError(
-                "the elastic weights of this run were trained for the sizes that it began with,"
-                " and the budget has others: start a new run"
-            )
 
 
 def sizes_of(budget: Budget) -> Budget:
@@ -116,7 +95,7 @@ def with_elastic(
     )
     path = cached_elastic(subject, config, search, palette)
     if path.exists():
-        return _with_weights(subject, _loaded(subject.model, path), sizes)
+        return _with_weights(subject, _loaded(subject.model, path))
     epochs = cost_in_epochs(subject.discovery.space, palette, config)
     callbacks.on_note(
         f"elastic weights: {len(palette)} plans in {config.epochs} epochs, which cost as much as"
@@ -151,7 +130,7 @@ def with_elastic(
     with writing(path):
         save_weights(network, path)
         progress.unlink(missing_ok=True)
-    return _with_weights(subject, network, sizes)
+    return _with_weights(subject, network)
 
 
 def cost_in_epochs(space: SearchSpace, palette: Sequence[Mask], config: ElasticConfig) -> float:
@@ -166,18 +145,17 @@ def cost_in_epochs(space: SearchSpace, palette: Sequence[Mask], config: ElasticC
     return config.epochs * passed / 3
 
 
-def load_elastic(subject: Subject, path: Path, budget: Budget) -> Subject:
+def load_elastic(subject: Subject, path: Path) -> Subject:
     """Returns a subject with the elastic weights of a run that was begun.
 
     Args:
         subject: of the run.
         path: of the weights.
-        budget: that the run began with.
 
     Raises:
         InputError: the file is missing or damaged.
     """
-    return _with_weights(subject, _loaded(subject.model, path), sizes_of(budget))
+    return _with_weights(subject, _loaded(subject.model, path))
 
 
 def cached_elastic(
@@ -201,11 +179,11 @@ def _loaded(base: nn.Module, path: Path) -> nn.Module:
     return network.eval()
 
 
-def _with_weights(subject: Subject, network: nn.Module, sizes: Budget) -> Subject:
+def _with_weights(subject: Subject, network: nn.Module) -> Subject:
     known = subject.identity
     parts = {**known.parts, Part.ELASTIC: weights_digest(network)}
     return replace(
         subject,
-        elastic=ElasticWeights(network=network, sizes=sizes),
+        elastic=network,
         identity=Identity(parts=parts, images=known.images),
     )

@@ -17,7 +17,7 @@ def make_evaluator(
 ) -> MaskEvaluator:
     """Returns the evaluator of a run, its networks on the run's device."""
     if subject.elastic is not None:
-        subject.elastic.network.to(config.device)
+        subject.elastic.to(config.device)
     return MaskEvaluator(
         model=subject.model.to(config.device),
         discovery=subject.discovery,

@@ -159,7 +159,7 @@ def _reopen_subject(
         on_stage=on_stage,
     )
     if Part.ELASTIC in header.identity.parts:
-        subject = load_elastic(subject, places.elastic, header.budget)
+        subject = load_elastic(subject, places.elastic)
     begun, now = header.identity, subject.identity
     if not identify_images:
         begun = begun.only(now.parts)

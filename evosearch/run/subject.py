@@ -14,7 +14,6 @@ from evosearch.errors import InputError
 from evosearch.files import cache_folder, writing
 from evosearch.models.build import ModelConfig, build_model
 from evosearch.models.weights import load_weights, save_weights, weights_digest
-from evosearch.refit.elastic import ElasticWeights
 from evosearch.run.identity import identify
 from evosearch.run.spacefile import SpaceFile
 from evosearch.space.space import SearchSpace
@@ -64,7 +63,7 @@ class Subject(ProvenNetwork):
 
     data: SearchData
     task: Task
-    elastic: ElasticWeights | None = None
+    elastic: nn.Module | None = None
 
 
 def load_subject(

@@ -1,5 +1,6 @@
 """What a mask is scored to be worth, and that scoring leaves the model alone."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -15,14 +16,13 @@ from evosearch.engine import evaluator as evaluator_module
 from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
 from evosearch.errors import EvaluationError
 from evosearch.models.zoo import digits_resnet
-from evosearch.refit.elastic import ElasticWeights
 from evosearch.refit.norms import recalibrate
-from evosearch.space.budget import BudgetRequest
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from evosearch.tasks.scoring import score
 from evosearch.training.base_training import TrainConfig, train_base
+from evosearch.training.elastic import ElasticConfig, train_elastic
 
 
 @pytest.fixture(scope="module")
@@ -105,63 +105,65 @@ def test_bfloat16_scores_nearly_as_float32_does(
         assert coarse == pytest.approx(exact, rel=0.05)
 
 
-def elastic(model: nn.Module, data: SearchData, discovery: Discovery) -> MaskEvaluator:
-    """Returns an evaluator with other weights for networks of 20 to 50 % of the MACs."""
-    torch.manual_seed(1)
-    sizes = BudgetRequest.of(flops="20%..50%").resolve(discovery.space.base_cost)
-    weights = ElasticWeights(network=digits_resnet(width=8).eval(), sizes=sizes)
+def elastic(
+    model: nn.Module, data: SearchData, discovery: Discovery, weights: nn.Module
+) -> MaskEvaluator:
+    """Returns an evaluator whose candidates can be slices of other weights."""
+    config = EvaluatorConfig(
+        build="elastic", precision="float32", build_images=200, calibration_batch=100
+    )
     return MaskEvaluator(
         model=model,
         discovery=discovery,
         calibration=data.calibration,
         search=data.search,
-        config=EvaluatorConfig(
-            build="elastic", precision="float32", build_images=200, calibration_batch=100
-        ),
+        config=config,
         seed=0,
         elastic=weights,
     )
 
 
-def test_an_elastic_candidate_is_the_slice_of_the_elastic_weights(
+def test_an_elastic_candidate_is_a_slice_where_that_has_the_lesser_loss(
     model: nn.Module, data: SearchData, discovery: Discovery
 ) -> None:
-    evaluator, mask = elastic(model, data, discovery), half(discovery, 1)
-    assert evaluator.builder.is_slice(mask)
-    torch.manual_seed(1)
-    slice_ = compact(digits_resnet(width=8), discovery.space.groups, mask)
-    recalibrate(slice_, evaluator._batches)
+    """Weights trained for one plan alone serve that plan, and not its complement."""
+    masks = (half(discovery, 1), half(discovery, 2))
+    config = ElasticConfig(epochs=12, plans=1, palette=0, lr=0.1)
+    weights = train_elastic(model, discovery.space.groups, masks[:1], data.train, config, 0)
+    ours = elastic(model, data, discovery, weights)
+    theirs = make(model, data, discovery, build_images=200, calibration_batch=100)
+    assert [ours.builder.is_slice(mask) for mask in masks] == [True, False]
+    slice_ = compact(weights, discovery.space.groups, masks[0])
+    recalibrate(slice_, ours._batches)
     images = data.search.images[:32]
     with torch.no_grad():
         expected = slice_.eval()(images)
-        assert torch.equal(evaluator.builder.final(mask)(images), expected)
-        candidate = evaluator._candidate(mask)(images)  # folded, in another layout
+        assert torch.equal(ours.builder.final(masks[0])(images), expected)
+        candidate = ours._candidate(masks[0])(images)  # folded, in another layout
         torch.testing.assert_close(candidate, expected, rtol=1e-4, atol=1e-5)
-    assert evaluator.evaluate(mask).score.loss == pytest.approx(
-        score(slice_, data.search).loss, rel=1e-4
-    )
+        assert torch.equal(
+            ours.builder.final(masks[1])(images), theirs.builder.final(masks[1])(images)
+        )
+    losses = [[its.evaluate(mask).score.loss for mask in masks] for its in (ours, theirs)]
+    assert losses[0][0] < losses[1][0]
+    assert losses[0][1] == losses[1][1]
 
 
-def test_sizes_that_elastic_weights_were_not_trained_for_are_cut_from_the_base_network(
+def test_no_elastic_weights_can_make_a_candidate_worse(
     model: nn.Module, data: SearchData, discovery: Discovery
 ) -> None:
-    """A probe of one group; the whole network, exactly; a small one; the lowest-L1 plan."""
-    ours = elastic(model, data, discovery)
+    """Neither those that learned nothing nor those that overflow; the base network is itself."""
+    torch.manual_seed(1)
     theirs = make(model, data, discovery, build_images=200, calibration_batch=100)
-    space, images = discovery.space, data.search.images[:32]
-    full, group = space.full_mask(), space.groups[0]
-    probe = Mask({**full, group.name: np.arange(group.size) > 0})
-    few = Mask({own.name: np.arange(own.size) < own.size // 4 for own in space.groups})
-    assert space.cost(few).macs < 0.18 * space.base_cost.macs
-    with torch.no_grad():
-        for mask in (probe, full, few):
+    masks = (half(discovery, 1), discovery.space.full_mask())
+    for factor in (1.0, math.inf):
+        weights = digits_resnet(width=8).eval()
+        with torch.no_grad():
+            weights.linear.weight *= factor
+        ours = elastic(model, data, discovery, weights)
+        for mask in masks:
             assert not ours.builder.is_slice(mask)
-            assert torch.equal(
-                ours.builder.final(mask)(images), theirs.builder.final(mask)(images)
-            )
             assert ours.evaluate(mask).score.loss == theirs.evaluate(mask).score.loss
-        plain = ours.builder.plain(half(discovery, 1))
-        assert torch.equal(plain(images), theirs.builder.plain(half(discovery, 1))(images))
 
 
 def test_a_recalibrated_candidate_is_the_plain_network(

@@ -41,6 +41,8 @@ search = 350
 epochs = 2
 [elastic]
 epochs = 2
+batch_size = 16
+alpha = 0.0  # of labels alone: more is learned in two epochs than the base network knows
 palette = 3
 [search]
 threads = 1
@@ -172,16 +174,6 @@ def test_other_elastic_weights_than_the_run_began_with_are_refused_by_name(place
     save_weights(network, path)
     with pytest.raises(InputError, match="no longer the same: the elastic weights;"):
         RunEvaluator(str(place / "changed"))()
-
-
-@pytest.mark.parametrize("budget", [{"flops": "5%..40%"}, {"flops": "90%"}, {"params": "40%"}])
-def test_other_sizes_than_the_weights_were_trained_for_are_refused(
-    place: Path, budget: dict[str, str]
-) -> None:
-    before = Study.open(place / "run").segments
-    with pytest.raises(InputError, match="trained for the sizes that it began with"):
-        evosearch.resume(place / "run", **budget)
-    assert Study.open(place / "run").segments == before
 
 
 def test_the_cost_counts_the_teacher_and_the_plans_of_a_step() -> None:
