@@ -59,6 +59,13 @@ epochs = {epochs}
 batch_size = 64
 """
 EPOCHS = 6
+PLAIN = """
+from torch import nn
+
+def make():
+    convolutions = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()]
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(128, 10))
+"""
 
 
 class Stopped(Exception):
@@ -401,6 +408,22 @@ def test_what_cannot_be_is_refused_before_any_training(
     monkeypatch.setattr("evosearch.training.trainer.Training.epochs", None)
     done = run("train", "space.toml", *arguments, "--out", "out", cwd=tmp_path)
     assert_refused(done, message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_penalty_that_the_network_cannot_have_leaves_no_run(
+    tmp_path: Path,
+    run: InProcess,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "plain.py").write_text(PLAIN)
+    text = SPACE.format(epochs=2).replace("[model.kwargs]\nwidth = 8\n", "")
+    text = text.replace("evosearch.models.zoo:digits_resnet", "plain.py:make")
+    (tmp_path / "space.toml").write_text(f"{text}[prune.penalties]\nbn_l1 = 1e-4\n")
+    monkeypatch.undo()  # this is another architecture
+    monkeypatch.setattr("evosearch.training.trainer.Training.epochs", None)
+    done = run("train", "space.toml", "--flops", "50%", "--out", "out", cwd=tmp_path)
+    assert_refused(done, "no BatchNorm")
     assert not (tmp_path / "out").exists()
 
 
