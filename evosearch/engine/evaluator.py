@@ -150,7 +150,9 @@ class MaskEvaluator:
             numerics=config.numerics(place),
             seed=seed,
             rescale=config.rescale,
-            elastic=elastic and ElasticWeights(weights=elastic, loss=self._calibration_loss),
+            elastic=None
+            if elastic is None
+            else ElasticWeights(weights=elastic, loss=self._calibration_loss),
         )
 
     def prepare(self, *, errors: bool) -> None:
