@@ -107,7 +107,7 @@ class SharedLoss:
         count = process_count()
         share = torch.arange(len(images)).tensor_split(count)[dist.get_rank()]
         weight = len(share) * count / len(images)
-        own = self._wrapped()(images[share], labels[share], weight)
+        own: Tensor = self._wrapped()(images[share], labels[share], weight)
         whole = own.detach().clone()
         dist.all_reduce(whole)
         # The value of the whole batch, with the gradient of the share, which the wrapper averages.
@@ -191,16 +191,18 @@ def _normalised(norm: BatchNorm, features: Tensor) -> Tensor:
 
 def _remember(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
     """Moves running statistics towards those of a batch, as torch does."""
-    norm.num_batches_tracked.add_(1)
-    momentum = norm.momentum
-    share = 1 / float(norm.num_batches_tracked) if momentum is None else momentum
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
-    norm.running_var.lerp_(variance.to(norm.running_var.dtype), share)
+    tracked = norm.num_batches_tracked
+    assert tracked is not None
+    tracked.add_(1)
+    share = 1 / float(tracked) if norm.momentum is None else norm.momentum
+    for running, found in ((norm.running_mean, mean), (norm.running_var, variance)):
+        assert running is not None
+        running.lerp_(found.to(running.dtype), share)
 
 
 def _total(share: Tensor) -> Tensor:
     """Returns the sum over the processes, with gradients to every share."""
-    total: Tensor = _Total.apply(share)  # type: ignore[no-untyped-call]
+    total: Tensor = _Total.apply(share)
     return total
 
 
@@ -208,13 +210,13 @@ class _Total(torch.autograd.Function):
     """The gradient of a sum over processes is the sum of what each makes of it."""
 
     @staticmethod
-    def forward(ctx: Any, share: Tensor) -> Tensor:
+    def forward(_: Any, share: Tensor) -> Tensor:
         total = share.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].clone()
         dist.all_reduce(total)
         return total

@@ -48,9 +48,9 @@ def stop_in_second(record: EpochRecord) -> None:
 
 def in_two(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Runs a command in two processes."""
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        + ["-m", "evosearch", *map(str, arguments)],
+        [*torchrun, "evosearch", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -63,7 +63,7 @@ def finished(run: Path) -> dict[str, float]:
     """Returns the loss on the search split and the size of the network that a run shipped."""
     (card,) = run.glob("artifacts/*/card.json")
     network = json.loads(card.read_text())["networks"][-1]
-    return {"loss": network["search"]["loss"], "macs": network["macs"]}
+    return {"loss": network["search"]["loss"], "params": network["params"]}
 
 
 def files(run: Path) -> set[Path]:

@@ -37,9 +37,9 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     twoprocesses.main(tmp_path / "alone")
     alone = json.loads((tmp_path / "alone" / "0.json").read_text())
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        + ["-m", "tests.training.twoprocesses", str(tmp_path)],
+        [*torchrun, "tests.training.twoprocesses", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
