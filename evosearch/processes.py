@@ -1,4 +1,4 @@
-"""A fresh Python process, as a user starts one: nothing in it is left over from this one."""
+"""Processes: a fresh one, as a user starts it, and those that torchrun started together."""
 
 import os
 import subprocess
@@ -9,6 +9,16 @@ from evosearch.errors import EvosearchError
 
 class ProcessError(EvosearchError):
     """A fresh process failed; the message is its last word."""
+
+
+def shared_by() -> int:
+    """Returns how many processes torchrun started for this command; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Returns whether this is the process that writes and speaks for all of them."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def run_fresh(*arguments: object, importing: bool) -> str:

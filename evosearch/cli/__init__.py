@@ -23,6 +23,7 @@ import typer
 from evosearch.cli.app import app
 from evosearch.cli.leaving import leave
 from evosearch.errors import EvosearchError, InputError
+from evosearch.processes import is_first
 
 # Importing them adds their commands, in the order that --help lists them.
 # isort: off
@@ -59,5 +60,6 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"evosearch: {' '.join(message.split())}", err=True)
+    if is_first():
+        typer.echo(f"evosearch: {' '.join(message.split())}", err=True)
     sys.exit(code)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from evosearch.processes import is_first
 from evosearch.report.notebook import text_width
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def options(
     ] = False,
 ) -> None:
     """Channel selection for CNN pruning as combinatorial search."""
-    messages.quiet = quiet
+    messages.quiet = quiet or not is_first()
+    output.quiet = not is_first()
 
 
 def show(view: "View", *, as_json: bool) -> None:

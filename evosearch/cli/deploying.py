@@ -28,11 +28,12 @@ def finetune(**given: Any) -> None:
     from evosearch.report.finals import finals_lines, finals_table
     from evosearch.report.networks import networks_table
     from evosearch.run.finals import Decided
+    from evosearch.run.replicas import replica
     from evosearch.study.study import Study
 
     try:
-        with shown(messages, "distillation") as callbacks:
-            done = api.finetune(**given, callbacks=callbacks)
+        with replica(given["run"]) as own, shown(messages, "distillation") as callbacks:
+            done = api.finetune(**{**given, "run": own}, callbacks=callbacks)
     except KeyboardInterrupt:
         output.print("stopped: the same command goes on from the last whole epoch")
         raise

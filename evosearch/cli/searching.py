@@ -26,9 +26,10 @@ def search(**given: Any) -> None:
 def resume(**given: Any) -> None:
     """Go on with a run that was stopped or killed, or with a search for another budget."""
     from evosearch.run.finished import Trained
+    from evosearch.run.replicas import replica
 
-    with SearchProgress(messages, "training") as progress:
-        run = api.resume(**given, callbacks=progress.callbacks)
+    with replica(given["run"]) as own, SearchProgress(messages, "training") as progress:
+        run = api.resume(**{**given, "run": own}, callbacks=progress.callbacks)
     if isinstance(run.ended, Trained):
         conclude_training(run)
     else:

@@ -11,9 +11,11 @@ from evosearch.report.progress import shown
 @command(app, api.train)
 def train(**given: Any) -> None:
     """Train a network under a budget; or, without one, the base network, which is cached."""
+    from evosearch.run.replicas import replica
+
     try:
-        with shown(messages) as callbacks:
-            done = api.train(**given, callbacks=callbacks)
+        with replica(given["out"]) as out, shown(messages) as callbacks:
+            done = api.train(**{**given, "out": out}, callbacks=callbacks)
     except KeyboardInterrupt:
         output.print("stopped: evosearch resume goes on with a run that was begun")
         raise

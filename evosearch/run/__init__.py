@@ -31,6 +31,7 @@
 `baselines`     plans that learn nothing, searched beside
 `callbacks`     functions that are told how something goes
 `lock`          one process at a time
+`replicas`      copies for the processes of torchrun, which share a training
 `log`           a line for each event
 `planning`      the best known network at any budget
 `picking`       a plan of a run, with the run opened for it

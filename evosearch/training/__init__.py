@@ -4,6 +4,7 @@
 
 ================  ========================================================================
 `trainer`         the epoch loop of everything that trains, and its learning rates
+`distributed`     its batches in shares, one for each process of torchrun
 `parts`           the protocol of what takes part: losses, cuts, the best epoch
 `optimizers`      SGD, or Muon for the kernels of convolutions
 `base_training`   the training of a base network from scratch, and `[train]`

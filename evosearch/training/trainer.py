@@ -20,6 +20,7 @@ from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import cut, dropped_readers
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.narrowing import narrow
+from evosearch.training.distributed import SharedLoss, agreed, process_count, require_shares
 from evosearch.training.optimizers import OPTIMIZERS, Optimizer, clear, follow, spare
 from evosearch.training.parts import Batches, Moment, Part
 
@@ -107,6 +108,10 @@ class Training:
         self.mask = None if discovery is None else discovery.space.full_mask()
         self._done = begun
         self._steps = math.ceil(len(train) / schedule.batch_size)
+        require_shares(len(train), self._steps)
+        self._objective: BatchLoss = self._whole
+        if process_count() > 1:
+            self._objective = SharedLoss(model, self._loss, self._terms)
         for part in self._parts:
             part.joined(self)
         undecayed = frozenset[str]().union(*(part.undecayed() for part in self._parts))
@@ -134,7 +139,7 @@ class Training:
             yield self._epoch(self._done)
 
     def _epoch(self, epoch: int) -> float:
-        model, schedule, place = self._model, self._schedule, device_of(self._model)
+        model, schedule = self._model, self._schedule
         model.train()
         for module in self._evaluating:
             module.training = False
@@ -150,12 +155,7 @@ class Training:
             for part in self._parts:
                 part.before_step(moment)
             images, labels = self._drawn.batch(positions, self._rng)
-            with self._numerics.computing(place):
-                laid = self._numerics.images(images.to(place))
-                loss = self._batch_loss(laid, labels.to(place))
-                for part in self._parts:
-                    if (term := part.term()) is not None:
-                        loss = loss + term
+            loss = self._objective(images, labels)
             value = loss.item()
             if not math.isfinite(value):
                 raise EvaluationError(
@@ -172,6 +172,22 @@ class Training:
             total += value * len(positions)
         return total / len(self._train)
 
+    def _loss(self, images: Tensor, labels: Labels) -> Tensor:
+        """Returns the mean objective of images, in the numerics of this training."""
+        place = device_of(self._model)
+        with self._numerics.computing(place):
+            return self._batch_loss(self._numerics.images(images.to(place)), labels.to(place))
+
+    def _terms(self) -> list[Tensor]:
+        """Returns what the parts add to the objective of a batch."""
+        with self._numerics.computing(device_of(self._model)):
+            terms = [part.term() for part in self._parts]
+        return [term for term in terms if term is not None]
+
+    def _whole(self, images: Tensor, labels: Labels) -> Tensor:
+        loss = self._loss(images, labels)
+        return sum(self._terms(), start=loss)
+
     def cut(self, mask: Mask) -> None:
         """Takes channels out of the model, in place, and out of what the optimizers remember.
 
@@ -186,6 +202,7 @@ class Training:
         """
         if self._discovery is None or self.mask is None:
             raise ValueError("a training without channel groups cannot be cut")
+        mask = agreed(mask)
         composed = self.mask.then(mask)
         replaced = cut(self._model, self._discovery.space.groups, mask)
         for optimizer in self._optimizers:
@@ -211,7 +228,8 @@ class Training:
         """
         if (known := self._discovery) is None:
             raise ValueError("a training without channel groups cannot silence any")
-        for name, dim, positions in dropped_readers(known.space.groups, known.layers, mask):
+        groups, mask = known.space.groups, agreed(mask)
+        for name, dim, positions in dropped_readers(groups, known.layers, mask):
             clear(self._model.get_parameter(name), self._optimizers, dim, positions)
 
     @property

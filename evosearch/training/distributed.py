@@ -1,0 +1,222 @@
+"""Data-parallel training: each process of torchrun takes its share of every batch.
+
+Batches and their augmentation are drawn alike in all processes, and BatchNorm normalises by the
+whole batch, so that a training is the same however many processes share it, but for rounding.
+Gradients meet by torch's DistributedDataParallel (Li et al. 2020, arXiv 2006.15704).
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from evosearch.data.labels import Labels
+from evosearch.errors import InputError
+from evosearch.machine import device_of
+from evosearch.processes import shared_by
+from evosearch.space.mask import Mask
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+def process_count() -> int:
+    """Returns how many processes share this one's trainings; 1 without torchrun."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def joined_processes() -> Iterator[None]:
+    """Joins the processes that torchrun started, inside the block; alone it does nothing.
+
+    Each works on its own GPU where there are any.
+    """
+    if shared_by() == 1:
+        yield
+        return
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def require_shares(images: int, steps: int) -> None:
+    """Checks that every process gets two images of each batch or more.
+
+    Args:
+        images: of an epoch.
+        steps: that they are divided into.
+
+    Raises:
+        InputError: it does not.
+    """
+    least, count = images // steps, process_count()
+    if count > 1 and least < 2 * count:
+        raise InputError(
+            f"batches of {least} images for {count} processes: each needs two or more, so raise"
+            " batch_size or start fewer"
+        )
+
+
+def agreed(mask: Mask) -> Mask:
+    """Returns the first process's mask: scores of channels can differ in their last digits."""
+    if process_count() == 1:
+        return mask
+    told = [mask.to_json()]
+    dist.broadcast_object_list(told, src=0)
+    return Mask.from_json(told[0], {name: bits.size for name, bits in mask.items()})
+
+
+@final
+class SharedLoss:
+    """The objective of a training, computed in shares; called like one that is not."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, Labels], Tensor],
+        terms: Callable[[], Sequence[Tensor]],
+    ) -> None:
+        """Takes what is shared.
+
+        Args:
+            model: what learns; it may be cut between calls.
+            loss: images and labels of a share -> the mean over its images.
+            terms: what does not depend on images.
+        """
+        self._model, self._loss, self._terms = model, loss, terms
+        self._parallel: nn.Module = model
+        self._known: list[nn.Parameter] = []
+
+    def __call__(self, images: Tensor, labels: Labels) -> Tensor:
+        """Returns the objective of a whole batch; its gradient is the mean over the processes.
+
+        Args:
+            images: of the whole batch.
+            labels: likewise.
+        """
+        count = process_count()
+        share = torch.arange(len(images)).tensor_split(count)[dist.get_rank()]
+        weight = len(share) * count / len(images)
+        own: Tensor = self._wrapped()(images[share], labels[share], weight)
+        whole = own.detach().clone()
+        dist.all_reduce(whole)
+        # The value of the whole batch, with the gradient of the share, which the wrapper averages.
+        return own + (whole / count - own.detach())
+
+    def _wrapped(self) -> nn.Module:
+        parameters = list(self._model.parameters())
+        if [id(p) for p in parameters] != [id(p) for p in self._known]:
+            place = device_of(self._model)
+            self._parallel = DistributedDataParallel(
+                _Step(self._model, self._loss, self._terms),
+                device_ids=[place] if place.type == "cuda" else None,
+                find_unused_parameters=True,  # auxiliary heads
+            )
+            self._known = parameters
+        return self._parallel
+
+
+@final
+class _Step(nn.Module):
+    """One process's share of the objective, as a module around what learns."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, Labels], Tensor],
+        terms: Callable[[], Sequence[Tensor]],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._loss, self._terms = loss, terms
+
+    def forward(self, images: Tensor, labels: Labels, weight: float) -> Tensor:
+        with synchronised_norms(self.model):
+            loss = self._loss(images, labels) * weight
+        return sum(self._terms(), start=loss)
+
+
+@contextmanager
+def synchronised_norms(model: nn.Module) -> Iterator[None]:
+    """Has BatchNorm in training mode normalise by the whole batch of all processes.
+
+    As torch's SyncBatchNorm, which is for GPUs alone and takes the place of modules that others
+    hold.
+    """
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    for norm in norms:
+        norm.forward = partial(_normalised, norm)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def _normalised(norm: BatchNorm, features: Tensor) -> Tensor:
+    """Returns what BatchNorm gives, by the statistics of all processes' features.
+
+    Args:
+        norm: the module.
+        features: `(images, channels, ...)` of this process.
+    """
+    if not norm.training:
+        return type(norm).forward(norm, features)
+    axes = [axis for axis in range(features.ndim) if axis != 1]
+    shape = [1, -1, *[1] * (features.ndim - 2)]
+    wide = features.float()
+    images = wide.new_tensor([wide.numel() / wide.shape[1]])
+    sums = _total(torch.cat([wide.sum(axes), images]))
+    count = sums[-1].detach()
+    mean = sums[:-1] / count
+    centred = wide - mean.view(shape)
+    variance = _total(centred.square().sum(axes)) / count
+    if norm.track_running_stats:
+        _remember(norm, mean.detach(), variance.detach() * count / (count - 1))
+    found = centred * torch.rsqrt(variance + norm.eps).view(shape)
+    if norm.affine:
+        found = found * norm.weight.view(shape) + norm.bias.view(shape)
+    return found.to(features.dtype)
+
+
+def _remember(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Moves running statistics towards those of a batch, as torch does."""
+    tracked = norm.num_batches_tracked
+    assert tracked is not None
+    tracked.add_(1)
+    share = 1 / float(tracked) if norm.momentum is None else norm.momentum
+    for running, found in ((norm.running_mean, mean), (norm.running_var, variance)):
+        assert running is not None
+        running.lerp_(found.to(running.dtype), share)
+
+
+def _total(share: Tensor) -> Tensor:
+    """Returns the sum over the processes, with gradients to every share."""
+    total: Tensor = _Total.apply(share)
+    return total
+
+
+class _Total(torch.autograd.Function):
+    """The gradient of a sum over processes is the sum of what each makes of it."""
+
+    @staticmethod
+    def forward(_: Any, share: Tensor) -> Tensor:
+        total = share.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total

@@ -1,0 +1,87 @@
+"""What a training in shares of its batches comes to."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from evosearch.errors import InputError
+from evosearch.training import distributed
+from evosearch.training.distributed import (
+    process_count,
+    require_shares,
+    synchronised_norms,
+)
+from tests.training import twoprocesses
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def one_process() -> Iterator[None]:
+    """A group of this process alone, whose sums are those of its own shares."""
+    dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+    yield
+    dist.destroy_process_group()
+
+
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    """Shares of five and six images, a penalty, a cut on the way that both have to agree on."""
+    (tmp_path / "alone").mkdir()
+    twoprocesses.main(tmp_path / "alone")
+    alone = json.loads((tmp_path / "alone" / "0.json").read_text())
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
+    subprocess.run(
+        [*torchrun, "tests.training.twoprocesses", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first["sizes"] == alone["sizes"]
+    assert first["sizes"]["conv1.weight"] == [5, 1, 3, 3]
+    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_synchronised_norms_are_torchs(one_process: None, momentum: float | None) -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.BatchNorm2d(3, momentum=momentum), nn.BatchNorm2d(3, momentum=momentum)
+    for norm in (ours, theirs):
+        nn.init.constant_(norm.weight, 1.5)
+    for _ in range(2):
+        features = torch.randn(4, 3, 5, 5) + 2
+        given = [features.clone().requires_grad_() for _ in range(2)]
+        with synchronised_norms(ours):
+            found = ours(given[0])
+        expected = theirs(given[1])
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        for output in (found, expected):
+            output.pow(3).sum().backward()
+        torch.testing.assert_close(given[0].grad, given[1].grad, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
+    for name, buffer in theirs.named_buffers():
+        torch.testing.assert_close(ours.get_buffer(name), buffer)
+    ours.eval(), theirs.eval()
+    with synchronised_norms(ours):
+        assert torch.equal(ours(features), nn.BatchNorm2d.forward(ours, features))
+    assert "forward" not in vars(ours)
+
+
+def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert process_count() == 1
+    require_shares(3, 3)
+    monkeypatch.setattr(distributed, "process_count", lambda: 4)
+    require_shares(80, 10)
+    with pytest.raises(InputError, match="batches of 7 images for 4 processes: each needs two"):
+        require_shares(79, 10)
