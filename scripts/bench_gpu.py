@@ -6,13 +6,12 @@ Four lines, each kept in a file of rows, so that a killed bench goes on:
   images and device, seconds of each;
 - training: images per second of one epoch, a plain loop (float32, no augmentation) and ours in
   turn, on the same images;
-- search: one search from end to end, its wall-clock by stage and by rung;
+- search: one search from end to end on each, its wall-clock by stage and by rung;
 - resnet56 (with --resnet56 SPACE): a search with elastic weights and finals, against
   torch-pruning's recipe (global group norms, then fine-tuning) at equal epochs, seed by seed.
 
-Weights of the ResNet-50 are random: its times are those of any weights, its accuracies say
-nothing. Its images are noise and, with --images FOLDER (`train/CLASS/*`), textures: mosaics of
-the folder's images, 7 by 7 of 32 px.
+The ResNet-50 has random weights: its times are those of any. Its images are noise and, with
+--images FOLDER (`train/CLASS/*`), textures: mosaics of the folder's images, 7 by 7 of 32 px.
 
     pip install -e '.[bench]'
     .venv/bin/python scripts/bench_gpu.py --work FOLDER [--images FOLDER] [--resnet56 SPACE]
@@ -44,11 +43,14 @@ from evosearch.models.weights import save_weights
 from evosearch.models.zoo import cifar_resnet
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import SearchConfig
+from evosearch.run.finals import run_finals
 from evosearch.run.session import Session
 from evosearch.run.spacefile import SpaceFile, load_space_file
 from evosearch.space.budget import BudgetRequest
 from evosearch.strategies.fixed_plans import random_mask
+from evosearch.tasks.scoring import image_scores
 from evosearch.training.base_training import TrainConfig, train_base
+from evosearch.training.elastic import ElasticConfig
 from mosaics import mosaics
 from naiveloop import Loop, Way
 from plaintraining import plain_epochs, torch_pruned
@@ -196,39 +198,40 @@ class Bench:
         self.once(f"search, {name}", 0, measure)
 
     def resnet56(self, path: Path, seed: int) -> None:
-        """Searches with elastic weights and ends in finals, and prunes by torch-pruning."""
+        """Searches with elastic weights and ends in finals; prunes by torch-pruning."""
+        file = load_space_file(path)
+        elastic = file.elastic or ElasticConfig()
+        if self._tiny:
+            elastic = elastic.model_copy(update={"epochs": 1})
+            finetune = file.finetune.model_copy(update={"epochs": 2})
+            file = file.model_copy(update={"finetune": finetune})
+        file = file.model_copy(update={"elastic": elastic})
+        epochs = elastic.epochs + file.finetune.epochs
 
         def measure() -> Row:
-            from evosearch.api import finetune
-
-            file = load_space_file(path)
-            epochs = 1 if self._tiny else file.finetune.epochs
-            folder = self._work / f"resnet56-{seed}-{time.time_ns()}"
             session = Session.create(
-                folder,
+                self._work / f"resnet56-{seed}-{time.time_ns()}",
                 space_file=file,
                 space_folder=path.parent,
                 search=SearchConfig(
                     seed=seed, device=self._device, evaluator=EvaluatorConfig(build="elastic")
                 ),
-                request=BudgetRequest.of(flops="25%..50%"),
+                request=BudgetRequest.of(flops="50%" if self._tiny else "25%..50%"),
                 anyway=True,
             )
-            base, train = session.prepared.subject.model, session.prepared.subject.data.train
-            ratio = 0.5
-            elastic = session.prepared.config.space.elastic
+            subject = session.prepared.subject
             session.run(Limits(trials=self._trials))
-            decided: Any = finetune(folder, at="flops=50%", finals=2 if self._tiny else 4)
-            theirs = torch_pruned(base, train.images[0:1].to(self._device), ratio)
-            spent = epochs + (0 if elastic is None else elastic.epochs)
-            plain_epochs(theirs, train, file.finetune.batch_size, epochs=spent)
-            test = load_test_split(file.data, path.parent)
-            with torch.inference_mode():
-                right = sum(
-                    int((theirs.eval()(x.to(self._device)).argmax(1).cpu() == y).sum())
-                    for x, y in test.batches(256)
-                )
-            return {"ours": str(decided), "theirs": right / len(test), "epochs": spent}
+            finals = run_finals(session.folder, count=2 if self._tiny else 4).finals
+            image = subject.data.train.images[0:1].to(self._device)
+            theirs = torch_pruned(subject.model, image, 0.5)
+            plain_epochs(theirs, subject.data.train, file.finetune.batch_size, epochs=epochs)
+            found = image_scores(theirs, load_test_split(file.data, path.parent))
+            base = session.study.header.base_cost
+            return {
+                "test": {"ours": finals.test.accuracy, "torch-pruning": found.score.accuracy},
+                "macs": finals.network.cost.macs / base.macs,
+                "epochs": epochs,
+            }
 
         self.once("resnet56", seed, measure)
 
@@ -276,9 +279,10 @@ def main() -> None:
         sys.exit(2)
     bench = Bench(args)
     kinds = {"noise": None, **({} if args.images is None else {"textures": args.images})}
-    for name, images in kinds.items():
-        bench.candidates(name, bench.space(images))
-    bench.search(name, bench.space(images))
+    spaces = {name: bench.space(images) for name, images in kinds.items()}
+    for name, file in spaces.items():
+        bench.candidates(name, file)
+        bench.search(name, file)
     for seed in range(args.seeds if args.resnet56 else 0):
         bench.resnet56(args.resnet56, seed)
     for row in bench.rows:
