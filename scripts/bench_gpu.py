@@ -8,7 +8,8 @@ Four lines, each kept in a file of rows, so that a killed bench goes on:
   turn, on the same images;
 - search: one search from end to end on each, its wall-clock by stage and by rung;
 - resnet56 (with --resnet56 SPACE): a search with elastic weights and finals, against
-  torch-pruning's recipe (global group norms, then fine-tuning) at equal epochs, seed by seed.
+  torch-pruning's recipe (global group norms, then fine-tuning) at equal epochs, seed by seed;
+  the space excludes "conv1", as torch-pruning gets padded shortcuts wrong.
 
 The ResNet-50 has random weights: its times are those of any. Its images are noise and, with
 --images FOLDER (`train/CLASS/*`), textures: mosaics of the folder's images, 7 by 7 of 32 px.
@@ -80,6 +81,7 @@ class Bench:
     def __init__(self, args: argparse.Namespace) -> None:
         """Makes the network and the images."""
         self._device, self._tiny, self._trials = args.device, args.tiny, args.trials
+        self._name = device_name(args.device)
         self._work: Path = args.work
         self._work.mkdir(parents=True, exist_ok=True)
         self._path = self._work / "rows.jsonl"
@@ -98,10 +100,9 @@ class Bench:
         """Adds a row, where it is not there."""
         if any((row["line"], row["number"]) == (line, number) for row in self.rows):
             return
-        row = {"line": line, "number": number, "device": device_name(self._device), **measure()}
-        self.rows.append(row)
+        self.rows.append({"line": line, "number": number, "device": self._name, **measure()})
         with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(self.rows[-1]) + "\n")
 
     def space(self, images: Path | None) -> SpaceFile:
         """Returns the space of the large network, on noise or on mosaics."""
@@ -158,7 +159,7 @@ class Bench:
                 return {"naive": naive, "ours": ours, "images": evaluator.images}
 
             self.once(f"candidates, {name}", number, measure)
-        if self._device == "cuda":
+        if self._device.startswith("cuda"):
             memory = torch.cuda.max_memory_allocated() / 2**30
             self.once(f"memory, {name}", 0, lambda: {"peak_gib": memory})
         self.training(name, prepared.subject.model, prepared.subject.data.train)
@@ -223,7 +224,8 @@ class Bench:
             session.run(Limits(trials=self._trials))
             finals = run_finals(session.folder, count=2 if self._tiny else 4).finals
             image = subject.data.train.images[0:1].to(self._device)
-            theirs = torch_pruned(subject.model, image, 0.5)
+            groups = subject.discovery.space.sizes
+            theirs = torch_pruned(subject.model, image, 0.5, groups)
             plain_epochs(theirs, subject.data.train, file.finetune.batch_size, epochs=epochs)
             found = image_scores(theirs, load_test_split(file.data, path.parent))
             base = session.study.header.base_cost

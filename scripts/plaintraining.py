@@ -1,6 +1,7 @@
 """Training and pruning as people write them: a plain loop, and torch-pruning's global recipe."""
 
 import copy
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -28,18 +29,28 @@ def plain_epochs(network: nn.Module, train: TrainSplit, size: int, *, epochs: in
             schedule.step()
 
 
-def torch_pruned(model: nn.Module, image: torch.Tensor, ratio: float) -> nn.Module:
-    """Returns a network that torch-pruning cut to a share of its MACs, by global group norms."""
+def torch_pruned(
+    model: nn.Module, image: torch.Tensor, ratio: float, groups: Collection[str]
+) -> nn.Module:
+    """Returns a network that torch-pruning cut to a share of its MACs, by global group norms.
+
+    Args:
+        model: not changed.
+        image: a batch of one, on the model's device.
+        ratio: of the MACs that stay.
+        groups: names of the layers whose channels may go, as in the space that is searched.
+    """
     network = copy.deepcopy(model)
-    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    kinds = (nn.Linear, nn.Conv2d)
+    kept = [m for n, m in network.named_modules() if isinstance(m, kinds) and n not in groups]
     pruner = torch_pruning.pruner.MagnitudePruner(
         network,
         image,
-        importance=torch_pruning.importance.GroupNormImportance(p=2),
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
         global_pruning=True,
         pruning_ratio=0.9,
         iterative_steps=100,
-        ignored_layers=linear[-1:],
+        ignored_layers=kept,
     )
     count = torch_pruning.utils.count_ops_and_params
     base, _ = count(network, image)

@@ -233,6 +233,44 @@ def test_each_worker_has_a_number_of_its_own() -> None:
         assert numbers(executor, 12) == {0.0, 1.0}  # by the same processes, anew
 
 
+class Meeting(ToyEvaluator):
+    """Ends no measurement before another one has begun."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(failing=False)
+        self._folder = folder
+
+    def compensated_error(self, mask: Mask) -> float:
+        (self._folder / mask.key).touch(exist_ok=False)
+        late = time.monotonic() + 60
+        while len(list(self._folder.iterdir())) < 2:
+            if time.monotonic() > late:
+                raise TimeoutError("alone")
+            time.sleep(0.01)
+        return super().compensated_error(mask)
+
+
+@dataclass(frozen=True)
+class Meetings:
+    folder: Path
+
+    def __call__(self, worker: int) -> Evaluator:
+        return Meeting(self.folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_workers_of_a_cluster_measure_at_once_and_each_job_once(
+    tmp_path: Path, cluster: str
+) -> None:
+    jobs = [Job(mask=mask) for mask in masks(9)]
+    with closing(Workers(Meetings(tmp_path), images=100, count=0, cluster=cluster)) as executor:
+        found = list(executor.measure(jobs))
+    assert [measured.failure for measured in found] == [None] * len(jobs)
+    toys = ToyEvaluator()
+    assert [m.error for m in found] == [toys.compensated_error(job.mask) for job in jobs]
+    assert {path.name for path in tmp_path.iterdir()} == {job.mask.key for job in jobs}
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_on_a_cluster_every_worker_has_what_it_was_started_with(cluster: str) -> None:
     """A worker of dask-cuda sees its own GPU as the first: to count on would take another's."""
