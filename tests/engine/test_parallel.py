@@ -323,3 +323,15 @@ def test_workers_take_the_gpus_in_turn(
     for worker in range(6):
         take_gpu(device, worker)
     assert set_to == taken
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_what_a_worker_calls_cuda_is_its_own_gpu() -> None:
+    before, count = torch.cuda.current_device(), torch.cuda.device_count()
+    try:
+        for worker in range(2 * count):
+            take_gpu("cuda", worker)
+            assert torch.zeros(1, device="cuda").get_device() == worker % count
+    finally:
+        torch.cuda.set_device(before)
