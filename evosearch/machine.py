@@ -44,6 +44,20 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def take_gpu(device: str, worker: int) -> None:
+    """Gives a worker process a GPU of its own: from here on "cuda" means that one.
+
+    Where there are more workers than GPUs, they share them in turn. A device with an index, such
+    as "cuda:1", stays what it is.
+
+    Args:
+        device: that the worker is to use, one of torch's.
+        worker: its number among the workers of this machine.
+    """
+    if device == "cuda":
+        torch.cuda.set_device(worker % torch.cuda.device_count())
+
+
 def device_name(device: str) -> str:
     """Returns what people call a device of torch's, with what its speed depends on."""
     if device.startswith("cuda"):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from evosearch.data.splits import Split
+from evosearch.machine import device_of
 from evosearch.models.precision import Layout, Precision, fastest_numerics
 from evosearch.refit.folding import fold_batchnorms
 from evosearch.refit.norms import recalibrate
@@ -62,10 +63,11 @@ class Loop:
     """Scores masks in one process, in any of the ways."""
 
     def __init__(self, subject: Subject) -> None:
-        """Loads images, once."""
+        """Loads images, once, to where the base network is."""
         self._model, self._discovery = subject.model.eval(), subject.discovery
-        self._calibration, _ = _drawn(subject.data.calibration)
-        self._images, self._labels = _drawn(subject.data.search)
+        place = device_of(self._model)
+        self._calibration, _ = _drawn(subject.data.calibration, place)
+        self._images, self._labels = _drawn(subject.data.search, place)
 
     def losses(self, mask: Mask, way: Way) -> Losses:
         """Returns the loss of every image that is scored."""
@@ -83,7 +85,7 @@ class Loop:
             batches = range(0, len(images), way.batch)
             logits = torch.cat([network(images[i : i + way.batch]).float() for i in batches])
             losses = functional.cross_entropy(logits, self._labels[: way.scored], reduction="none")
-        return np.asarray(losses.double().numpy())
+        return np.asarray(losses.double().cpu().numpy())
 
     def difference(self, mask: Mask) -> float:
         """Returns how far an output of evosearch's network is from torch-pruning's, at most."""
@@ -108,7 +110,8 @@ class Loop:
         return network
 
 
-def _drawn(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns all images and labels of a split, in random order."""
+def _drawn(split: Split, place: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns all images and labels of a split, in random order, on a device."""
     order = np.random.default_rng(0).permutation(len(split))
-    return next(split.take(order).batches(len(split)))
+    images, labels = next(split.take(order).batches(len(split)))
+    return images.to(place), torch.as_tensor(labels).to(place)

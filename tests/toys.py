@@ -121,5 +121,5 @@ def comparable(trials: tuple[Trial, ...]) -> list[tuple[object, ...]]:
 class Toys:
     """Gives a worker process its toy evaluator."""
 
-    def __call__(self) -> ToyEvaluator:
+    def __call__(self, worker: int = 0) -> ToyEvaluator:
         return ToyEvaluator()

@@ -6,7 +6,8 @@
 `measurements`  scores of masks, measured once and remembered
 `executor`      a job, the evaluator that does it, and this process as its executor
 `parallel`      worker processes and dask clusters as executors
+`numbering`     the number of a worker process, by which it takes a GPU of its own
 `evaluator`     candidates built, scored on the search split, and described by knowledge
-`probes`        how the loss rises when one group alone is cut
+`probes`        how the loss rises when one group alone is cut, and what a rung costs
 ==============  ========================================================================
 """

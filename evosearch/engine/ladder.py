@@ -162,7 +162,7 @@ class Ladder:
         partial = plan.rung is Rung.PARTIAL
         if len(climbing) <= plan.survivors and not partial:
             return climbing
-        images = max(2, round(plan.share * self._measurements.images))
+        images = plan.images(self._measurements.images)
         masks = [candidate.proposal.mask for candidate in climbing]
         results = (
             self._measurements.scores(masks, images)

@@ -1,7 +1,7 @@
 """The loop of ask, evaluate, record and tell, round by round; imported without torch."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby, islice, zip_longest
@@ -14,12 +14,12 @@ from evosearch.errors import EvosearchError, InputError
 from evosearch.space.budget import Budget
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace
-from evosearch.strategies.base import Strategy
+from evosearch.strategies.base import RungPlan, Strategy
 from evosearch.study.front import ParetoFront
 from evosearch.study.latency_certificate import Check
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
-from evosearch.study.trial import Proposal, Rung, Trial
+from evosearch.study.trial import Proposal, Trial
 
 EXHAUSTED = 1000
 """So many repeated masks in a row mean that the space holds no others."""
@@ -63,6 +63,12 @@ class Outcome(Enum):
         return self in (Outcome.TRIALS, Outcome.EXHAUSTED, Outcome.NOTHING_NEW)
 
 
+def _all_rungs(
+    strategy: Strategy, _aim: Budget, _measurements: Measurements
+) -> Sequence[RungPlan]:
+    return strategy.ladder
+
+
 def search(
     *,
     study: Study,
@@ -71,7 +77,7 @@ def search(
     executor: Executor,
     store: ScoreStore,
     limits: Limits,
-    skipped: Collection[Rung] = (),
+    climbed: Callable[[Strategy, Budget, Measurements], Sequence[RungPlan]] = _all_rungs,
     measure_front: Callable[[Study], tuple[Check, ...]] = lambda _: (),
     on_trial: Callable[[Trial], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -90,7 +96,8 @@ def search(
         executor: measures masks.
         store: keeps the scores of images.
         limits: when to stop.
-        skipped: rungs of the strategy that are not climbed, as they say nothing of candidates.
+        climbed: gives the rungs of a strategy for a budget that its rounds climb; what they cost
+            may be measured first.
         measure_front: times candidates where the budget has a latency, now and then.
         on_trial: called after every record.
         should_stop: asked before every evaluation.
@@ -127,7 +134,7 @@ def search(
             strategy = build(segment.aim, study.trials[: segment.first], measurements)
             ladder = Ladder(
                 space=space,
-                plans=[plan for plan in strategy.ladder if plan.rung not in skipped],
+                plans=climbed(strategy, segment.aim, measurements),
                 size=study.header.resource,
                 measurements=measurements,
             )

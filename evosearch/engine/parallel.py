@@ -2,12 +2,16 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import joblib
@@ -15,11 +19,16 @@ from joblib.externals.loky import process_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from evosearch.engine.executor import Evaluator, Job, Measured, carried_out
+from evosearch.engine.numbering import WorkerNumber
 from evosearch.errors import InputError
 
 CLUSTER_PATIENCE = 600.0
 """Seconds after which a job on a cluster counts as lost, beside its time limit: joblib over dask
 waits for ever for a job that kills its workers. Workers load the run in that time, too."""
+Build = Callable[[int], Evaluator]
+"""Gives a worker its evaluator, by the worker's number, which no other worker here has: what a
+worker has for itself, such as a GPU, follows from it. On a cluster all have number 0: there each
+is started with what is its own."""
 _LOST = (TerminatedWorkerError, multiprocessing.TimeoutError)
 """What joblib raises for a job that does not come back."""
 
@@ -51,7 +60,7 @@ class Workers:
 
     def __init__(
         self,
-        build: Callable[[], Evaluator],
+        build: Build,
         *,
         images: int,
         count: int,
@@ -61,8 +70,8 @@ class Workers:
         """Takes how a worker gets its evaluator.
 
         Args:
-            build: gives the evaluator; pickled, hashable, and equal where evaluators are, also to
-                one of an earlier session: workers outlive them.
+            build: gives the evaluators; pickled, hashable, and equal where evaluators are, also
+                to one of an earlier session: workers outlive them.
             images: number of images of the search split.
             count: of worker processes; on a cluster it is what the cluster has.
             cluster: address of a dask scheduler, such as "tcp://host:8786"; None for loky.
@@ -78,6 +87,11 @@ class Workers:
         self.images = images
         self._build, self._timeout = build, timeout
         self._client = None if cluster is None else _connected(cluster)
+        self._numbers: tuple[Path, int] | None = None
+        if self._client is None:
+            folder = Path(tempfile.mkdtemp(prefix="evosearch-workers-"))
+            self._numbers = folder, count
+            self._forget = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._backend: dict[str, Any] = {"backend": "loky", "n_jobs": count}
         self._patience: float | None = None
         if self._client is not None:
@@ -105,10 +119,13 @@ class Workers:
         """Leaves the cluster, if there is one; idle processes here end by themselves."""
         if self._client is not None:
             self._client.close()
+        else:
+            self._forget()
 
     def _together(self, jobs: Sequence[Job]) -> Generator[Measured, None, None]:
         work = joblib.delayed(_work)
-        calls = [work(self._build, job, self._timeout, os.getpid()) for job in jobs]
+        fixed = (self._timeout, os.getpid(), self._numbers)
+        calls = [work(self._build, job, *fixed) for job in jobs]
         with joblib.parallel_config(**self._backend):
             parallel = joblib.Parallel(return_as="generator", timeout=self._patience)
             results: Generator[Measured, None, None] = parallel(calls)
@@ -125,17 +142,26 @@ class Workers:
             return Measured(failure=failure, seconds=time.perf_counter() - began)
 
 
-_evaluators: dict[Callable[[], Evaluator], Evaluator] = {}
+_evaluators: dict[Build, Evaluator] = {}
 """In a worker process: the evaluator that it has built."""
+_numbers: list[WorkerNumber] = []
+"""In a worker process: the number that it holds."""
 _one_at_a_time = threading.Lock()
 
 
 def _work(
-    build: Callable[[], Evaluator], job: Job, timeout: float | None, driver: int
+    build: Build, job: Job, timeout: float | None, driver: int, numbers: tuple[Path, int] | None
 ) -> Measured:
-    """Carries out a job in a worker process; `driver` is the process that decides when to stop.
+    """Carries out a job in a worker process.
 
     A terminal's Ctrl-C reaches workers too, but what a worker has begun is for it to finish.
+
+    Args:
+        build: gives the evaluator.
+        job: what is measured.
+        timeout: the most seconds that it may take.
+        driver: the process that decides when to stop.
+        numbers: where this machine's workers take their numbers, and how many there are.
     """
     if os.getpid() != driver and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -145,8 +171,16 @@ def _work(
             # starts another one in its place.
             process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
             _evaluators.clear()
-            _evaluators[build] = build()
+            _evaluators[build] = build(0 if numbers is None else _taken(*numbers))
         return carried_out(_evaluators[build], job, timeout)
+
+
+def _taken(folder: Path, count: int) -> int:
+    """Returns the number of this process, in place of that of an earlier session."""
+    while _numbers:
+        _numbers.pop().release()
+    _numbers.append(WorkerNumber(folder, count))
+    return _numbers[0].number
 
 
 def require_cluster(address: str) -> None:

@@ -1,17 +1,27 @@
-"""Sensitivity probes: the rise of the loss when one group alone is cut."""
+"""Probes before a search: the loss when one group alone is cut, and what a rung costs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 
 from evosearch.engine.measurements import Measurements
 from evosearch.errors import EvosearchError
+from evosearch.seeding import Stream, generator
+from evosearch.space.budget import Budget
 from evosearch.space.knowledge import Knowledge, SensitivityCurve
 from evosearch.space.mask import Mask
 from evosearch.space.space import SearchSpace
 from evosearch.stages import Countdown, OnStage
+from evosearch.strategies.base import RungPlan
+from evosearch.strategies.fixed_plans import random_mask
 from evosearch.strategies.two_step import TwoStep
+from evosearch.study.rungtimes import RungTimes
+from evosearch.study.trial import Rung
+
+TIMED = 3
+"""Random candidates that a rung is timed on; their median counts."""
 
 
 def measure_sensitivity(
@@ -67,3 +77,40 @@ def measure_sensitivity(
         found = [next(rest) for _ in own[:-1]]
         curves[name] = SensitivityCurve(widths=own, loss_increase=np.array([*found, base]) - base)
     return replace(knowledge, sensitivity=curves)
+
+
+def time_rungs(
+    space: SearchSpace,
+    budget: Budget,
+    plans: Sequence[RungPlan],
+    measurements: Measurements,
+    seed: int,
+    on_stage: OnStage,
+) -> RungTimes:
+    """Measures what a candidate takes on the compensated error and on the rung behind it.
+
+    The other rungs build a candidate once and score it on growing parts of the search split: none
+    of them costs more than the next one.
+
+    Args:
+        space: what is searched.
+        budget: that candidates meet.
+        plans: the rungs between the strategy's own and the last, in order.
+        measurements: of masks on the search split.
+        seed: the run's.
+        on_stage: told that it begins.
+    """
+    own = [plan.rung for plan in plans]
+    if Rung.COMPENSATED not in own:
+        return RungTimes(seconds={})
+    on_stage("what the rungs of the ladder cost")
+    rng = generator(seed, Stream.EVALUATION, "rungs")
+    masks = [random_mask(space, budget, rng) for _ in range(TIMED)]
+    behind = plans[own.index(Rung.COMPENSATED) + 1 :]
+    following = behind[0].rung if behind else Rung.FULL
+    images = behind[0].images(measurements.images) if behind else measurements.images
+    taken = {
+        Rung.COMPENSATED: measurements.seconds(masks, None),
+        following: measurements.seconds(masks, images),
+    }
+    return RungTimes(seconds={rung: median(found) for rung, found in taken.items() if found})

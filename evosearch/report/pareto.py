@@ -14,7 +14,7 @@ from evosearch.report.finals import finals_json, finals_lines
 from evosearch.report.front import FrontNotes, front_json, front_table
 from evosearch.report.searches import Searched, searches_of, searches_table
 from evosearch.report.ties import above_base, tied_members
-from evosearch.report.trust import trust_advice, trust_json, trust_table
+from evosearch.report.trust import costlier_json, trust_advice, trust_json, trust_table
 from evosearch.report.views import View
 from evosearch.run.baselines import baseline_studies
 from evosearch.run.folder import RunFolder
@@ -24,6 +24,7 @@ from evosearch.space.text import load_space
 from evosearch.study.certificate import Certificate, certificate_of
 from evosearch.study.finals import Finals, load_finals
 from evosearch.study.front import ParetoFront
+from evosearch.study.rungtimes import RungTimes
 from evosearch.study.study import Study
 from evosearch.study.trial import TrialState
 
@@ -42,6 +43,7 @@ class ParetoView(View):
         artifacts: plan -> its finished network.
         certificate: what was certified of the budget; None where nothing was.
         finals: that the run has finished.
+        rungs: what candidates take on rungs that the search may have left out, where measured.
         space: what is searched; None where the run holds none that can be read.
     """
 
@@ -53,6 +55,7 @@ class ParetoView(View):
     artifacts: Mapping[str, FoundArtifact]
     certificate: Certificate | None
     finals: tuple[Finals, ...]
+    rungs: RungTimes | None
     space: SearchSpace | None
 
     @classmethod
@@ -84,6 +87,7 @@ class ParetoView(View):
             artifacts=artifacts,
             certificate=certificate_of(folder, study.requested),
             finals=load_finals(RunFolder(folder).finals, study.header.sizes),
+            rungs=RungTimes.load(folder),
             space=space,
         )
 
@@ -99,6 +103,7 @@ class ParetoView(View):
             "certificate": certificate_json(self.certificate),
             "finals": [finals_json(finals) for finals in self.finals],
             "ladder": trust_json(self.study),
+            "ladder_left_out": costlier_json(self.rungs),
             "proof": None if self.space is None else proof_json(self.space),
         }
 
@@ -111,7 +116,7 @@ class ParetoView(View):
                 "baselines may take as many full evaluations as the search and its sensitivity"
                 " probes took together"
             )
-        parts += [trust_table(self.study), *trust_advice(self.study)]
+        parts += [trust_table(self.study), *trust_advice(self.study, self.rungs)]
         if self.space is not None:
             parts.append(_proof_line(self.space))
         if len(self.study.header.references) > 1:

@@ -6,9 +6,10 @@ from typing import Any
 from rich.table import Table
 
 from evosearch.report.tables import plain_table
+from evosearch.study.rungtimes import Costlier, RungTimes
 from evosearch.study.study import Study
 from evosearch.study.trial import Rung
-from evosearch.study.trust import MISLEADING, RungReport, rung_reports
+from evosearch.study.trust import MISLEADING, RungReport, rung_name, rung_reports
 
 _SETTINGS = {
     Rung.TWO_STEP: "round_size",
@@ -16,6 +17,14 @@ _SETTINGS = {
     Rung.PARTIAL: "survivors",
 }
 """What to raise, so that more candidates get past a rung that misleads."""
+
+
+def costlier_json(times: RungTimes | None) -> list[dict[str, Any]]:
+    """Returns the rungs that a search left out as too costly, as JSON."""
+    return [
+        {**asdict(left), "rung": left.rung.name, "following": left.following.name}
+        for left in (() if times is None else times.costlier)
+    ]
 
 
 def trust_json(study: Study) -> list[dict[str, Any]]:
@@ -36,10 +45,19 @@ def trust_table(study: Study) -> Table:
     return table
 
 
-def trust_advice(study: Study) -> list[str]:
-    """Returns a line for every rung that misleads: which one, and what to set."""
+def trust_advice(study: Study, times: RungTimes | None) -> list[str]:
+    """Returns a line for every rung that misleads, or was left out: which one, and why."""
     reports = rung_reports(study.trials, study.header.resource)
-    return [_advice(report, study.header.strategy) for report in reports if report.misleads]
+    lines = [_advice(report, study.header.strategy) for report in reports if report.misleads]
+    return lines + [_left_out(left) for left in (() if times is None else times.costlier)]
+
+
+def _left_out(left: Costlier) -> str:
+    return (
+        f"the rung {rung_name(left.rung)!r} is left out: at {left.seconds:.3g} s a candidate it"
+        f" costs more than the next, {rung_name(left.following)!r}, at"
+        f" {left.following_seconds:.3g} s"
+    )
 
 
 def _advice(report: RungReport, strategy: str) -> str:

@@ -14,7 +14,7 @@
 `preparation`   what is measured before the first trial
 `creation`      the folder of a new run, written whole or not at all
 `elastic`       the elastic weights of a run: trained once, cached by contents
-`probing`       what each group's cut does to the loss, measured once
+`probing`       what each group's cut does to the loss, what a rung costs: measured once
 `reopening`     the same loaded again from the folder
 `budgeting`     another budget for a run that was begun
 `ended`         why a session ended, and what was certified

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import final
 
 from evosearch.study.certificate import CERTIFICATES
+from evosearch.study.rungtimes import RUNG_TIMES
 from evosearch.study.scorestore import SCORES
 from evosearch.study.study import STUDY_FILE
 
@@ -49,6 +50,8 @@ class RunFolder:
     """Weights that candidates are slices of, where the search has such."""
     knowledge = _Place("knowledge.npz")
     """What strategies read; derived."""
+    rungs = _Place(RUNG_TIMES)
+    """What a candidate costs on rungs that a search may leave out."""
     latency = _Place("latency.json")
     """The latency model, where a budget needs one."""
     environment = _Place("environment.json")

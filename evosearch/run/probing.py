@@ -1,17 +1,21 @@
-"""The sensitivities of a run's groups: measured once, for every run that would find the same."""
+"""The probes of a run: the sensitivities of its groups, and what the rungs of its ladder cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from evosearch.engine.measurements import Measurements
-from evosearch.engine.probes import measure_sensitivity
+from evosearch.engine.probes import measure_sensitivity, time_rungs
 from evosearch.errors import InputError
 from evosearch.files import cache_folder, writing
 from evosearch.run.preparation import Prepared
+from evosearch.space.budget import Budget
 from evosearch.space.knowledge import Knowledge, SensitivityCurve
 from evosearch.stages import OnStage
+from evosearch.strategies.base import RungPlan
 from evosearch.study.identity import VERSIONS, Part
+from evosearch.study.rungtimes import RungTimes
+from evosearch.study.trial import Rung
 
 NEEDLESS = "the strategies uniform, global and random need none"
 
@@ -89,3 +93,41 @@ def probes_worth(prepared: Prepared) -> int:
     probes = sum(len(curve.widths) - 1 for curve in curves)
     whole = prepared.evaluator.images
     return -(-probes * min(prepared.config.search.probe_images, whole) // whole)
+
+
+def worthwhile(
+    folder: Path,
+    prepared: Prepared,
+    plans: Sequence[RungPlan],
+    aim: Budget,
+    measurements: Measurements,
+    on_stage: OnStage,
+) -> Sequence[RungPlan]:
+    """Returns the rungs that the rounds of a run climb: none that costs more than the next one.
+
+    The costs are measured once for a run and recorded, so that it goes on with the same rungs.
+
+    Args:
+        folder: of the run.
+        prepared: what it works with.
+        plans: the rungs of its strategy.
+        aim: the budget that candidates meet.
+        measurements: of masks on its search split.
+        on_stage: told what is being measured.
+
+    Raises:
+        InputError: the record cannot be read.
+        StorageError: it cannot be written.
+    """
+    search = prepared.config.search
+    if search.evaluator.build == "elastic":  # the compensated error says nothing of slices
+        plans = [plan for plan in plans if plan.rung is not Rung.COMPENSATED]
+    if not plans:
+        return plans
+    times = RungTimes.load(folder)
+    if times is None:
+        space = prepared.subject.discovery.space
+        times = time_rungs(space, aim, plans, measurements, search.seed, on_stage)
+        times.save(folder)
+    left_out = {costlier.rung for costlier in times.costlier}
+    return [plan for plan in plans if plan.rung not in left_out]

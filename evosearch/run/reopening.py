@@ -14,7 +14,7 @@ from evosearch.errors import InputError
 from evosearch.files import writing
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
-from evosearch.machine import changes_since, torch_threads
+from evosearch.machine import changes_since, take_gpu, torch_threads
 from evosearch.run.config import RunConfig, read_run_config, require_unchanged
 from evosearch.run.elastic import load_elastic
 from evosearch.run.evaluating import criteria_of, make_evaluator
@@ -236,10 +236,15 @@ class RunEvaluator:
     folder: str
     session: str = field(default_factory=lambda: uuid4().hex)
 
-    def __call__(self) -> MaskEvaluator:
-        """Loads the run as a resumed search would, with its number of threads."""
+    def __call__(self, worker: int = 0) -> MaskEvaluator:
+        """Loads the run as a resumed search would, with its number of threads.
+
+        Args:
+            worker: the number of this process among those that measure on this machine.
+        """
         folder = Path(self.folder)
         header = Study.open(folder).header
+        take_gpu(read_run_config(folder).search.device, worker)
         prepared = reopen(folder, header, lambda _: None, identify_images=False)
         torch.set_num_threads(prepared.config.search.threads)
         return prepared.evaluator

@@ -23,19 +23,19 @@ from evosearch.run.lock import RunLock
 from evosearch.run.log import RunLog, unexpected_logged
 from evosearch.run.measurer import RunMeasurer
 from evosearch.run.preparation import Prepared, prepare
-from evosearch.run.probing import probed, probes_worth
+from evosearch.run.probing import probed, probes_worth, worthwhile
 from evosearch.run.reopening import RunEvaluator, reopen
 from evosearch.run.spacefile import SpaceFile
 from evosearch.space.budget import Budget, BudgetRequest
 from evosearch.space.knowledge import Knowledge
 from evosearch.stages import OnStage
 from evosearch.strategies import strategy_class
-from evosearch.strategies.base import Problem, Strategy
+from evosearch.strategies.base import Problem, RungPlan, Strategy
 from evosearch.study.certificate import Certificate, add_claim, load_certificates, load_claims
 from evosearch.study.latency_certificate import Check
 from evosearch.study.scorestore import ScoreStore
 from evosearch.study.study import Study
-from evosearch.study.trial import Rung, Trial
+from evosearch.study.trial import Trial
 
 
 @final
@@ -253,6 +253,12 @@ class Session:
                 )
             )
 
+        def climbed(
+            strategy: Strategy, aim: Budget, measurements: Measurements
+        ) -> Sequence[RungPlan]:
+            plans, on_stage = strategy.ladder, callbacks.on_stage
+            return worthwhile(self.folder, self.prepared, plans, aim, measurements, on_stage)
+
         def recorded(trial: Trial) -> None:
             self._log.trial(trial)
             on_trial(trial)
@@ -269,7 +275,7 @@ class Session:
                         RunFolder(self.folder).scores, self.prepared.subject.task.measure
                     ),
                     limits=limits,
-                    skipped=(Rung.COMPENSATED,) if config.evaluator.build == "elastic" else (),
+                    climbed=climbed,
                     measure_front=self._measure_front,
                     on_trial=recorded,
                     should_stop=callbacks.should_stop,

@@ -67,6 +67,10 @@ class RungPlan:
     survivors: int
     share: float = 1.0
 
+    def images(self, whole: int) -> int:
+        """Returns how many of the search images PARTIAL scores on."""
+        return max(2, round(self.share * whole))
+
 
 class Strategy(Protocol):
     """Proposes masks and learns from what came of them.

@@ -9,6 +9,7 @@
 `front`                 the Pareto front of loss against size, and picks from it
 `networks`              a named network with its cost, scores and latency, wherever it is shown
 `trust`                 how well each rung's order agrees with the next one's
+`rungtimes`             what a candidate takes on each rung, and which rungs that leaves out
 `rankcorrelation`       Spearman's rank correlation of two values over networks, with its interval
 `halving`               the rounds of successive halving
 `finals`                plans trained side by side by such rounds, and what came of them

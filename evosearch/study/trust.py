@@ -49,7 +49,12 @@ class RungReport:
     def name(self) -> str:
         """The rung as people read it."""
         images = f", {self.images} images" if self.images else ""
-        return f"{self.rung.name.lower().replace('_', '-')}{images}"
+        return f"{rung_name(self.rung)}{images}"
+
+
+def rung_name(rung: Rung) -> str:
+    """Returns a rung as people read it."""
+    return rung.name.lower().replace("_", "-")
 
 
 def rung_reports(trials: Sequence[Trial], size: Resource) -> list[RungReport]:

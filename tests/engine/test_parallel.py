@@ -1,6 +1,8 @@
 """Worker processes: the same measurements as one process, and nothing lost when one dies."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from evosearch.engine.executor import Evaluator, Executor, Job, carried_out
 from evosearch.engine.loop import Limits, search
+from evosearch.engine.numbering import WorkerNumber
 from evosearch.engine.parallel import OneByOne, Workers
 from evosearch.errors import InputError
+from evosearch.machine import take_gpu
 from evosearch.run.reopening import RunEvaluator
 from evosearch.space.mask import Mask
 from evosearch.study.scores import ImageScores
@@ -44,7 +49,7 @@ class Toys:
 
     deadly: bool = False
 
-    def __call__(self) -> Evaluator:
+    def __call__(self, worker: int) -> Evaluator:
         return Deadly() if self.deadly else ToyEvaluator()
 
 
@@ -54,6 +59,32 @@ def masks(count: int) -> list[Mask]:
         Mask({g.name: rng.permutation(g.size) < g.size // 2 for g in SPACE.groups})
         for _ in range(count)
     ]
+
+
+class Numbered(ToyEvaluator):
+    """Says by its compensated errors which number its process has."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__(failing=False)
+        self._worker = worker
+
+    def compensated_error(self, mask: Mask) -> float:
+        time.sleep(0.05)  # so that no worker takes all jobs
+        return float(self._worker)
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Gives a worker an evaluator that knows its number."""
+
+    session: str
+
+    def __call__(self, worker: int) -> Evaluator:
+        return Numbered(worker)
+
+
+def numbers(executor: Executor, jobs: int) -> set[float | None]:
+    return {found.error for found in executor.measure([Job(mask=m) for m in masks(jobs)])}
 
 
 def workers(deadly: bool = False, timeout: float | None = None) -> Workers:
@@ -193,3 +224,114 @@ def test_a_cluster_of_threads_is_refused() -> None:
 def test_a_cluster_that_is_not_there_is_one_clear_line() -> None:
     with pytest.raises(InputError, match="no dask scheduler there"):
         Workers(Toys(), images=100, count=0, cluster="nowhere")
+
+
+def test_each_worker_has_a_number_of_its_own() -> None:
+    with closing(Workers(Numbering("first"), images=100, count=2)) as executor:
+        assert numbers(executor, 12) == {0.0, 1.0}
+    with closing(Workers(Numbering("second"), images=100, count=2)) as executor:
+        assert numbers(executor, 12) == {0.0, 1.0}  # by the same processes, anew
+
+
+class Meeting(ToyEvaluator):
+    """Ends no measurement before another one has begun."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(failing=False)
+        self._folder = folder
+
+    def compensated_error(self, mask: Mask) -> float:
+        (self._folder / mask.key).touch(exist_ok=False)
+        late = time.monotonic() + 60
+        while len(list(self._folder.iterdir())) < 2:
+            if time.monotonic() > late:
+                raise TimeoutError("alone")
+            time.sleep(0.01)
+        return super().compensated_error(mask)
+
+
+@dataclass(frozen=True)
+class Meetings:
+    folder: Path
+
+    def __call__(self, worker: int) -> Evaluator:
+        return Meeting(self.folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_workers_of_a_cluster_measure_at_once_and_each_job_once(
+    tmp_path: Path, cluster: str
+) -> None:
+    jobs = [Job(mask=mask) for mask in masks(9)]
+    with closing(Workers(Meetings(tmp_path), images=100, count=0, cluster=cluster)) as executor:
+        found = list(executor.measure(jobs))
+    assert [measured.failure for measured in found] == [None] * len(jobs)
+    toys = ToyEvaluator()
+    assert [m.error for m in found] == [toys.compensated_error(job.mask) for job in jobs]
+    assert {path.name for path in tmp_path.iterdir()} == {job.mask.key for job in jobs}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_on_a_cluster_every_worker_has_what_it_was_started_with(cluster: str) -> None:
+    """A worker of dask-cuda sees its own GPU as the first: to count on would take another's."""
+    with closing(Workers(Numbering("dask"), images=100, count=0, cluster=cluster)) as executor:
+        assert numbers(executor, 8) == {0.0}
+
+
+def test_a_process_that_dies_leaves_its_number_to_the_next(tmp_path: Path) -> None:
+    hold = (
+        "import sys, time; from pathlib import Path;"
+        " from evosearch.engine.numbering import WorkerNumber;"
+        " own = WorkerNumber(Path(sys.argv[1]), 2); print(own.number, flush=True);"
+        " time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "0\n"
+        other = WorkerNumber(tmp_path, 2)
+        assert other.number == 1
+        other.release()
+        holder.kill()
+    heir = WorkerNumber(tmp_path, 2)
+    assert heir.number == 0
+    heir.release()
+
+
+def test_numbers_are_the_lowest_that_are_free(tmp_path: Path) -> None:
+    first, second, third = held = [WorkerNumber(tmp_path, 3) for _ in range(3)]
+    assert [first.number, second.number, third.number] == [0, 1, 2]
+    assert WorkerNumber(tmp_path, 3).number == 0  # all are held
+    second.release()
+    held.append(WorkerNumber(tmp_path, 3))
+    assert held[-1].number == 1
+    for number in held:
+        number.release()
+
+
+@pytest.mark.parametrize(
+    ("device", "taken"),
+    [("cuda", [0, 1, 2, 3, 0, 1]), ("cuda:1", []), ("cpu", [])],
+)
+def test_workers_take_the_gpus_in_turn(
+    device: str, taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", set_to.append)
+    for worker in range(6):
+        take_gpu(device, worker)
+    assert set_to == taken
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_what_a_worker_calls_cuda_is_its_own_gpu() -> None:
+    before, count = torch.cuda.current_device(), torch.cuda.device_count()
+    try:
+        for worker in range(2 * count):
+            take_gpu("cuda", worker)
+            assert torch.zeros(1, device="cuda").get_device() == worker % count
+    finally:
+        torch.cuda.set_device(before)

@@ -16,5 +16,5 @@ class Slow(ToyEvaluator):
 
 @dataclass(frozen=True)
 class SlowToys:
-    def __call__(self) -> Slow:
+    def __call__(self, worker: int) -> Slow:
         return Slow()

@@ -12,6 +12,8 @@ from evosearch.report.progress import Pace
 from evosearch.run.lock import RunLock
 from evosearch.study.accuracy_certificate import AccuracyCertificate, Confirmation, ConfirmedDrop
 from evosearch.study.certificate import add_claim
+from evosearch.study.rungtimes import RungTimes
+from evosearch.study.trial import Rung
 from tests.report.toyrun import ODD, toy_run, write_card
 
 
@@ -91,6 +93,25 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
 def test_a_run_without_trials_is_shown(tmp_path: Path) -> None:
     toy_run(tmp_path / "run", 0)
     assert "0 trials" in shown(ParetoView.read(tmp_path / "run"))
+
+
+def test_a_rung_that_was_left_out_is_named_with_what_it_costs(tmp_path: Path) -> None:
+    toy_run(tmp_path / "run", 8, strategy="genetic")
+    assert "left out" not in shown(ParetoView.read(tmp_path / "run"))
+    RungTimes(seconds={Rung.COMPENSATED: 15.5, Rung.PARTIAL: 9.9}).save(tmp_path / "run")
+    view = ParetoView.read(tmp_path / "run")
+    assert (
+        "the rung 'compensated' is left out: at 15.5 s a candidate it costs more than the next,"
+        " 'partial', at 9.9 s"
+    ) in " ".join(shown(view).split())
+    assert view.to_json()["ladder_left_out"] == [
+        {
+            "rung": "COMPENSATED",
+            "seconds": 15.5,
+            "following": "PARTIAL",
+            "following_seconds": 9.9,
+        }
+    ]
 
 
 def test_following_ends_when_nobody_searches(

@@ -10,14 +10,20 @@ from evosearch.api.searching import next_folder
 from evosearch.run.folder import RunFolder, _Place
 
 ROOT = Path(evosearch.__file__).parent
-OWNERS = ("run/folder.py", "study/study.py", "study/certificate.py", "study/scorestore.py")
+OWNERS = (
+    "run/folder.py",
+    "study/study.py",
+    "study/certificate.py",
+    "study/rungtimes.py",
+    "study/scorestore.py",
+)
 PLACES = [name for name, value in vars(RunFolder).items() if isinstance(value, _Place)]
 
 
 def test_places_lie_in_the_folder_each_in_one_of_its_own() -> None:
     folder = RunFolder(Path("runs/a"))
     paths = [getattr(folder, name) for name in PLACES]
-    assert len(PLACES) == 21
+    assert len(PLACES) == 22
     assert len(set(paths)) == len(paths)
     assert {path.parent for path in paths} == {Path("runs/a")}
     assert folder.config == Path("runs/a/config.toml")
