@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from evosearch.errors import InputError, unknown_name
+from evosearch.objects import is_object, object_of
 from evosearch.sourcecode import (
     CurrentCode,
     code,
@@ -46,7 +47,8 @@ def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., 
     may not be edited after that.
 
     Args:
-        reference: "module:callable", "file.py:callable", "torchvision:name" or "timm:name".
+        reference: "module:callable", "file.py:callable", "torchvision:name", "timm:name", or
+            "object:name" of what the call in progress was given.
         folder: where the space file lies, and a `file.py` beside it.
         where: the key that holds the reference, for messages.
 
@@ -54,6 +56,9 @@ def resolve_callable(reference: str, folder: Path, where: str) -> Callable[..., 
         InputError: there is no such module, file or callable, importing it fails, or a module was
             edited since it was imported.
     """
+    if is_object(reference):
+        found: Callable[..., Any] = object_of(reference, where)
+        return found
     return _named(reference, folder, where)[1]
 
 

@@ -13,8 +13,8 @@ import evosearch
 ROOT = Path(evosearch.__file__).parent
 RANKS = (
     ("errors",),
-    ("seeding", "sourcecode", "processes"),
-    ("config", "files", "machine", "callables", "stages"),
+    ("seeding", "sourcecode", "processes", "objects"),
+    ("config", "files", "machine", "callables", "livecode", "stages"),
     ("space",),
     ("study", "models", "data"),
     ("surgery", "tasks", "strategies", "aims"),

@@ -43,6 +43,13 @@ AMOUNTS = {"accuracy_drop", *(resource.option for resource in RESOURCES.values()
 """Parameters of budgets."""
 PRINTING = {"as_json", "follow", "help"}
 """Parameters of commands that say how to print what a function returns."""
+OBJECTS = {
+    "search": ["model", "train", "test", "task", "sections"],
+    "cut": ["model", "train", "test", "task", "sections"],
+    "train": ["model", "train", "test", "task", "sections"],
+    "inspect": ["model", "input", "sections"],
+}
+"""Function -> what it takes in place of a space file; no command line has objects."""
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -75,17 +82,27 @@ def test_a_command_takes_what_its_function_takes(name: str) -> None:
     expected = [
         parameter
         for parameter in inspect.signature(FUNCTIONS[name]).parameters.values()
-        if parameter.name != "callbacks"
+        if parameter.name not in ("callbacks", *OBJECTS.get(name, ()))
     ]
     found = [p for p in COMMANDS[name].params if p.name not in PRINTING]
     assert [p.name for p in found] == [p.name for p in expected]
     for parameter, shown in zip(expected, found, strict=True):
         by_position = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         assert shown.param_type_name == ("argument" if by_position else "option")
-        assert shown.required == (parameter.default is parameter.empty)
+        assert shown.required == (parameter.default is parameter.empty or by_position)
         if not shown.required:
             assert shown.default == parameter.default
         assert re.fullmatch(r"[A-Z0-9].+\.", shown.help)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_objects_take_the_place_of_a_space_file_and_nothing_else(name: str) -> None:
+    parameters = inspect.signature(FUNCTIONS[name]).parameters
+    taken = {p for p in parameters if p in ("model", "train", "test", "task", "sections")}
+    assert taken <= set(OBJECTS.get(name, ()))
+    by_position = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    optional = [p.name for p in by_position if p.default is None]
+    assert optional == ([by_position[0].name] if name in OBJECTS else [])
 
 
 DEFAULTS: dict[str, dict[str, object]] = {

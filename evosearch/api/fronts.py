@@ -1,11 +1,12 @@
 """Fronts from Python: shown, compared, and written as a page."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evosearch.api.parameters import PathLike, public
-from evosearch.api.runs import load_run
+from evosearch.api.runs import load_run, objects_in, scope_of
 from evosearch.errors import InputError, unknown_name
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.space.resources import RESOURCES, Resource, resource_of
@@ -48,14 +49,15 @@ def pareto(
             raise InputError("--at shows one plan: leave --x, --plot and --follow out")
         from evosearch.report.views import PlanView
 
-        opened = load_run(folder)
+        opened = replace(load_run(folder), objects=objects_in(run))
         plan = opened.pick(at=at, evaluate=evaluate, callbacks=callbacks)
         return PlanView(study=opened.study, plan=plan)
     if is_measured(x):
         from evosearch.report.views import TimedFrontView
         from evosearch.run.timedfront import timed_front
 
-        timed = timed_front(folder, callbacks.on_stage)
+        with scope_of(run):
+            timed = timed_front(folder, callbacks.on_stage)
         view = TimedFrontView(study=load_run(folder).study, timed=timed)
         if plot is not None:
             view.plot(Path(plot))

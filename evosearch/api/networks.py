@@ -7,11 +7,17 @@ from evosearch.api.parameters import (
     Amount,
     CountOrNone,
     Finalists,
+    Images,
+    Model,
     PathLike,
+    Sections,
+    TaskOrName,
     option_name,
     public,
 )
+from evosearch.api.runs import scope_of
 from evosearch.api.searching import given_settings
+from evosearch.api.subjects import subject_of
 from evosearch.errors import InputError
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.space.budget import BudgetRequest
@@ -24,8 +30,13 @@ if TYPE_CHECKING:
 
 @public
 def cut(
-    target: PathLike,
+    target: PathLike | None = None,
     *,
+    model: Model = None,
+    train: Images = None,
+    test: Images = None,
+    task: TaskOrName = None,
+    sections: Sections = None,
     accuracy_drop: float | None = None,
     pick: str | int | None = None,
     at: str | None = None,
@@ -40,6 +51,11 @@ def cut(
     Args:
         target: folder of a run, or a space file (TOML), which is cut by one allocation from the
             two-step errors.
+        model: in place of a space file, as in `search`; then flops and params are meant as of one.
+        train: with a model, as in `search`.
+        test: with a model, as in `search`.
+        task: with a model, as in `search`.
+        sections: with a model, as in `search`.
         flops: of a space file: 50% or 40M, of one image; with --params both hold together.
         params: of a space file: 50% or 0.2M.
         latency: not here; it takes a search.
@@ -57,9 +73,10 @@ def cut(
     Raises:
         InputError: something that was given is at fault.
     """
-    path, folder = Path(target), None if to is None else Path(to)
+    folder = None if to is None else Path(to)
     request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
-    if path.is_dir():
+    if target is not None and Path(target).is_dir():
+        path = Path(target)
         if not request.is_empty:
             raise InputError("a network of a run is named by --at flops=50% or --pick knee")
         if channels is not None:
@@ -67,21 +84,26 @@ def cut(
         from evosearch.run.cutting import cut_run
 
         named = None if pick is None else str(pick)
-        return cut_run(path, pick=named, at=at, to=folder, callbacks=callbacks)
+        with scope_of(target):
+            return cut_run(path, pick=named, at=at, to=folder, callbacks=callbacks)
     if pick is not None or at is not None:
-        raise InputError(f"{path}: --pick and --at name networks of a run, which is a folder")
+        raise InputError(f"{target}: --pick and --at name networks of a run, which is a folder")
     _require_certain(request)
     from evosearch.run.channels import TWO_STEP
     from evosearch.run.cutting import cut_space
 
-    return cut_space(
-        path,
-        request=request,
-        to=folder,
-        channels=TWO_STEP if channels is None else channels,
-        anyway=anyway,
-        callbacks=callbacks,
-    )
+    subject = subject_of(target, model=model, train=train, test=test, task=task, sections=sections)
+    with subject.scope():
+        return cut_space(
+            subject.file,
+            subject.folder,
+            where=subject.where,
+            request=request,
+            to=folder,
+            channels=TWO_STEP if channels is None else channels,
+            anyway=anyway,
+            callbacks=callbacks,
+        )
 
 
 @public
@@ -105,7 +127,8 @@ def finetune(
     What a kill cuts short goes on from its last epoch when it is called again.
 
     Args:
-        run: folder of a run, of a search or of a training under a budget.
+        run: folder of a run, of a search or of a training under a budget; in Python also the
+            `Run`, which one made from objects has to be.
         pick: which one: knee, best, smallest or a trial's number (default the one that is
             certified, the smallest where the budget is an accuracy, or else the knee).
         at: the best within any FLOPs or params: flops=37%.
@@ -133,30 +156,33 @@ def finetune(
             )
         from evosearch.run.finals import run_finals
 
-        return run_finals(Path(run), count=finals, at=at, epochs=epochs, callbacks=callbacks)
+        with scope_of(run):
+            return run_finals(Path(run), count=finals, at=at, epochs=epochs, callbacks=callbacks)
     from evosearch.run.config import read_run_config
 
     named = None if pick is None else str(pick)
     if read_run_config(Path(run)).prune is not None:
         if at is not None or baselines:
             given = "--baselines" if at is None else f"--at {at}"
-            raise InputError(f"{given}: {run} is a training under a budget, not a search")
+            raise InputError(f"{given}: {Path(run)} is a training under a budget, not a search")
         from evosearch.run.refining import finetune_finished
 
-        return finetune_finished(
-            Path(run), pick=named, epochs=epochs, latency=latency, callbacks=callbacks
-        )
+        with scope_of(run):
+            return finetune_finished(
+                Path(run), pick=named, epochs=epochs, latency=latency, callbacks=callbacks
+            )
     from evosearch.run.finetuning import finetune as finetune_plan
 
-    return finetune_plan(
-        Path(run),
-        pick=named,
-        at=at,
-        epochs=epochs,
-        baselines=baselines,
-        latency=latency,
-        callbacks=callbacks,
-    )
+    with scope_of(run):
+        return finetune_plan(
+            Path(run),
+            pick=named,
+            at=at,
+            epochs=epochs,
+            baselines=baselines,
+            latency=latency,
+            callbacks=callbacks,
+        )
 
 
 def _require_certain(request: BudgetRequest) -> None:

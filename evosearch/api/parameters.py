@@ -1,14 +1,20 @@
-"""The parameters of the public functions: their limits, and a keyword for each resource."""
+"""The parameters of the public functions: their limits, objects, a keyword for each resource."""
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar, final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, final, get_args
 
 from evosearch.errors import InputError
 from evosearch.space.resources import RESOURCES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from evosearch.tasks.task import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +28,14 @@ class AtLeast:
     value: int
 
 
-PathLike = str | Path
+@final
+@dataclass(frozen=True)
+class OfPython:
+    """Annotates a parameter that takes an object, which a command line has not."""
+
+
+PathLike = str | Path | os.PathLike[str]
+"""A path; of a run also the `Run` itself."""
 Count = Annotated[int | None, AtLeast(1)]
 CountOrNone = Annotated[int | None, AtLeast(0)]
 Finalists = Annotated[int | None, AtLeast(2)]
@@ -30,6 +43,13 @@ Seed = Annotated[int | None, AtLeast(0)]
 Seconds = Annotated[float | None, AtLeast(0)]
 Amount = str | None
 """Of a resource, as users write it."""
+Model = Annotated["nn.Module | None", OfPython()]
+Images = Annotated[Any, OfPython()]
+"""A dataset, arrays `(images, labels)`, or a DataLoader: see `evosearch/data/README.md`."""
+TaskOrName = Annotated["Task | str | None", OfPython()]
+Sections = Annotated[Mapping[str, Mapping[str, Any]] | None, OfPython()]
+"""What a space file says beside, by section."""
+Shape = Annotated[Sequence[int] | Sequence[Sequence[int]] | None, OfPython()]
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
@@ -50,6 +70,19 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
 
     checked.__signature__ = _with_resources(signature)  # type: ignore[attr-defined]
     return checked
+
+
+def of_command(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Returns the parameters of a public function that its command has, too.
+
+    Those that take objects are Python's alone; what objects may stand in for, a command needs.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    return [
+        p.replace(default=p.empty) if p.kind is p.POSITIONAL_OR_KEYWORD else p
+        for p in parameters
+        if not any(isinstance(note, OfPython) for note in get_args(p.annotation))
+    ]
 
 
 def option_name(parameter: str) -> str:

@@ -1,13 +1,15 @@
 """Runs from Python: read from their folders, and a network of one picked."""
 
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Group
 
-from evosearch.api.parameters import PathLike
+from evosearch.api.parameters import Images, Model, PathLike, TaskOrName
 from evosearch.errors import InputError
+from evosearch.objects import Objects, given
 from evosearch.report.front import Front
 from evosearch.report.notebook import as_html
 from evosearch.report.progress import study_summary
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evosearch.run.ended import Ended
+    from evosearch.run.finetuning import Finetuned
     from evosearch.run.finished import Trained
+
+OWN_TRAINING = "own training"
+"""What a training that is not this program's is called, unless it has a name."""
 
 
 @final
@@ -36,11 +42,17 @@ class Run:
         study: its trials and what they are about.
         ended: what came of the search, or of the training under a budget, that gave it; None for a
             run that was only read.
+        objects: what it was made from, where that was a model and images in place of a space file.
     """
 
     folder: Path
     study: Study
     ended: "Ended | Trained | None" = None
+    objects: Objects = field(default_factory=dict)
+
+    def __fspath__(self) -> str:
+        """Returns the folder: whatever takes that takes the run."""
+        return str(self.folder)
 
     def __repr__(self) -> str:
         about = f"{self.study.header.strategy}, seed {self.study.header.seed}"
@@ -90,7 +102,8 @@ class Run:
             return named
         from evosearch.run.picking import measure_at
 
-        return measure_at(self.folder, at, callbacks=callbacks)
+        with scope_of(self):
+            return measure_at(self.folder, at, callbacks=callbacks)
 
     def plot(self) -> "Figure":
         """Returns a picture of the front and the baselines, which a notebook shows."""
@@ -123,7 +136,44 @@ class Run:
         from evosearch.run.cutting import network_of
 
         named = None if pick is None else str(pick)
-        return network_of(self.folder, pick=named, at=at, callbacks=callbacks)
+        with scope_of(self):
+            return network_of(self.folder, pick=named, at=at, callbacks=callbacks)
+
+    def finish(
+        self,
+        network: "nn.Module",
+        pick: str | int | None = None,
+        *,
+        at: str | None = None,
+        name: str = OWN_TRAINING,
+        callbacks: Callbacks = SILENT,
+    ) -> "Finetuned":
+        """Measures a network of the run that was trained elsewhere on test, and saves it.
+
+        It is measured beside the networks that `finetune` measures, once each; on confirmation
+        images where there are some; and its artifact is written. As in
+
+            network = run.network(at="flops=37%")
+            ...  # a training loop of your own
+            done = run.finish(network)
+
+        Args:
+            network: one that `network` gave, trained; it stays as it is.
+            pick: the network of the run that it was, where the module does not say so itself: one
+                that was built anew and given its weights, or taken out of a wrapper. As `pick`.
+            at: as `pick`.
+            name: of the training, for tables and the artifact; another for each training of one
+                plan, as a network is measured once.
+            callbacks: told what is being done.
+
+        Raises:
+            InputError: its tensors are not those of the plan, or no plan is named.
+        """
+        from evosearch.run.finishing import finish
+
+        named = None if pick is None else str(pick)
+        with scope_of(self):
+            return finish(self.folder, network, pick=named, at=at, name=name, callbacks=callbacks)
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns a flat dict for every trial, as `pandas.DataFrame` takes them.
@@ -134,13 +184,50 @@ class Run:
         return trial_rows(self.study)
 
 
-def load_run(run: PathLike) -> Run:
+def load_run(
+    run: PathLike,
+    *,
+    model: Model = None,
+    train: Images = None,
+    test: Images = None,
+    task: TaskOrName = None,
+) -> Run:
     """Reads a run, also while it is being searched.
+
+    One that was made from objects can be read without them; what builds networks takes a run that
+    was read with them, as in
+
+        run = evosearch.load_run("runs/objects-1", model=net, train=train, test=test)
+        evosearch.resume(run, trials=200)
+
+    Whether they are what the run began with is checked by their content when they are used.
 
     Args:
         run: folder of a run.
+        model: of a run that was made from objects: the network that it was made from.
+        train: likewise, the training images.
+        test: likewise, the test images.
+        task: likewise, the task, where it was no name.
 
     Raises:
-        InputError: the folder holds no run.
+        InputError: the folder holds no run, or one that was not made from objects.
     """
-    return Run(folder=Path(run), study=Study.open(Path(run)))
+    found = Run(folder=Path(run), study=Study.open(Path(run)))
+    if all(value is None for value in (model, train, test, task)):
+        return found
+    from evosearch.api.subjects import objects_of
+    from evosearch.run.config import read_run_config
+
+    if not read_run_config(found.folder).space.is_of_objects:
+        raise InputError(f"{found.folder}: made from a space file: leave the objects out")
+    return replace(found, objects=objects_of(model=model, train=train, test=test, task=task))
+
+
+def objects_in(run: PathLike) -> Objects:
+    """Returns the objects that a run was read or made with; none of a folder."""
+    return run.objects if isinstance(run, Run) else {}
+
+
+def scope_of(run: PathLike) -> AbstractContextManager[None]:
+    """Returns a block inside which names mean the objects of a run."""
+    return given(objects_in(run))

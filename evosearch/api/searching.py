@@ -1,10 +1,24 @@
 """Searches from Python: started and resumed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evosearch.api.parameters import Amount, Count, PathLike, Seconds, Seed, public
+from evosearch.api.parameters import (
+    Amount,
+    Count,
+    Images,
+    Model,
+    PathLike,
+    Seconds,
+    Sections,
+    Seed,
+    TaskOrName,
+    public,
+)
+from evosearch.api.runs import Run, objects_in, scope_of
+from evosearch.api.subjects import Given, subject_of
 from evosearch.errors import InputError
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.folder import RunFolder
@@ -14,13 +28,15 @@ if TYPE_CHECKING:
     from evosearch.run.session import Session
 
 
-from evosearch.api.runs import Run
-
-
 @public
 def search(
-    space: PathLike,
+    space: PathLike | None = None,
     *,
+    model: Model = None,
+    train: Images = None,
+    test: Images = None,
+    task: TaskOrName = None,
+    sections: Sections = None,
     accuracy_drop: float | None = None,
     strategy: str | None = None,
     criterion: str | None = None,
@@ -40,10 +56,23 @@ def search(
 ) -> Run:
     """Searches for the best channels to keep within a budget.
 
-    What is not given is as the space file says, or else its default.
+    What is not given is as the space file says, or else its default. Objects may take the place of
+    a space file, and a later process goes on with the same ones:
+
+        run = evosearch.search(model=net, train=(images, labels), test=dataset, flops="50%")
+        run = evosearch.load_run("runs/objects-1", model=net, train=(images, labels), test=dataset)
+        run = evosearch.resume(run, trials=200)
 
     Args:
         space: space file (TOML).
+        model: in place of a space file: a network with trained weights, which is copied.
+        train: with a model: training images, as a dataset, arrays `(images, labels)`, or a
+            DataLoader.
+        test: with a model: test images, likewise.
+        task: with a model: a `Task`, or the name of one (default classification).
+        sections: with a model: what a space file says beside, as `{"data": {"search": 2000}}`;
+            left out, a tenth of the training images calibrates and a fifth is searched on, at most
+            1,000 and 5,000.
         accuracy_drop: points of search accuracy that may be lost, for the fewest FLOPs.
         strategy: who proposes masks: rates (default), genetic, layerwise; or, with nothing to
             measure first, uniform, global, random, ...
@@ -70,23 +99,34 @@ def search(
         from evosearch.engine.parallel import require_cluster
 
         require_cluster(cluster)  # before anything else is begun
-    session = _begun(
-        Path(space),
-        BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets),
-        settings={
-            "strategy": strategy,
-            "criterion": criterion,
-            "trials": trials,
-            "seed": seed,
-            "device": device,
-            "baselines": baselines,
-        },
-        latency={"runtime": runtime, "batch": batch},
-        out=None if out is None else Path(out),
-        anyway=anyway,
-        callbacks=callbacks,
-    )
-    return _searched(session, None, seconds, workers, cluster, callbacks)
+    request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
+    if request.is_empty:
+        raise InputError(
+            "a search needs a budget: --flops 50%, --params 0.2M, --latency 60% or"
+            " --accuracy-drop 1.0"
+        )
+    subject = subject_of(space, model=model, train=train, test=test, task=task, sections=sections)
+    if workers is not None or cluster is not None:
+        subject.file.require_names("--workers" if cluster is None else "--cluster")
+    with subject.scope():
+        session = _begun(
+            subject,
+            request,
+            settings={
+                "strategy": strategy,
+                "criterion": criterion,
+                "trials": trials,
+                "seed": seed,
+                "device": device,
+                "baselines": baselines,
+            },
+            latency={"runtime": runtime, "batch": batch},
+            out=None if out is None else Path(out),
+            anyway=anyway,
+            callbacks=callbacks,
+        )
+        ended = _searched(session, None, seconds, workers, cluster, callbacks)
+    return replace(ended, objects=subject.objects)
 
 
 @public
@@ -106,7 +146,7 @@ def resume(
     A training under a budget takes none of the options: it goes on as it began.
 
     Args:
-        run: folder of a run.
+        run: folder of a run; in Python also the `Run`, which one made from objects has to be.
         accuracy_drop: another budget from the next trial on: points of search accuracy that may
             be lost, for the fewest FLOPs.
         trials: evaluated masks in all, earlier ones included (default as at first).
@@ -121,23 +161,29 @@ def resume(
     """
     from evosearch.run.config import read_run_config
 
-    request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
-    if read_run_config(Path(run)).prune is not None:
+    folder, request = Path(run), BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
+    config = read_run_config(folder)
+    if config.prune is not None:
         options = {"trials": trials, "seconds": seconds, "workers": workers, "cluster": cluster}
         if given_settings(options) or not request.is_empty:
             raise InputError(
-                f"{run}: a training under a budget goes on as it began: leave the options out"
+                f"{folder}: a training under a budget goes on as it began: leave the options out"
             )
-        return _gone_on_training(Path(run), callbacks)
+        with scope_of(run):
+            return replace(_gone_on_training(folder, callbacks), objects=objects_in(run))
     from evosearch.run.session import Session
 
+    if workers is not None or cluster is not None:
+        config.space.require_names("--workers" if cluster is None else "--cluster")
     asked = None if request.is_empty else request
-    session = Session.resume(Path(run), request=asked, callbacks=callbacks)
-    return _searched(session, trials, seconds, workers, cluster, callbacks)
+    with scope_of(run):
+        session = Session.resume(folder, request=asked, callbacks=callbacks)
+        ended = _searched(session, trials, seconds, workers, cluster, callbacks)
+    return replace(ended, objects=objects_in(run))
 
 
 def _begun(
-    space: Path,
+    subject: Given,
     request: BudgetRequest,
     *,
     settings: Mapping[str, Any],
@@ -149,7 +195,7 @@ def _begun(
     """Prepares a run that has no trials yet, and holds it.
 
     Args:
-        space: the space file.
+        subject: what is searched.
         request: the budget.
         settings: take the place of the space's `[search]`, where they are not None.
         latency: likewise, of its `[search.latency]`.
@@ -157,25 +203,19 @@ def _begun(
         anyway: whether to go on with a base network that is not what it should be.
         callbacks: told what is being done.
     """
-    if request.is_empty:
-        raise InputError(
-            "a search needs a budget: --flops 50%, --params 0.2M, --latency 60% or"
-            " --accuracy-drop 1.0"
-        )
     from evosearch.config import validated
     from evosearch.run.config import SearchConfig
     from evosearch.run.session import Session
-    from evosearch.run.spacefile import load_space_file
 
-    file = load_space_file(space)
+    file = subject.file
     given = {**file.search, **given_settings(settings)}
     if given_settings(latency):
         given["latency"] = {**file.search.get("latency", {}), **given_settings(latency)}
     return Session.create(
-        out or next_folder(Path("runs"), space.stem),
+        out or next_folder(Path("runs"), subject.name),
         space_file=file,
-        space_folder=space.parent,
-        search=validated(SearchConfig, given, f"{space}: [search]"),
+        space_folder=subject.folder,
+        search=validated(SearchConfig, given, f"{subject.where}: [search]"),
         request=request,
         anyway=anyway,
         callbacks=callbacks,

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evosearch.api.parameters import Count, PathLike, public
+from evosearch.api.parameters import Count, Model, PathLike, Sections, Shape, public
+from evosearch.api.subjects import model_of
 from evosearch.run.callbacks import SILENT, Callbacks
 
 if TYPE_CHECKING:
@@ -15,11 +16,25 @@ if TYPE_CHECKING:
 
 
 @public
-def inspect(space: PathLike, *, callbacks: Callbacks = SILENT) -> "Inspection":
+def inspect(
+    space: PathLike | None = None,
+    *,
+    model: Model = None,
+    input: Shape = None,
+    sections: Sections = None,
+    callbacks: Callbacks = SILENT,
+) -> "Inspection":
     """Finds and proves the channel groups of a space, with what is frozen and why.
+
+    A model may take the place of a space file, as in
+
+        evosearch.inspect(model=net, input=(3, 224, 224))
 
     Args:
         space: space file (TOML).
+        model: in place of a space file: any network.
+        input: with a model: shape of one image; a list of shapes for several inputs.
+        sections: with a model: what a space file says beside, as `{"groups": {"min_keep": 8}}`.
         callbacks: told what is being done.
 
     Raises:
@@ -27,15 +42,16 @@ def inspect(space: PathLike, *, callbacks: Callbacks = SILENT) -> "Inspection":
     """
     from evosearch.models.build import build_model, find_weights
     from evosearch.report.views import Inspection
-    from evosearch.run.spacefile import load_space_file
     from evosearch.run.subject import discover_space
 
-    path = Path(space)
-    file = load_space_file(path)
-    find_weights(file.model, path.parent)  # the proof needs none, but who inspects wants to search
+    subject = model_of(space, model=model, input=input, sections=sections)
+    file, folder = subject.file, subject.folder
+    find_weights(file.model, folder)  # the proof needs none, but who inspects wants to search
     callbacks.on_stage("tracing and proving")
-    model = build_model(file.model.model_copy(update={"weights": None}), path.parent, seed=0)
-    return Inspection(discovery=discover_space(file, model), traced=file.traced, path=path)
+    with subject.scope():
+        network = build_model(file.model.model_copy(update={"weights": None}), folder, seed=0)
+        found = discover_space(file, network)
+    return Inspection(discovery=found, traced=file.traced, path=Path(subject.where))
 
 
 @public

@@ -4,9 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from evosearch.api.parameters import Amount, PathLike, Seed, option_name, public
+from evosearch.api.parameters import (
+    Amount,
+    Images,
+    Model,
+    PathLike,
+    Sections,
+    Seed,
+    TaskOrName,
+    option_name,
+    public,
+)
 from evosearch.api.runs import Run
 from evosearch.api.searching import given_settings, next_folder
+from evosearch.api.subjects import Given, subject_of
 from evosearch.errors import InputError
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.space.budget import BudgetRequest
@@ -29,8 +40,13 @@ class TrainedBase:
 
 @public
 def train(
-    space: PathLike,
+    space: PathLike | None = None,
     *,
+    model: Model = None,
+    train: Images = None,
+    test: Images = None,
+    task: TaskOrName = None,
+    sections: Sections = None,
     accuracy_drop: float | None = None,
     recipe: str | None = None,
     seed: Seed = None,
@@ -45,6 +61,12 @@ def train(
 
     Args:
         space: space file (TOML).
+        model: in place of a space file, as in `search`; it comes trained, so there has to be a
+            budget, and a recipe that begins with its weights: `{"prune": {"weights": "base"}}`.
+        train: with a model, as in `search`.
+        test: with a model, as in `search`.
+        task: with a model, as in `search`.
+        sections: with a model, as in `search`.
         accuracy_drop: in place of a budget, points of search accuracy that may be lost; with
             recipe play_and_prune.
         recipe: when channels go and which (default one_cycle); evosearch recipes lists them.
@@ -62,58 +84,59 @@ def train(
             is at fault.
     """
     request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
-    path = Path(space)
+    subject = subject_of(space, model=model, train=train, test=test, task=task, sections=sections)
     if request.is_empty:
         own = {"recipe": recipe, "seed": seed, "device": device, "out": out}
         for name in given_settings(own):
             raise InputError(
                 f"{option_name(name)} is for a training under a budget: give --flops 50% with it"
             )
-        return _trained_base(path, callbacks)
+        return _trained_base(subject, callbacks)
     from evosearch.config import validated
     from evosearch.run.config import SearchConfig
-    from evosearch.run.spacefile import load_space_file
     from evosearch.run.training import begin_training
     from evosearch.study.study import Study
     from evosearch.training.recipes import PruneConfig
 
-    file = load_space_file(path)
+    file = subject.file
     settings = {**file.search, **given_settings({"seed": seed, "device": device})}
     prune = file.prune or PruneConfig()
     if recipe is not None:
         prune = PruneConfig(**{**prune.model_dump(exclude_unset=True), "recipe": recipe})
-    folder = Path(out) if out is not None else next_folder(Path("runs"), path.stem)
-    ended = begin_training(
-        folder,
-        space_file=file,
-        space_folder=path.parent,
-        search=validated(SearchConfig, settings, f"{path}: [search]"),
-        prune=prune,
-        request=request,
-        callbacks=callbacks,
-    )
-    return Run(folder=folder, study=Study.open(folder), ended=ended)
+    folder = Path(out) if out is not None else next_folder(Path("runs"), subject.name)
+    with subject.scope():
+        ended = begin_training(
+            folder,
+            space_file=file,
+            space_folder=subject.folder,
+            search=validated(SearchConfig, settings, f"{subject.where}: [search]"),
+            prune=prune,
+            request=request,
+            callbacks=callbacks,
+        )
+    return Run(folder=folder, study=Study.open(folder), ended=ended, objects=subject.objects)
 
 
-def _trained_base(path: Path, callbacks: Callbacks) -> TrainedBase:
+def _trained_base(subject: Given, callbacks: Callbacks) -> TrainedBase:
     from evosearch.config import validated
     from evosearch.data.splits import load_search_data
     from evosearch.machine import torch_threads
     from evosearch.run.baselook import BaseLook
     from evosearch.run.config import SearchConfig
-    from evosearch.run.spacefile import load_space_file
     from evosearch.run.subject import train_base_network
     from evosearch.tasks.config import load_task
     from evosearch.tasks.scoring import score
 
-    file = load_space_file(path)
+    file, folder = subject.file, subject.folder
     if file.model.weights is not None:
-        raise InputError(f"{path}: [model] weights are given, so there is nothing to train")
-    data = load_search_data(file.data, path.parent)
-    config = validated(SearchConfig, file.search, f"{path}: [search]")
+        raise InputError(
+            f"{subject.where}: [model] weights are given, so there is nothing to train"
+        )
+    data = load_search_data(file.data, folder)
+    config = validated(SearchConfig, file.search, f"{subject.where}: [search]")
     with torch_threads(config.threads):
-        model, weights = train_base_network(file, path.parent, data, callbacks.on_epoch)
-    task = load_task(file.task, path.parent)
+        model, weights = train_base_network(file, folder, data, callbacks.on_epoch)
+    task = load_task(file.task, folder)
     found = score(model, data.search, task=task)
     complaint = BaseLook.of(found, file, task, data.search.labels).complaint
     if complaint is not None:

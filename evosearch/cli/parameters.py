@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from evosearch.api.parameters import option_name
+from evosearch.api.parameters import of_command, option_name
 from evosearch.run.callbacks import Callbacks
 from evosearch.space.resources import RESOURCES
 
@@ -69,7 +69,7 @@ def _shared(function: Callable[..., Any]) -> list[inspect.Parameter]:
                 _typed(parameter.annotation), _declared(parameter, help_of[parameter.name])
             ],
         )
-        for parameter in inspect.signature(function).parameters.values()
+        for parameter in of_command(function)
         if parameter.annotation is not Callbacks
     ]
 

@@ -17,6 +17,7 @@ from evosearch.export.artifact import Artifact
 from evosearch.export.card import PLAN
 from evosearch.models import zoo
 from evosearch.models.build import ModelConfig, build_model
+from evosearch.objects import is_object
 
 BuildModel = Callable[[], nn.Module]
 """Makes the original, unpruned model; its weights do not matter."""
@@ -37,6 +38,11 @@ def named_builder(artifact: Artifact, folder: Path, *, trust: bool = False) -> B
         InputError: it is, and may not be.
     """
     config = model_section(artifact)
+    if is_object(config.build):
+        raise InputError(
+            f"{artifact.folder}: its network was made from an object of a program; give --space"
+            " FILE, a space file that builds the model that it was"
+        )
     if not trust and not _is_shipped(config.build):
         file = config.build.partition(":")[0]
         place = f" of {folder.absolute()}" if file.endswith(".py") else ""
@@ -60,7 +66,8 @@ def own_builder(artifact: Artifact, config: ModelConfig, path: Path) -> BuildMod
         InputError: the artifact was made from another model.
     """
     named = model_section(artifact)
-    for key in ("build", "kwargs", "input"):
+    of_object = is_object(named.build)  # which has no name: its outputs tell it
+    for key in ("input",) if of_object else ("build", "kwargs", "input"):
         own, other = getattr(config, key), getattr(named, key)
         if own != other:
             raise InputError(

@@ -21,7 +21,7 @@ class ModelConfig(BaseModel):
     Attributes:
         build: "module:callable", "file.py:callable" with the file beside the space file,
             "torchvision:resnet18" or "timm:resnet18"; torchvision's networks with a backbone of
-            its own weights are built without these.
+            its own weights are built without these; "object:model" is the one that a program gave.
         input: shape of one image without the batch, or a list of shapes for several inputs.
         weights: safetensors file or checkpoint of tensors, relative to the space file, or else
             to $EVOSEARCH_DATA; "built" where `build` returns a trained network; none where the

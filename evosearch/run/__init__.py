@@ -42,6 +42,7 @@
 `implanting`    dropped filters of a plan that come back as 1x1 convolutions
 `students`      what the distillation of a plan begins with
 `finetuning`    a network distilled, measured on test, and saved
+`finishing`     a network trained by another program: measured on test, and saved
 `refining`      the finished network of a training, fine-tuned
 `finals`        the best plans near a budget, trained side by side, and the last shipped
 `finalists`     which plans these are

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 from evosearch.stages import OnStage
+from evosearch.study.front import ParetoFront
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
 
@@ -31,6 +32,7 @@ class Callbacks:
         on_search: called before the first trial of a session, with the study and the number of
             trials that it is to have in all.
         on_trial: called with every trial that is recorded.
+        on_front: called with the front whenever a trial enters it.
         on_baselines: called before the baselines are searched, with the number of trials that
             they may take in all.
         on_baseline_trial: called with every trial of a baseline.
@@ -42,6 +44,7 @@ class Callbacks:
     on_epoch: "OnEpoch | None" = None
     on_search: Callable[[Study, int], None] = _silent
     on_trial: Callable[[Trial], None] = _silent
+    on_front: Callable[[ParetoFront], None] | None = None
     on_baselines: Callable[[int], None] = _silent
     on_baseline_trial: Callable[[Trial], None] = _silent
     should_stop: Callable[[], bool] = lambda: False

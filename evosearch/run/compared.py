@@ -7,6 +7,7 @@ from typing import final
 
 from torch import nn
 
+from evosearch.run.planning import parse_at
 from evosearch.run.preparation import Prepared
 from evosearch.run.references import GLOBAL, PLAIN, plans_without_search
 from evosearch.run.subject import Subject
@@ -16,6 +17,7 @@ from evosearch.space.mask import Mask
 from evosearch.strategies.fixed_plans import uniform_mask
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.scores import Score
+from evosearch.study.study import Study
 from evosearch.study.trial import Evaluation
 from evosearch.tasks.scoring import score
 
@@ -47,6 +49,24 @@ def base_of(prepared: Prepared) -> Compared:
 def built(prepared: Prepared, name: str, mask: Mask) -> Compared:
     """Returns the network that a mask is worth keeping as, before any training."""
     return Compared(name=name, mask=mask, network=prepared.evaluator.builder.final(mask))
+
+
+def compared_budget(
+    study: Study, prepared: Prepared, plan: NamedNetwork, at: str | None
+) -> tuple[Budget, str]:
+    """Returns the budget that a plan is compared at, and its name.
+
+    Args:
+        study: of the run.
+        prepared: what the run works with.
+        plan: the network that was picked.
+        at: the budget that it was picked for; None where it was picked by itself, and then the
+            budget is its own cost.
+    """
+    if at is not None:
+        return parse_at(at, prepared.subject.discovery.space.base_cost), at
+    own = {name: getattr(plan.cost, name) for name in study.budget.bounds}
+    return Budget.exactly(**own), f"cost of {plan.name}"
 
 
 def plain_within(prepared: Prepared, budget: Budget, at: str) -> Compared:

@@ -23,7 +23,7 @@ from evosearch.run.picking import picked
 from evosearch.run.planning import plan_name
 from evosearch.run.preparation import Prepared, require_possible
 from evosearch.run.saving import SELECTED, UNTRAINED, cut_note, from_run, save_artifact
-from evosearch.run.spacefile import load_space_file
+from evosearch.run.spacefile import SpaceFile
 from evosearch.run.subject import Subject, load_subject
 from evosearch.space.budget import BudgetRequest
 from evosearch.strategies.two_step_plan import two_step_plan
@@ -36,6 +36,8 @@ UNSEARCHED = (
     " of the search split was used"
 )
 """The note of a plan without a search."""
+_PLAN = "evosearch_plan"
+"""Attribute of a network that is handed over: the name of its plan."""
 
 
 @final
@@ -61,7 +63,15 @@ def network_of(
 ) -> nn.Module:
     """Returns the pruned network of a run's plan; see `cut_run`."""
     with picked(folder, pick=pick, at=at, callbacks=callbacks) as run:
-        return _handed_over(built(run.prepared, run.plan.name, run.plan.mask).network)
+        network = built(run.prepared, run.plan.name, run.plan.mask).network
+        setattr(network, _PLAN, run.plan.name)
+        return _handed_over(network)
+
+
+def plan_of(network: nn.Module) -> str | None:
+    """Returns the plan that `network_of` handed a network over as; None of any other."""
+    name = getattr(network, _PLAN, None)
+    return name if isinstance(name, str) else None
 
 
 def cut_run(
@@ -96,8 +106,10 @@ def cut_run(
 
 
 def cut_space(
-    path: Path,
+    file: SpaceFile,
+    folder: Path,
     *,
+    where: str,
     request: BudgetRequest,
     to: Path | None,
     channels: str = TWO_STEP,
@@ -107,7 +119,9 @@ def cut_space(
     """Cuts the base network of a space to a budget without a search, and scores what is left.
 
     Args:
-        path: of the space file.
+        file: the space file's content.
+        folder: where it lies.
+        where: its path, for messages and the card.
         request: FLOPs, params or both; no range.
         to: new folder of the artifact; None writes none.
         channels: who chooses them; see `channels.CHOOSERS`.
@@ -119,13 +133,12 @@ def cut_space(
     """
     _require_new(to)
     chooser = chooser_of(channels)
-    file = load_space_file(path)
-    search = validated(SearchConfig, file.search, f"{path}: [search]")
+    search = validated(SearchConfig, file.search, f"{where}: [search]")
     search = search.model_copy(update={"device": resolve_device(search.device)})
     with torch_threads(search.threads):
         subject = load_subject(
             file,
-            path.parent,
+            folder,
             on_stage=callbacks.on_stage,
             identify_images=file.model.weights is None,  # else they are of no use here
             on_epoch=callbacks.on_epoch,
@@ -144,7 +157,7 @@ def cut_space(
         knowledge = few.knowledge(())
         prepared = Prepared(
             config=RunConfig(
-                folder=str(path.parent.resolve()),
+                folder=str(folder.resolve()),
                 budget=budget.to_json(),
                 search=search,
                 space=file,
@@ -158,7 +171,9 @@ def cut_space(
         mask, network = chooser.choose(prepared, few, plan)
         compared = Compared(name=plan_name(mask), mask=mask, network=network)
         notes = [UNTRAINED, UNSEARCHED, *([] if chooser.note is None else [chooser.note])]
-        card = {"space": str(path.resolve()), "notes": notes}
+        card = {"notes": notes}
+        if not file.is_of_objects:
+            card["space"] = str(Path(where).resolve())
         return _cut(prepared, compared, to, card, callbacks)
 
 

@@ -13,6 +13,7 @@ from evosearch.run.compared import (
     Compared,
     base_of,
     built,
+    compared_budget,
     global_within,
     measured,
     plain_within,
@@ -22,7 +23,6 @@ from evosearch.run.freshtiming import time_fresh
 from evosearch.run.implanting import implanted, require_counted
 from evosearch.run.measurer import RunMeasurer
 from evosearch.run.picking import picked
-from evosearch.run.planning import parse_at
 from evosearch.run.preparation import Prepared
 from evosearch.run.saving import AVERAGED, SELECTED, cut_note, from_run, save_artifact
 from evosearch.run.students import nonzero_json, require_kernels_fit, student_of
@@ -99,10 +99,7 @@ class _Task:
         """The budget that it is compared at, its own cost where none was named; and its name."""
         if self.config.implants is not None:
             return self.study.budget.at(1.0), "the run's budget"
-        if self.at is not None:
-            return parse_at(self.at, self.prepared.subject.discovery.space.base_cost), self.at
-        own = {name: getattr(self.plan.cost, name) for name in self.study.budget.bounds}
-        return Budget.exactly(**own), f"cost of {self.plan.name}"
+        return compared_budget(self.study, self.prepared, self.plan, self.at)
 
 
 def finetune(

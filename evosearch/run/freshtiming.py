@@ -15,6 +15,7 @@ from typing import Any
 from evosearch.errors import EvosearchError, InputError
 from evosearch.files import write_json
 from evosearch.processes import ProcessError, run_fresh
+from evosearch.run.config import read_run_config
 from evosearch.run.reopening import reopen_meter
 from evosearch.space.mask import Mask
 from evosearch.study.study import Study
@@ -40,6 +41,7 @@ def time_fresh(
         InputError: the run cannot be opened, or its runtime is not there.
         EvosearchError: the process ended without timings.
     """
+    read_run_config(folder).space.require_names("--latency")
     with TemporaryDirectory() as exchange:
         request = {"masks": [mask.to_json() for mask in masks], "seconds": seconds}
         write_json(Path(exchange, REQUEST), request)

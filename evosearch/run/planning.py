@@ -44,9 +44,10 @@ def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> N
     Args:
         folder: of the run.
         study: its study.
-        pick: "knee", "best" (least loss), "smallest" or a trial's number; None for the trial that
-            the run's certificate is about, or the smallest where the budget is an accuracy, or
-            else the knee.
+        pick: "knee", "best" (least loss), "smallest" or a trial's number, or the name that tables
+            call a network by, "trial 6" or "plan 1f00ba12"; None for the trial that the run's
+            certificate is about, or the smallest where the budget is an accuracy, or else the
+            knee.
         at: a budget such as "flops=37%"; then the best known plan within it is meant.
 
     Raises:
@@ -59,6 +60,12 @@ def pick_plan(folder: Path, study: Study, pick: str | None, at: str | None) -> N
     certificate = certificate_of(folder, study.requested)
     if pick is None and certificate is not None and certificate.trial is not None:
         pick = str(certificate.trial)
+    if pick is not None and pick.startswith("plan "):
+        space = load_space(RunFolder(folder).space)
+        plans = {plan.name: plan for plan in _plans(folder, study, space)}
+        if pick not in plans:
+            raise unknown_name("plan", pick, plans)
+        return plans[pick]
     return NamedNetwork.of_trial(_picked_trial(study, pick))
 
 
@@ -68,6 +75,7 @@ def _picked_trial(study: Study, pick: str | None) -> Trial:
         return aim_of(study.requested).winner(front)
     if pick in PICKS:
         return {"knee": lambda: front.knee, "best": front.best, "smallest": front.smallest}[pick]()
+    pick = pick.removeprefix("trial ")
     if not pick.isdecimal():
         raise unknown_name("pick", pick, [*PICKS, "a trial's number"])
     number = int(pick)
@@ -243,14 +251,24 @@ def _trials_within(study: Study, budget: Budget) -> list[NamedNetwork]:
 def _plans_within(
     folder: Path, study: Study, budget: Budget, space: SearchSpace
 ) -> list[NamedNetwork]:
+    return [
+        plan
+        for plan in _plans(folder, study, space)
+        if budget.violation(plan.cost, plan.search.accuracy) == 0
+    ]
+
+
+def _plans(folder: Path, study: Study, space: SearchSpace) -> list[NamedNetwork]:
+    """Returns the plans of a run that were measured beside its trials."""
     plans = []
     for entry in _stored(folder):
         mask = Mask.from_json(entry["mask"], study.header.sizes)
         evaluation = evaluation_from_json(entry["evaluation"])
-        cost = space.cost(mask)
-        if budget.violation(cost, evaluation.score.accuracy) == 0:
-            name = plan_name(mask)
-            plans.append(NamedNetwork(name=name, mask=mask, cost=cost, evaluation=evaluation))
+        plans.append(
+            NamedNetwork(
+                name=plan_name(mask), mask=mask, cost=space.cost(mask), evaluation=evaluation
+            )
+        )
     return plans
 
 

@@ -111,6 +111,8 @@ def prepare(
     strategy_class(search.strategy)  # these refuse names that do not exist
     for name in search.criteria:
         require_for_search(name)
+    if request.needs_model:
+        space_file.require_names("--latency")
     measure = load_task(space_file.task, space_folder).measure
     require_drop_of_mean(request, measure.name, pooled=measure.pooled is not None)
     search = search.model_copy(update={"device": resolve_device(search.device)})

@@ -15,6 +15,7 @@ from evosearch.files import writing
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
 from evosearch.machine import changes_since, take_gpu, torch_threads
+from evosearch.objects import MODEL, is_given
 from evosearch.run.config import RunConfig, read_run_config, require_unchanged
 from evosearch.run.elastic import load_elastic
 from evosearch.run.evaluating import criteria_of, make_evaluator
@@ -132,6 +133,20 @@ def held(folder: Path) -> Iterator[RunLog]:
         lock.release()
 
 
+def require_objects(folder: Path, config: RunConfig) -> None:
+    """Checks that whoever opens a run has what it was made from.
+
+    Raises:
+        InputError: it was made from objects, and these were not given again.
+    """
+    if config.space.is_of_objects and not is_given(MODEL):
+        raise InputError(
+            f"{folder}: made from objects of a program, which a command has not; go on in Python:"
+            f" run = evosearch.load_run({str(folder)!r}, model=..., train=..., test=...), and then"
+            " evosearch.resume(run) or evosearch.finetune(run)"
+        )
+
+
 def reopen_meter(folder: Path, header: Header) -> Meter:
     """Loads again what times the networks of the run in a folder, without its data.
 
@@ -141,6 +156,7 @@ def reopen_meter(folder: Path, header: Header) -> Meter:
     config = read_run_config(folder)
     places = RunFolder(folder)
     require_unchanged(places.config, config, header)
+    require_objects(folder, config)
     found = load_network(config.space, Path(config.folder), places.base)
     network, _ = _as_begun(folder, header, found, header.identity.only(found.identity.parts))
     return make_meter(config.search, config.space, network)
@@ -151,10 +167,11 @@ def _reopen_subject(
 ) -> tuple[Subject, LatencyModel | None]:
     places = RunFolder(folder)
     require_unchanged(places.config, config, header)
+    require_objects(folder, config)
     subject = load_subject(
         config.space,
         Path(config.folder),
-        weights=places.base,
+        weights=None if config.space.is_of_objects else places.base,
         identify_images=identify_images,
         on_stage=on_stage,
     )

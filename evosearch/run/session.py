@@ -186,7 +186,15 @@ class Session:
     def search(self, limits: Limits, callbacks: Callbacks = SILENT) -> Outcome:
         """Searches with the run's strategy until a limit is reached; see `engine.loop.search`."""
         strategy = self.prepared.config.search.strategy
-        return self._search_with(strategy, self.study, limits, callbacks.on_trial, callbacks)
+
+        def on_trial(trial: Trial) -> None:
+            callbacks.on_trial(trial)
+            if callbacks.on_front is not None and trial.is_complete:
+                front = self.study.front()
+                if trial in front.members:
+                    callbacks.on_front(front)
+
+        return self._search_with(strategy, self.study, limits, on_trial, callbacks)
 
     def search_baselines(self, callbacks: Callbacks = SILENT) -> Outcome:
         """Searches with each baseline, for as many trials as the run has full evaluations."""

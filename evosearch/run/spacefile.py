@@ -9,6 +9,7 @@ from evosearch.config import read_toml, validated
 from evosearch.data.config import DataConfig
 from evosearch.errors import InputError
 from evosearch.models.build import ModelConfig
+from evosearch.objects import is_object
 from evosearch.space.space import SearchSpace
 from evosearch.surgery.discovery import GroupRules
 from evosearch.tasks.config import TaskConfig
@@ -103,6 +104,23 @@ class SpaceFile(BaseModel):
     elastic: ElasticConfig | None = None
     prune: PruneConfig | None = None
     traced: Traced | None = None
+
+    @property
+    def is_of_objects(self) -> bool:
+        """Whether a program gave objects in place of names, and has to give them again."""
+        return is_object(self.model.build)
+
+    def require_names(self, what: str) -> None:
+        """Refuses what other processes do, where only this one has the model and the data.
+
+        Raises:
+            InputError: the model is an object of a program.
+        """
+        if self.is_of_objects:
+            raise InputError(
+                f"{what} takes processes of its own, which have no objects: name the model and the"
+                " data in a space file"
+            )
 
 
 def load_space_file(path: Path) -> SpaceFile:

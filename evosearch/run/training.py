@@ -69,10 +69,11 @@ def begin_training(
     _require_read(given, prune)
     _require_possible(prune, space_file.train.epochs, request)
     fresh, search = prune.weights == "fresh", _on_device(search)
-    if fresh and space_file.model.weights == BUILT:
+    if (fresh or prune.rewind == "fresh") and space_file.model.weights == BUILT:
         raise InputError(
             '[model] weights = "built": the network comes trained, and this training begins with'
-            ' fresh weights; [prune] weights = "base" begins with its own'
+            ' fresh weights; [prune] weights = "base" begins with its own, and rewind = "start"'
+            " goes back to those"
         )
 
     def check(space: SearchSpace) -> None:

@@ -1,0 +1,215 @@
+"""The subject of a call: a space file, or objects that take its place, as one value."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from evosearch.errors import InputError
+from evosearch.objects import DATA, MODEL, TASK, Objects, given
+
+if TYPE_CHECKING:
+    from evosearch.api.parameters import Images, Model, PathLike, Sections, Shape, TaskOrName
+    from evosearch.run.spacefile import SpaceFile
+
+CALIBRATION, SEARCH = (10, 1_000), (5, 5_000)
+"""What is set aside of training images, where nothing is said: one in so many, at most so many."""
+_NAMES = {"model": ("build", "weights", "kwargs"), "data": ("name", "root", "kwargs")}
+"""Keys of a space file that the objects stand for."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a call is about.
+
+    Attributes:
+        file: the space file, or what one would say of the objects.
+        folder: what its paths are relative to.
+        name: of new folders.
+        where: what holds it, for messages.
+        objects: what names in it mean beside code and files.
+    """
+
+    file: "SpaceFile"
+    folder: Path
+    name: str
+    where: str
+    objects: Objects = field(default_factory=dict, repr=False)
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Returns a block inside which the names mean the objects."""
+        return given(self.objects)
+
+
+def subject_of(
+    space: "PathLike | None",
+    *,
+    model: "Model" = None,
+    train: "Images" = None,
+    test: "Images" = None,
+    task: "TaskOrName" = None,
+    sections: "Sections" = None,
+) -> Given:
+    """Returns what a call is about, whichever way it was given.
+
+    Args:
+        space: a space file; None where there are objects.
+        model: the network, which is copied and stays as it is.
+        train: training images.
+        test: test images.
+        task: what networks are judged by, or its name.
+        sections: what a space file would say beside.
+
+    Raises:
+        InputError: both or neither were given, or something of it is at fault.
+    """
+    if space is not None:
+        return _of_file(space, model=model, train=train, test=test, task=task, sections=sections)
+    from evosearch.config import validated
+    from evosearch.data.config import DataConfig
+
+    objects = objects_of(model=model, train=train, test=test, task=task)
+    images = objects[DATA]()["train"]
+    said = _said(sections)
+    data = {**_set_aside(images), **said.pop("data", {}), "name": DATA}
+    config = validated(DataConfig, data, "sections: [data]")
+    if task is not None:
+        name = task if isinstance(task, str) else TASK
+        said["task"] = {**said.get("task", {}), "name": name}
+    return _of_objects(objects, {**said, "data": data}, _shape_of(images, config))
+
+
+def model_of(
+    space: "PathLike | None",
+    *,
+    model: "Model" = None,
+    input: "Shape" = None,
+    sections: "Sections" = None,
+) -> Given:
+    """Returns what a call is about that needs no images; see `subject_of`.
+
+    Args:
+        space: a space file; None where there is a model.
+        model: the network.
+        input: shape of one image, without the batch; a list of shapes for several inputs.
+        sections: what a space file would say beside.
+    """
+    if space is not None:
+        return _of_file(space, model=model, input=input, sections=sections)
+    if input is None:
+        raise InputError("input= is missing: the shape of one image, such as (3, 224, 224)")
+    return _of_objects(_model(model), {**_said(sections), "data": {"name": DATA}}, input)
+
+
+def objects_of(
+    *, model: "Model", train: "Images", test: "Images", task: "TaskOrName" = None
+) -> Objects:
+    """Returns objects as what names mean by them.
+
+    Raises:
+        InputError: one is missing, or is something else.
+    """
+    from evosearch.data.provided import parts_of
+
+    found = _model(model)
+    for name, images in (("train", train), ("test", test)):
+        if images is None:
+            raise InputError(
+                f"{name}= is missing: a dataset, arrays (images, labels), or a DataLoader"
+            )
+    parts = parts_of({"train": train, "test": test})
+    found[DATA] = lambda: parts
+    if task is not None and not isinstance(task, str):
+        from evosearch.tasks.task import Task
+
+        if not isinstance(task, Task):
+            raise InputError(
+                f"task: expected a name or a Task of evosearch.tasks, got a {_kind(task)}"
+            )
+        found[TASK] = task
+    return found
+
+
+def _model(model: "Model") -> dict[str, Any]:
+    from torch import nn
+
+    from evosearch.models.copying import copied
+
+    if model is None:
+        raise InputError("give a space file, or model=, train= and test=")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: expected a torch.nn.Module, got a {_kind(model)}")
+    return {MODEL: lambda: copied(model).cpu()}
+
+
+def _of_file(space: "PathLike", **objects: Any) -> Given:
+    from evosearch.run.spacefile import load_space_file
+
+    for name, value in objects.items():
+        if value is not None:
+            raise InputError(
+                f"{name}= goes with objects, and {space} names the model: leave it out"
+            )
+    path = Path(space)
+    return Given(file=load_space_file(path), folder=path.parent, name=path.stem, where=str(path))
+
+
+def _of_objects(objects: Objects, said: dict[str, Any], input: Any) -> Given:
+    from evosearch.config import validated
+    from evosearch.models.build import BUILT
+    from evosearch.run.spacefile import SpaceFile
+
+    section = {"input": list(input), **said.get("model", {}), "build": MODEL, "weights": BUILT}
+    return Given(
+        file=validated(SpaceFile, {**said, "model": section}, "sections"),
+        folder=Path(),
+        name="objects",
+        where="sections",
+        objects=objects,
+    )
+
+
+def _said(sections: "Sections") -> dict[str, Any]:
+    """Returns sections of a space file that name nothing that the objects are."""
+    said = {name: dict(section) for name, section in (sections or {}).items()}
+    for name, keys in _NAMES.items():
+        for key in keys:
+            if key in said.get(name, {}):
+                raise InputError(
+                    f"sections: [{name}] {key} names what was given as an object: leave it out"
+                )
+    return said
+
+
+def _set_aside(images: Any) -> dict[str, int]:
+    """Returns how many training images calibrate and are searched on, where nothing is said."""
+    from evosearch.data.pools import is_pair
+
+    count = len(images[0]) if is_pair(images) else len(images)
+    shares = {"calibration": CALIBRATION, "search": SEARCH}
+    return {name: max(2, min(count // one, most)) for name, (one, most) in shares.items()}
+
+
+def _shape_of(images: Any, config: Any) -> tuple[int, ...]:
+    """Returns the shape of the first training image as a network gets it.
+
+    Raises:
+        InputError: it is no image.
+    """
+    from evosearch.callables import one_line
+    from evosearch.data.images import LazyPixels
+    from evosearch.data.pools import array_pixels, is_pair
+    from evosearch.data.transforms import build_transform
+
+    transform = build_transform(config.transforms, "sections: [data] transforms")
+    try:
+        if is_pair(images):
+            return array_pixels(images[0][:1], transform).shape
+        return LazyPixels(lambda position: images[position][0], 1, transform).shape
+    except Exception as error:
+        raise InputError(f"train: {one_line(error)}") from error
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
