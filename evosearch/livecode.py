@@ -5,15 +5,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import lru_cache, partial
+from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import packages_distributions, version
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_VARARGS, CO_VARKEYWORDS
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, final
 
 from evosearch.sourcecode import code, is_installed, own_modules
 
+_KINDS = CO_VARARGS | CO_VARKEYWORDS | CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, Path, Enum)
 
 
@@ -24,7 +26,7 @@ def value_digest(value: Any) -> str:
     defaults, and the globals that it reads, functions among them; not with comments, docstrings
     and layout, nor with where it lies, so that it may be defined in a notebook. Code is told apart
     as Python compiles it, so that another minor version of Python changes them as well. Of what is
-    installed they change with its name, its module's code and the package's version.
+    installed they change with its name and the package's version.
 
     Args:
         value: a function, or anything that holds some, such as a dataclass, an instance with
@@ -130,14 +132,16 @@ def _full(cell: Any) -> bool:
 
 
 def _compiled(compiled: CodeType) -> Iterator[str]:
-    """Yields what code does, without the lines and files that it is from."""
-    yield compiled.co_code.hex()
-    yield repr((compiled.co_names, compiled.co_varnames, compiled.co_flags))
-    for place, constant in enumerate(compiled.co_consts):
-        if isinstance(constant, CodeType):
-            yield from _compiled(constant)
-        elif place or not isinstance(constant, str):  # the first string is the docstring
-            yield repr(sorted(constant, key=repr) if isinstance(constant, frozenset) else constant)
+    """Yields what code does, step by step, without the lines and files that it is from."""
+    yield repr((compiled.co_argcount, compiled.co_kwonlyargcount, compiled.co_varnames))
+    yield repr(compiled.co_flags & _KINDS)
+    for step in dis.get_instructions(compiled):
+        if isinstance(step.argval, CodeType):
+            yield from _compiled(step.argval)
+        elif isinstance(step.argval, frozenset):
+            yield f"{step.opname} {sorted(map(repr, step.argval))}"
+        else:
+            yield f"{step.opname} {step.argval!r}"
 
 
 def _globals_of(compiled: CodeType) -> Iterator[str]:
@@ -162,15 +166,16 @@ def _is_library(module: str) -> bool:
 
 
 def _module(name: str) -> list[str]:
-    """Returns what a module is: its name, version and code; one's own with all that it imports."""
+    """Returns what a module is: its name and version; of one's own all code that it imports."""
     if _is_library(name):
-        return _library(name)
+        return [f"{name} {_versions(name.partition('.')[0])}"]
     return [f"{own}\n{code(content)}" for own, content in sorted(own_modules([name]).items())]
 
 
-@lru_cache(maxsize=1024)
-def _library(name: str) -> list[str]:
-    file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-    packages = packages_distributions().get(name.partition(".")[0], [])
-    versions = f"{name} {sorted(version(package) for package in packages)}"
-    return [versions, code(file.read_bytes())] if file.suffix == ".py" else [versions]
+def _versions(package: str) -> list[str]:
+    return sorted(version(name) for name in _distributions().get(package, []))
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()

@@ -5,6 +5,7 @@
 `runs`        read a run and pick a network of it
 `networks`    cut and fine-tune a network
 `training`    train a base network, or one under a budget
+`subjects`    what a call is about: a space file, or objects in its place
 `spaces`      inspect a search space, profile it, write a new one
 `fronts`      show the front of a run, compare those of several, write a page
 `artifacts`   open a fine-tuned network, and export it

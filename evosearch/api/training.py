@@ -84,20 +84,21 @@ def train(
             is at fault.
     """
     request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
-    subject = subject_of(space, model=model, train=train, test=test, task=task, sections=sections)
+    objects = {"model": model, "train": train, "test": test, "task": task, "sections": sections}
     if request.is_empty:
         own = {"recipe": recipe, "seed": seed, "device": device, "out": out}
         for name in given_settings(own):
             raise InputError(
                 f"{option_name(name)} is for a training under a budget: give --flops 50% with it"
             )
-        return _trained_base(subject, callbacks)
+        return _trained_base(subject_of(space, **objects), callbacks)
     from evosearch.config import validated
     from evosearch.run.config import SearchConfig
     from evosearch.run.training import begin_training
     from evosearch.study.study import Study
     from evosearch.training.recipes import PruneConfig
 
+    subject = subject_of(space, **objects)
     file = subject.file
     settings = {**file.search, **given_settings({"seed": seed, "device": device})}
     prune = file.prune or PruneConfig()
