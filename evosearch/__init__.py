@@ -3,7 +3,7 @@
 ::
 
     run = evosearch.search("space.toml", flops="30%..70%", trials=100)
-    evosearch.finetune(run.folder, at="flops=50%")
+    evosearch.finetune(run, at="flops=50%")
 
 `evosearch.api` lists what there is; every command of the command line has a function of its own.
 """

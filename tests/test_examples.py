@@ -6,14 +6,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import evosearch
+from evosearch.training.epochs import EpochRecord
 from tests.report.toyrun import toy_run
 from tests.toys import toy_knowledge
 
@@ -248,3 +252,149 @@ def test_search_latency(example: Example, tmp_path: Path) -> None:
         "--out", tmp_path / "run",
     )  # fmt: skip
     assert "latency budget of 90.0% of the base network's" in out
+
+
+@pytest.mark.slow
+def test_own_loop(example: Example, tmp_path: Path) -> None:
+    out = example("own_loop.py", "--trials", "8", "--epochs", "12", "--out", tmp_path / "run")
+    base, plain, _, cut, trained = (float(x) for x in re.findall(r"accuracy ([\d.]+)", out))
+    assert base > 90
+    assert cut > plain
+    assert trained > max(plain, base - 5)
+
+
+class Writer:
+    """Stands in for a `SummaryWriter` of TensorBoard."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.scalars: list[tuple[str, float, int]] = []
+        self.texts: list[tuple[str, str]] = []
+        written.append(self)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held."""
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars.append((name, value, step))
+
+    def add_text(self, name: str, text: str) -> None:
+        self.texts.append((name, text))
+
+
+written: list[Any] = []
+
+
+class Tracking(ModuleType):
+    """Stands in for the module of MLflow."""
+
+    def __init__(self) -> None:
+        super().__init__("mlflow")
+        self.metrics: list[tuple[str, float, int | None]] = []
+        self.tags: list[tuple[str, str]] = []
+        self.folders: list[str] = []
+
+    @contextmanager
+    def start_run(self, run_name: str) -> Iterator[None]:
+        self.name = run_name
+        yield
+
+    def log_params(self, params: dict[str, Any]) -> None:
+        self.params = params
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.metrics += [(name, value, step) for name, value in metrics.items()]
+
+    def set_tag(self, name: str, value: str) -> None:
+        self.tags.append((name, value))
+
+    def log_artifacts(self, folder: str, name: str) -> None:
+        self.folders.append(f"{name}: {folder}")
+
+
+@pytest.fixture
+def retold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> evosearch.Run:
+    """A toy run, which a search and a fine-tuning tell of as real ones do."""
+    toy_run(tmp_path / "run", 16)
+    run = evosearch.load_run(tmp_path / "run")
+
+    def search(*_: object, callbacks: evosearch.Callbacks, **__: object) -> evosearch.Run:
+        callbacks.on_stage("data")
+        assert callbacks.on_front is not None
+        for trial in run.study.trials:
+            callbacks.on_trial(trial)
+        callbacks.on_front(run.study.front())
+        return run
+
+    def finetune(given: object, *, callbacks: evosearch.Callbacks, **_: object) -> SimpleNamespace:
+        assert given is run
+        assert callbacks.on_epoch is not None
+        network = run.front.knee
+        score = network.evaluation.score
+        for epoch, loss in ((0, None), (1, 0.5)):
+            callbacks.on_epoch(
+                EpochRecord(epoch=epoch, epochs=1, train_loss=loss, search=score, seconds=1)
+            )
+        return SimpleNamespace(
+            networks=[SimpleNamespace(test=score)], artifact=SimpleNamespace(folder=tmp_path)
+        )
+
+    monkeypatch.setattr(evosearch, "search", search)
+    monkeypatch.setattr(evosearch, "finetune", finetune)
+    monkeypatch.setattr(sys, "argv", ["example"])
+    return run
+
+
+def curves(run: evosearch.Run) -> dict[str, dict[int, float]]:
+    """Returns what was told, by curve and step."""
+    complete = {t.number: t for t in run.study.trials if t.is_complete}
+    knee = run.front.knee.evaluation.score.loss
+    return {
+        "loss": {number: trial.loss for number, trial in complete.items()},
+        "flops": {number: trial.cost.flops for number, trial in complete.items()},
+        "members": {16: len(run.front.members)},
+        "least": {16: min(trial.loss for trial in run.front.members)},
+        "epoch": {0: knee, 1: knee},
+    }
+
+
+def test_log_tensorboard(retold: evosearch.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = loaded("log_tensorboard.py")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SystemExit, match=r"not installed: \.venv/bin/pip install tensorboard"):
+        example.main()
+    stand_in = SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+    written.clear()
+    example.main()
+    (writer,) = written
+    found: dict[str, dict[int, float]] = {}
+    for name, value, step in writer.scalars:
+        found.setdefault(name, {})[step] = value
+    assert list(found.pop("epoch/train loss").items()) == [(1, 0.5)]
+    names = ("trial/search loss", "trial/FLOPs", "front/members", "front/least search loss")
+    expected = curves(retold)
+    assert found == dict(zip((*names, "epoch/search loss"), expected.values(), strict=True))
+    assert writer.texts[0] == ("stage", "data")
+
+
+def test_log_mlflow(retold: evosearch.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = loaded("log_mlflow.py")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(SystemExit, match=r"not installed: \.venv/bin/pip install mlflow"):
+        example.main()
+    tracking = Tracking()
+    monkeypatch.setitem(sys.modules, "mlflow", tracking)
+    example.main()
+    found: dict[str, dict[int | None, float]] = {}
+    for name, value, step in tracking.metrics:
+        found.setdefault(name, {})[step] = value
+    assert set(found.pop("test_loss")) == set(found.pop("test_accuracy")) == {None}
+    names = ("search_loss", "flops", "front_members", "least_search_loss", "epoch_search_loss")
+    assert found == dict(zip(names, curves(retold).values(), strict=True))
+    assert (tracking.name, tracking.params["trials"]) == ("digits_resnet", 40)
+    assert tracking.tags[0] == ("stage", "data")
+    assert tracking.folders[0].startswith("network: ")

@@ -44,9 +44,9 @@ AMOUNTS = {"accuracy_drop", *(resource.option for resource in RESOURCES.values()
 PRINTING = {"as_json", "follow", "help"}
 """Parameters of commands that say how to print what a function returns."""
 OBJECTS = {
-    "search": ["model", "train", "test", "task", "sections"],
-    "cut": ["model", "train", "test", "task", "sections"],
-    "train": ["model", "train", "test", "task", "sections"],
+    "search": ["model", "train", "test", "held_out", "task", "sections"],
+    "cut": ["model", "train", "test", "held_out", "task", "sections"],
+    "train": ["model", "train", "test", "held_out", "task", "sections"],
     "inspect": ["model", "input", "sections"],
 }
 """Function -> what it takes in place of a space file; no command line has objects."""
@@ -98,7 +98,7 @@ def test_a_command_takes_what_its_function_takes(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_objects_take_the_place_of_a_space_file_and_nothing_else(name: str) -> None:
     parameters = inspect.signature(FUNCTIONS[name]).parameters
-    taken = {p for p in parameters if p in ("model", "train", "test", "task", "sections")}
+    taken = {p for p in parameters if p in OBJECTS["search"]}
     assert taken <= set(OBJECTS.get(name, ()))
     by_position = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     optional = [p.name for p in by_position if p.default is None]

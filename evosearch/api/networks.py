@@ -11,6 +11,7 @@ from evosearch.api.parameters import (
     Model,
     PathLike,
     Sections,
+    Splits,
     TaskOrName,
     option_name,
     public,
@@ -35,6 +36,7 @@ def cut(
     model: Model = None,
     train: Images = None,
     test: Images = None,
+    held_out: Splits = None,
     task: TaskOrName = None,
     sections: Sections = None,
     accuracy_drop: float | None = None,
@@ -54,6 +56,7 @@ def cut(
         model: in place of a space file, as in `search`; then flops and params are meant as of one.
         train: with a model, as in `search`.
         test: with a model, as in `search`.
+        held_out: with a model, as in `search`.
         task: with a model, as in `search`.
         sections: with a model, as in `search`.
         flops: of a space file: 50% or 40M, of one image; with --params both hold together.
@@ -92,7 +95,8 @@ def cut(
     from evosearch.run.channels import TWO_STEP
     from evosearch.run.cutting import cut_space
 
-    subject = subject_of(target, model=model, train=train, test=test, task=task, sections=sections)
+    images = {"train": train, "test": test, "held_out": held_out}
+    subject = subject_of(target, model=model, **images, task=task, sections=sections)
     with subject.scope():
         return cut_space(
             subject.file,

@@ -46,6 +46,8 @@ Amount = str | None
 Model = Annotated["nn.Module | None", OfPython()]
 Images = Annotated[Any, OfPython()]
 """A dataset, arrays `(images, labels)`, or a DataLoader: see `evosearch/data/README.md`."""
+Splits = Annotated[Mapping[str, Any] | None, OfPython()]
+"""Images of splits by name: "calibration", "search", "confirmation"."""
 TaskOrName = Annotated["Task | str | None", OfPython()]
 Sections = Annotated[Mapping[str, Mapping[str, Any]] | None, OfPython()]
 """What a space file says beside, by section."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Group
 
-from evosearch.api.parameters import Images, Model, PathLike, TaskOrName
+from evosearch.api.parameters import Images, Model, PathLike, Splits, TaskOrName
 from evosearch.errors import InputError
 from evosearch.objects import Objects, given
 from evosearch.report.front import Front
@@ -151,7 +151,8 @@ class Run:
         """Measures a network of the run that was trained elsewhere on test, and saves it.
 
         It is measured beside the networks that `finetune` measures, once each; on confirmation
-        images where there are some; and its artifact is written. As in
+        images where there are some; and its artifact is written. Train it on images that neither
+        search nor confirmation hold: give these as `held_out`, where they are objects. As in
 
             network = run.network(at="flops=37%")
             ...  # a training loop of your own
@@ -190,6 +191,7 @@ def load_run(
     model: Model = None,
     train: Images = None,
     test: Images = None,
+    held_out: Splits = None,
     task: TaskOrName = None,
 ) -> Run:
     """Reads a run, also while it is being searched.
@@ -207,20 +209,22 @@ def load_run(
         model: of a run that was made from objects: the network that it was made from.
         train: likewise, the training images.
         test: likewise, the test images.
+        held_out: likewise, the splits that were not taken out of the training images, if any.
         task: likewise, the task, where it was no name.
 
     Raises:
         InputError: the folder holds no run, or one that was not made from objects.
     """
     found = Run(folder=Path(run), study=Study.open(Path(run)))
-    if all(value is None for value in (model, train, test, task)):
+    if all(value is None for value in (model, train, test, held_out, task)):
         return found
     from evosearch.api.subjects import objects_of
     from evosearch.run.config import read_run_config
 
     if not read_run_config(found.folder).space.is_of_objects:
         raise InputError(f"{found.folder}: made from a space file: leave the objects out")
-    return replace(found, objects=objects_of(model=model, train=train, test=test, task=task))
+    objects = objects_of(model=model, train=train, test=test, held_out=held_out, task=task)
+    return replace(found, objects=objects)
 
 
 def objects_in(run: PathLike) -> Objects:

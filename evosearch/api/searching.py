@@ -14,6 +14,7 @@ from evosearch.api.parameters import (
     Seconds,
     Sections,
     Seed,
+    Splits,
     TaskOrName,
     public,
 )
@@ -35,6 +36,7 @@ def search(
     model: Model = None,
     train: Images = None,
     test: Images = None,
+    held_out: Splits = None,
     task: TaskOrName = None,
     sections: Sections = None,
     accuracy_drop: float | None = None,
@@ -69,6 +71,8 @@ def search(
         train: with a model: training images, as a dataset, arrays `(images, labels)`, or a
             DataLoader.
         test: with a model: test images, likewise.
+        held_out: with a model: splits that are not taken out of the training images, such as
+            `{"search": validation_set}`; also "calibration" and "confirmation".
         task: with a model: a `Task`, or the name of one (default classification).
         sections: with a model: what a space file says beside, as `{"data": {"search": 2000}}`;
             left out, a tenth of the training images calibrates and a fifth is searched on, at most
@@ -105,7 +109,8 @@ def search(
             "a search needs a budget: --flops 50%, --params 0.2M, --latency 60% or"
             " --accuracy-drop 1.0"
         )
-    subject = subject_of(space, model=model, train=train, test=test, task=task, sections=sections)
+    images = {"train": train, "test": test, "held_out": held_out}
+    subject = subject_of(space, model=model, **images, task=task, sections=sections)
     if workers is not None or cluster is not None:
         subject.file.require_names("--workers" if cluster is None else "--cluster")
     with subject.scope():

@@ -1,5 +1,6 @@
 """The subject of a call: a space file, or objects that take its place, as one value."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,15 @@ from evosearch.errors import InputError
 from evosearch.objects import DATA, MODEL, TASK, Objects, given
 
 if TYPE_CHECKING:
-    from evosearch.api.parameters import Images, Model, PathLike, Sections, Shape, TaskOrName
+    from evosearch.api.parameters import (
+        Images,
+        Model,
+        PathLike,
+        Sections,
+        Shape,
+        Splits,
+        TaskOrName,
+    )
     from evosearch.run.spacefile import SpaceFile
 
 CALIBRATION, SEARCH = (10, 1_000), (5, 5_000)
@@ -48,6 +57,7 @@ def subject_of(
     model: "Model" = None,
     train: "Images" = None,
     test: "Images" = None,
+    held_out: "Splits" = None,
     task: "TaskOrName" = None,
     sections: "Sections" = None,
 ) -> Given:
@@ -58,6 +68,7 @@ def subject_of(
         model: the network, which is copied and stays as it is.
         train: training images.
         test: test images.
+        held_out: images of splits that are not taken out of the training images.
         task: what networks are judged by, or its name.
         sections: what a space file would say beside.
 
@@ -65,19 +76,19 @@ def subject_of(
         InputError: both or neither were given, or something of it is at fault.
     """
     if space is not None:
-        return _of_file(space, model=model, train=train, test=test, task=task, sections=sections)
+        images = {"train": train, "test": test, "held_out": held_out}
+        return _of_file(space, model=model, **images, task=task, sections=sections)
     from evosearch.config import validated
     from evosearch.data.config import DataConfig
 
-    objects = objects_of(model=model, train=train, test=test, task=task)
-    images = objects[DATA]()["train"]
-    said = _said(sections)
-    data = {**_set_aside(images), **said.pop("data", {}), "name": DATA}
+    objects = objects_of(model=model, train=train, test=test, held_out=held_out, task=task)
+    parts, said = objects[DATA](), _said(sections)
+    data = {**_set_aside(parts), **said.pop("data", {}), "name": DATA}
     config = validated(DataConfig, data, "sections: [data]")
     if task is not None:
         name = task if isinstance(task, str) else TASK
         said["task"] = {**said.get("task", {}), "name": name}
-    return _of_objects(objects, {**said, "data": data}, _shape_of(images, config))
+    return _of_objects(objects, {**said, "data": data}, _shape_of(parts["train"], config))
 
 
 def model_of(
@@ -103,7 +114,12 @@ def model_of(
 
 
 def objects_of(
-    *, model: "Model", train: "Images", test: "Images", task: "TaskOrName" = None
+    *,
+    model: "Model",
+    train: "Images",
+    test: "Images",
+    held_out: "Splits" = None,
+    task: "TaskOrName" = None,
 ) -> Objects:
     """Returns objects as what names mean by them.
 
@@ -111,6 +127,7 @@ def objects_of(
         InputError: one is missing, or is something else.
     """
     from evosearch.data.provided import parts_of
+    from evosearch.data.splitting import TAKEN
 
     found = _model(model)
     for name, images in (("train", train), ("test", test)):
@@ -118,7 +135,12 @@ def objects_of(
             raise InputError(
                 f"{name}= is missing: a dataset, arrays (images, labels), or a DataLoader"
             )
-    parts = parts_of({"train": train, "test": test})
+    if held_out is not None and not isinstance(held_out, Mapping):
+        raise InputError(
+            f"held_out: expected a dict of splits, any of {', '.join(TAKEN)}, got a"
+            f" {_kind(held_out)}"
+        )
+    parts = parts_of({**(held_out or {}), "train": train, "test": test})
     found[DATA] = lambda: parts
     if task is not None and not isinstance(task, str):
         from evosearch.tasks.task import Task
@@ -182,13 +204,18 @@ def _said(sections: "Sections") -> dict[str, Any]:
     return said
 
 
-def _set_aside(images: Any) -> dict[str, int]:
+def _set_aside(parts: Mapping[str, Any]) -> dict[str, int]:
     """Returns how many training images calibrate and are searched on, where nothing is said."""
     from evosearch.data.pools import is_pair
 
+    images = parts["train"]
     count = len(images[0]) if is_pair(images) else len(images)
     shares = {"calibration": CALIBRATION, "search": SEARCH}
-    return {name: max(2, min(count // one, most)) for name, (one, most) in shares.items()}
+    return {
+        name: max(2, min(count // one, most))
+        for name, (one, most) in shares.items()
+        if name not in parts
+    }
 
 
 def _shape_of(images: Any, config: Any) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from evosearch.api.parameters import (
     PathLike,
     Sections,
     Seed,
+    Splits,
     TaskOrName,
     option_name,
     public,
@@ -45,6 +46,7 @@ def train(
     model: Model = None,
     train: Images = None,
     test: Images = None,
+    held_out: Splits = None,
     task: TaskOrName = None,
     sections: Sections = None,
     accuracy_drop: float | None = None,
@@ -65,6 +67,7 @@ def train(
             budget, and a recipe that begins with its weights: `{"prune": {"weights": "base"}}`.
         train: with a model, as in `search`.
         test: with a model, as in `search`.
+        held_out: with a model, as in `search`.
         task: with a model, as in `search`.
         sections: with a model, as in `search`.
         accuracy_drop: in place of a budget, points of search accuracy that may be lost; with
@@ -84,7 +87,8 @@ def train(
             is at fault.
     """
     request = BudgetRequest.of(accuracy_drop=accuracy_drop, **budgets)
-    objects = {"model": model, "train": train, "test": test, "task": task, "sections": sections}
+    images = {"train": train, "test": test, "held_out": held_out}
+    objects = {"model": model, **images, "task": task, "sections": sections}
     if request.is_empty:
         own = {"recipe": recipe, "seed": seed, "device": device, "out": out}
         for name in given_settings(own):

@@ -171,7 +171,7 @@ def cut_space(
         mask, network = chooser.choose(prepared, few, plan)
         compared = Compared(name=plan_name(mask), mask=mask, network=network)
         notes = [UNTRAINED, UNSEARCHED, *([] if chooser.note is None else [chooser.note])]
-        card = {"notes": notes}
+        card: dict[str, Any] = {"notes": notes}
         if not file.is_of_objects:
             card["space"] = str(Path(where).resolve())
         return _cut(prepared, compared, to, card, callbacks)

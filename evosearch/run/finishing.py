@@ -100,7 +100,8 @@ def finish(
                 "certificate": certified(folder, run.study, plan),
                 "confirmed": None if confirmed is None else asdict(confirmed),
                 "notes": [
-                    f"{name}: it was trained by another program, of which nothing is known here",
+                    f"{name}: it was trained by another program, so that it is not known whether"
+                    " on images of the search or the confirmation split",
                     SELECTED,
                     f"the test split was opened {report.opened} times in this run, once for each"
                     " named network",
