@@ -357,6 +357,32 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
         ),
         r"sections: \[data\] root names what was given as an object",
     ),
+    "held out": (
+        lambda: evosearch.search(
+            model=make(), train=TRAIN, test=TEST, held_out={"val": TEST}, flops="50%"
+        ),
+        "unknown split 'val'",
+    ),
+    "held out list": (
+        lambda: evosearch.search(
+            model=make(),
+            train=TRAIN,
+            test=TEST,
+            held_out=[TEST],
+            flops="50%",  # type: ignore[arg-type]
+        ),
+        "held_out: expected a dict of splits, any of",
+    ),
+    "held out twice": (
+        lambda: evosearch.cut(
+            model=make(),
+            train=TRAIN,
+            test=TEST,
+            held_out={"search": changed(TEST, 1)},
+            flops="50%",
+        ),
+        "30 images of the test split are in the search split too",
+    ),
     "key": (
         lambda: evosearch.search(
             model=make(), train=TRAIN, test=TEST, flops="50%", sections={"data": {"saerch": 3}}
@@ -423,6 +449,21 @@ def test_a_share_of_the_training_images_is_set_aside(whole: evosearch.Run) -> No
 
     data = read_run_config(whole.folder).space.data
     assert (data.calibration, data.search) == (90 // 10, 90 // 5)
+
+
+def test_images_that_are_held_out_are_not_taken_out_of_the_training_images(
+    net: nn.Module, tmp_path: Path
+) -> None:
+    held_out = {"search": images(24, 2)}
+    found = search(net, tmp_path / "run", 2, held_out=held_out)
+    assert found.study.header.base.search.images == 24
+    again = evosearch.load_run(
+        found.folder, model=make(), train=TRAIN, test=TEST, held_out=held_out
+    )
+    assert len(evosearch.resume(again, trials=3).study.trials) == 3
+    without = evosearch.load_run(found.folder, model=make(), train=TRAIN, test=TEST)
+    with pytest.raises(InputError, match="search is missing, and 'object:data' brings no"):
+        evosearch.resume(without, trials=4)
 
 
 def test_a_name_means_an_object_only_inside_the_call() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from evosearch.errors import InputError
 from evosearch.export.artifact import Artifact
-from evosearch.export.builder import named_builder
+from evosearch.export.builder import named_builder, own_builder
+from evosearch.models.build import ModelConfig
 
 
 def naming(build: str, **kwargs: object) -> Artifact:
@@ -59,6 +60,18 @@ def test_anything_else_is_refused_by_name(build: str) -> None:
     with pytest.raises(InputError, match=r"--space FILE .* or --trust") as refused:
         named_builder(naming(build), Path())
     assert repr(build) in str(refused.value)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_an_object_has_no_builder_but_one_of_a_space_file(tmp_path: Path, trust: bool) -> None:
+    artifact = naming("object:model")
+    with pytest.raises(InputError, match="made from an object of a program; give --space"):
+        named_builder(artifact, Path(), trust=trust)
+    (tmp_path / "net.py").write_text("from torch import nn\nmake = nn.Flatten\n")
+    config = ModelConfig(build="net.py:make", input=(3, 32, 32))
+    assert type(own_builder(artifact, config, tmp_path / "space.toml")()).__name__ == "Flatten"
+    with pytest.raises(InputError, match=r"\[model\] input is .1, 8, 8., but"):
+        own_builder(artifact, config.model_copy(update={"input": (1, 8, 8)}), tmp_path / "s.toml")
 
 
 @pytest.mark.parametrize("plan", [{}, {"model": None}, {"model": {"build": ["os", "system"]}}])

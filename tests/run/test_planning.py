@@ -89,6 +89,9 @@ def test_a_measured_plan_stays_known_and_the_better_network_wins(run: Path) -> N
     again = plan_at(run, study, budget(20))
     assert again.mask == plan.mask
     assert again.evaluation == toys.evaluation(plan.mask)
+    assert pick_plan(run, study, plan.name, None) == replace(again, prediction=None)
+    with pytest.raises(InputError, match=f"unknown plan .*did you mean '{plan.name}'"):
+        pick_plan(run, study, f"{plan.name[:-1]}x", None)
     # A plan that turns out worse than a trial does not win.
     best = plan_at(run, study, budget(50))
     good = toys.evaluation(best.mask)
@@ -122,6 +125,7 @@ def test_picks_by_name_and_number(run: Path) -> None:
         "smallest": front.members[0].number,
     }
     assert pick_plan(run, study, "3", None).mask == study.trials[3].mask
+    assert pick_plan(run, study, "trial 3", None) == pick_plan(run, study, "3", None)
     with pytest.raises(InputError, match="did you mean 'smallest'"):
         pick_plan(run, study, "smalest", None)
     with pytest.raises(InputError, match="trials 0 to 39"):
