@@ -86,8 +86,8 @@ def subject_of(
     data = {**_set_aside(parts), **said.pop("data", {}), "name": DATA}
     config = validated(DataConfig, data, "sections: [data]")
     if task is not None:
-        name = task if isinstance(task, str) else TASK
-        said["task"] = {**said.get("task", {}), "name": name}
+        named = {"name": task} if isinstance(task, str) else {"given": TASK}
+        said["task"] = {**said.get("task", {}), **named}
     return _of_objects(objects, {**said, "data": data}, _shape_of(parts["train"], config))
 
 

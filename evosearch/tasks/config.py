@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from evosearch.callables import code_digest, resolve_callable
 from evosearch.errors import unknown_name
 from evosearch.livecode import value_digest
-from evosearch.objects import TASK, object_of
+from evosearch.objects import object_of
 from evosearch.study.scores import Measure
 from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.tasks.detection import MAP, MAP50, detection
@@ -33,8 +33,9 @@ class TaskConfig(BaseModel):
 
     Attributes:
         name: "classification" (cross-entropy of logits, accuracy), "segmentation" (of pixels,
-            mIoU), "regression" (squared error, R2) or "detection" (your loss, mAP); "object:task"
-            is the `Task` that a program gave. What follows takes the place of its parts.
+            mIoU), "regression" (squared error, R2) or "detection" (your loss, mAP). What follows
+            takes the place of its parts.
+        given: "object:task", the `Task` that a program gave in place of a name.
         loss: `loss(output, target) -> (images,)`: what training lowers and the search compares,
             image by image, with gradients.
         metric: `metric(output, target) -> (images,)`, each in [0, 1], higher is better; tables
@@ -58,9 +59,8 @@ class TaskConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["classification", "segmentation", "regression", "detection", "object:task"] = (
-        "classification"
-    )
+    name: Literal["classification", "segmentation", "regression", "detection"] = "classification"
+    given: Literal["object:task"] | None = None
     loss: str | None = None
     metric: str | None = None
     pooled: str | None = None
@@ -117,8 +117,8 @@ def load_task(config: TaskConfig, folder: Path) -> Task:
 
 def _shipped(config: TaskConfig, found: Mapping[str, Any]) -> Task:
     """Returns the task of a name."""
-    if config.name == TASK:
-        given: Task = object_of(TASK, "[task] name")
+    if config.given is not None:
+        given: Task = object_of(config.given, "[task] given")
         return given
     if config.name == "segmentation":
         return segmentation(IGNORED if config.ignore is None else config.ignore)
@@ -146,8 +146,8 @@ def task_digest(config: TaskConfig, folder: Path) -> str:
         key: code_digest(value, folder, f"[task] {key}") if key in _named(config) else value
         for key, value in said.items()
     }
-    if config.name == TASK:
-        digests["name"] = value_digest(_shipped(config, {}))
+    if config.given is not None:
+        digests["given"] = value_digest(_shipped(config, {}))
     return sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:32]
 
 
