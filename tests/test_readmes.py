@@ -3,10 +3,13 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+import torch
 import typer
+from sklearn.datasets import load_digits
+from torch.utils.data import TensorDataset
 
 from evosearch.cli.app import app
 from evosearch.criteria import CRITERIA
@@ -19,6 +22,7 @@ from evosearch.training.recipes import RECIPES
 from evosearch.training.reparametrised import KERNELS, PLAIN
 from tests.readmes import ROOT
 from tests.test_architecture import RANKS
+from tests.test_examples import loaded
 
 HOME = ROOT.parent
 LONGEST = 200
@@ -131,11 +135,19 @@ def test_the_program_of_the_first_page_runs(
 ) -> None:
     (code,) = blocks(HOME / "README.md", "python")
     monkeypatch.chdir(HOME)
-    short = {"trials=60": f"trials=4, out={str(tmp_path / 'run')!r}"}
-    short |= {'folder, at="flops=37%"': 'folder, at="flops=37%", epochs=1'}
-    for before, after in short.items():
-        assert code.count(before) == 1
-        code = code.replace(before, after)
-    names: dict[str, object] = {}
+    limits = f'flops="30%..70%", trials=4, out={str(tmp_path / "run")!r}'
+    assert code.count('flops="30%..70%"') == 1
+    code = code.replace('flops="30%..70%"', limits)
+    assert "then run.finish(network)" in code
+    own_loop, digits = loaded("own_loop.py"), load_digits()
+    images = torch.from_numpy(digits.images).float()[:, None] / 16
+    labels = torch.from_numpy(digits.target)
+    train = {"images": images[:1300], "labels": labels[:1300]}
+    names: dict[str, Any] = {"net": own_loop.make_model(), **train}
+    names["dataset"] = TensorDataset(images[1300:], labels[1300:])
+    torch.manual_seed(0)
+    own_loop.fit(names["net"], *train.values(), epochs=10, lr=0.1)
     exec(compile(code, "README.md", "exec"), names)
-    assert names["tuned"].networks[-1].test.accuracy > 0.5
+    own_loop.fit(names["network"], *train.values(), epochs=1, lr=0.01)
+    done = names["run"].finish(names["network"])
+    assert done.networks[-1].test.accuracy > 0.9
