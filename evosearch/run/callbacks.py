@@ -58,5 +58,17 @@ class Callbacks:
 
         return replace(self, on_note=on_note)
 
+    def told_of(self, study: Study) -> Callable[[Trial], None]:
+        """Returns what is called with every trial of a study: `on_trial`, then `on_front`."""
+
+        def told(trial: Trial) -> None:
+            self.on_trial(trial)
+            if self.on_front is not None and trial.is_complete:
+                front = study.front()
+                if trial in front.members:
+                    self.on_front(front)
+
+        return told
+
 
 SILENT = Callbacks()

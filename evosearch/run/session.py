@@ -186,14 +186,7 @@ class Session:
     def search(self, limits: Limits, callbacks: Callbacks = SILENT) -> Outcome:
         """Searches with the run's strategy until a limit is reached; see `engine.loop.search`."""
         strategy = self.prepared.config.search.strategy
-
-        def on_trial(trial: Trial) -> None:
-            callbacks.on_trial(trial)
-            if callbacks.on_front is not None and trial.is_complete:
-                front = self.study.front()
-                if trial in front.members:
-                    callbacks.on_front(front)
-
+        on_trial = callbacks.told_of(self.study)
         return self._search_with(strategy, self.study, limits, on_trial, callbacks)
 
     def search_baselines(self, callbacks: Callbacks = SILENT) -> Outcome:
