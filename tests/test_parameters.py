@@ -194,6 +194,18 @@ def test_names_are_listed_and_hide_no_module() -> None:
         (lambda: evosearch.load_run("none"), "not a run"),
         (lambda: evosearch.pareto("run", at="flops=9%", plot="a.png"), "leave --x, --plot"),
         (lambda: evosearch.export_artifact("a"), "--to names the new folder"),
+        (
+            lambda: evosearch.export_artifact("a", to="b", quantize="int8"),
+            "--quantize int8 is for --format onnx, not safetensors",
+        ),
+        (
+            lambda: evosearch.export_artifact("a", to="b", format="onnx", quantize="int4"),
+            "unknown quantization 'int4': did you mean 'int8'",
+        ),
+        (
+            lambda: evosearch.export_artifact("a", to="b", format="onnx", keep_float=["fc"]),
+            "--keep-float is for --quantize int8",
+        ),
     ],
 )
 def test_bad_values_are_refused_in_python_too(call: Callable[[], object], message: str) -> None:

@@ -1,5 +1,6 @@
 """Artifacts from Python: fine-tuned networks on disk, opened and exported."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -11,6 +12,7 @@ from evosearch.run.callbacks import SILENT, Callbacks
 if TYPE_CHECKING:
     from evosearch.export.artifact import Artifact
     from evosearch.export.builder import BuildModel
+    from evosearch.export.quantized import Quantized
 
 COPY = "safetensors"
 """The format that an artifact has."""
@@ -26,11 +28,13 @@ class Exported:
         difference: the largest difference of its outputs to the PyTorch network's; None for a
             copy, which is not run.
         largest: the largest output that was compared; None where nothing was checked again.
+        quantized: what it loses and saves in int8; None for float.
     """
 
     path: Path
     difference: float | None = None
     largest: float | None = None
+    quantized: "Quantized | None" = None
 
 
 def load_artifact(artifact: PathLike) -> "Artifact":
@@ -53,6 +57,8 @@ def export_artifact(
     *,
     to: PathLike | None = None,
     format: str = COPY,
+    quantize: str | None = None,
+    keep_float: Sequence[str] | None = None,
     space: PathLike | None = None,
     trust: bool = False,
     verify: bool = False,
@@ -64,10 +70,14 @@ def export_artifact(
         artifact: folder of an artifact.
         to: new folder.
         format: of the file: safetensors, onnx or pt2.
+        quantize: int8, of onnx: convolutions and matrix products in int8, calibrated on the
+            calibration split of the artifact's data; measured on test, and timed (default none).
+        keep_float: pattern of modules that stay in float, such as "layer1.*"; may be given again
+            (default none).
         space: the space file that the artifact was made with, whose builder makes the network
-            that is converted.
-        trust: run the builder that the artifact names, whatever code it is; without this only
-            networks that evosearch or torchvision ships.
+            that is converted, and whose data calibrate it.
+        trust: run the builder that the artifact names, and its data's and task's code, whatever
+            it is; without this only networks that evosearch or torchvision ships.
         verify: check an exported folder again; writes nothing.
         callbacks: told what is being done.
 
@@ -86,13 +96,42 @@ def export_artifact(
         raise InputError("--to names the new folder to export to")
     if format not in (COPY, *FORMATS):
         raise unknown_name("format", format, [COPY, *FORMATS])
+    _require_quantizable(format, quantize, keep_float)
     target, opened = Path(to), load_artifact(folder)
     if format == COPY:
         opened.export(target)
         return Exported(path=target)
+    if quantize is not None:
+        from evosearch.run.quantization import export_int8, origin_of
+
+        origin = origin_of(opened, None if space is None else Path(space), trust=trust)
+        build, kept = _builder(opened, space, trust), tuple(keep_float or ())
+        quantized, difference = export_int8(
+            opened, target, build, origin, keep_float=kept, callbacks=callbacks
+        )
+        file = target / FORMATS[format].file
+        return Exported(path=file, difference=difference, quantized=quantized)
     callbacks.on_stage("export, and its check in a fresh process")
     difference = export_network(opened, format, target, _builder(opened, space, trust))
     return Exported(path=target / FORMATS[format].file, difference=difference)
+
+
+def _require_quantizable(
+    format: str, quantize: str | None, keep_float: Sequence[str] | None
+) -> None:
+    """Checks that what is said of quantization fits together.
+
+    Raises:
+        InputError: it does not.
+    """
+    from evosearch.export.quantizing import INT8
+
+    if quantize is None and keep_float:
+        raise InputError("--keep-float is for --quantize int8, which it leaves layers out of")
+    if quantize not in (None, INT8):
+        raise unknown_name("quantization", quantize, [INT8])
+    if quantize is not None and format != "onnx":
+        raise InputError(f"--quantize {INT8} is for --format onnx, not {format}")
 
 
 def _builder(artifact: "Artifact", space: PathLike | None, trust: bool) -> "BuildModel":

@@ -85,7 +85,8 @@ def search(
         seconds: wall time of this session (default no limit).
         seed: of everything that is drawn (default 0).
         device: what networks run on: auto (default), cpu or cuda.
-        runtime: for latency: eager (default), compile, exported or onnxruntime.
+        runtime: for latency: eager (default), compile, exported, onnxruntime
+            or onnxruntime-int8.
         batch: for latency: images in one run (default 1).
         baselines: search random, uniform and global plans beside.
         workers: processes that measure (default this one); the outcome is the same.

@@ -70,7 +70,8 @@ def profile(
 
     Args:
         space: space file (TOML).
-        runtime: what runs them: eager (default), compile, exported or onnxruntime.
+        runtime: what runs them: eager (default), compile, exported, onnxruntime
+            or onnxruntime-int8.
         batch: images in one run (default 1).
         threads: of the CPU (default 1).
         device: what networks run on: auto (default), cpu or cuda.

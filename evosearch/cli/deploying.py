@@ -67,3 +67,5 @@ def export(**given: Any) -> None:
     else:
         line = f"largest difference {done.difference:.1e}, largest output {done.largest:.1e}"
     output.print(line, soft_wrap=True)
+    if done.quantized is not None:
+        output.print(str(done.quantized), soft_wrap=True)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from evosearch.errors import InputError
+from evosearch.export.quantized import Quantized
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.space.resources import RESOURCES
@@ -100,6 +101,8 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
             f" {exported['largest_output']:.1e}, on batches of"
             f" {' and '.join(map(str, exported['batches_checked']))}."
         )
+        if "quantized" in exported:
+            yield from Quantized.from_json(exported["quantized"]).lines()
     training = card.get("training")
     if training is not None:
         penalties = ", ".join(training["prune"]["penalties"]) or "no penalties"

@@ -1,35 +1,32 @@
 """Formats of exported networks, and the export that is checked in a fresh process.
 
-A file is written, run in a fresh process on batches of two sizes, and kept only if its outputs are
-those of the PyTorch network; the largest difference goes into the card, and so does the file's
-hash: a `.pt2` can hold code, so a file is run again only where it is the one that the card is of.
+A file is kept only if its outputs are those of the PyTorch network; see `checking`.
 """
 
-import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from evosearch.errors import EvosearchError, InputError, unknown_name
+from evosearch.errors import InputError, unknown_name
 from evosearch.export.artifact import Artifact, write_card
 from evosearch.export.builder import BuildModel, model_section
-from evosearch.export.card import CARD
+from evosearch.export.checking import (
+    BATCHES,
+    CHECK,
+    allowed_difference,
+    compared,
+    file_hash,
+    random_batches,
+    write_checks,
+)
 from evosearch.machine import environment
-from evosearch.processes import ProcessError, run_fresh
-
-BATCHES = (1, 7)
-"""Sizes of the batches that an exported file is checked on."""
-TOLERANCE = 1e-4
-"""Largest difference of outputs allowed, as a share of the largest output, or of one."""
-CHECK = "check.npz"
 
 
 def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
@@ -97,15 +94,6 @@ run = lambda images: network(torch.from_numpy(images)).detach().numpy()
 }
 """Every format by name."""
 
-_CHECK = """
-import sys, numpy
-path = sys.argv[1]
-{load}
-checks = numpy.load(sys.argv[2], allow_pickle=False)
-pairs = [(run(checks[f"images{{n}}"]), checks[f"outputs{{n}}"]) for n in {batches}]
-print(max(float(abs(mine - theirs).max()) for mine, theirs in pairs))
-"""
-
 
 def format_of(name: str) -> Format:
     """Returns the format of a name.
@@ -148,38 +136,72 @@ def export_network(artifact: Artifact, kind: str, target: Path, build_model: Bui
             takes several inputs.
         EvosearchError: the exported file's outputs are not the network's.
     """
+    require_packages(kind)
+    with new_folder(target) as partial:
+        _, difference, largest = write_checked(artifact, kind, partial, build_model)
+        entry = export_entry(partial, kind, difference, largest)
+        write_card(partial, {**artifact.card, "export": entry})
+    return difference
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Gives a folder that gets a name at the end of the block, and vanishes where that fails.
+
+    Raises:
+        InputError: the name is taken.
+    """
     if target.exists():
         raise InputError(f"{target}: exists already; name a new folder")
-    require_packages(kind)
-    chosen = FORMATS[kind]
-    shapes = model_section(artifact).input_shapes
-    if len(shapes) != 1:
-        raise InputError("export writes networks of one image tensor; this one takes several")
-    network = artifact.load(build_model)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        chosen.write(network, shapes[0], partial / chosen.file)
-        _write_checks(network, shapes[0], partial / CHECK)
-        difference, largest = _compared(partial, kind)
-        card = {
-            **artifact.card,
-            "export": {
-                "format": kind,
-                "file": chosen.file,
-                "sha256": _sha256(partial / chosen.file),
-                "largest_difference": difference,
-                "largest_output": largest,
-                "batches_checked": list(BATCHES),
-                "environment": environment(torch.get_num_threads()),
-            },
-        }
-        write_card(partial, card)
+        yield partial
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return difference
+
+
+def write_checked(
+    artifact: Artifact, kind: str, folder: Path, build_model: BuildModel
+) -> tuple[nn.Module, float, float]:
+    """Writes the file of an artifact's network, and its checks, and runs it on them.
+
+    Args:
+        artifact: the compact network on disk.
+        kind: name of the format.
+        folder: to write to.
+        build_model: as `export_network`.
+
+    Returns:
+        The PyTorch network, the largest difference to its outputs, and the largest of these.
+
+    Raises:
+        InputError: the model takes several inputs.
+        EvosearchError: the file's outputs are not the network's.
+    """
+    (shape, *others) = model_section(artifact).input_shapes
+    if others:
+        raise InputError("export writes networks of one image tensor; this one takes several")
+    network = artifact.load(build_model)
+    FORMATS[kind].write(network, shape, folder / FORMATS[kind].file)
+    write_checks(network, random_batches(shape), folder)
+    return network, *compared(folder / FORMATS[kind].file, FORMATS[kind].load)
+
+
+def export_entry(folder: Path, kind: str, difference: float, largest: float) -> dict[str, Any]:
+    """Returns what the card says of an exported file."""
+    file = FORMATS[kind].file
+    return {
+        "format": kind,
+        "file": file,
+        "sha256": file_hash(folder / file),
+        "largest_difference": difference,
+        "largest_output": largest,
+        "batches_checked": list(BATCHES),
+        "environment": environment(torch.get_num_threads()),
+    }
 
 
 def verify(folder: Path) -> tuple[float, float]:
@@ -189,7 +211,8 @@ def verify(folder: Path) -> tuple[float, float]:
         folder: holds the file, its checks and its card.
 
     Returns:
-        The largest absolute difference to the PyTorch network's outputs, and the largest output.
+        The largest absolute difference to the outputs that were kept, and the largest of these:
+        the PyTorch network's, or those of the int8 file where it was measured.
 
     Raises:
         InputError: the folder holds no exported file, or not the one that was exported to it.
@@ -199,63 +222,5 @@ def verify(folder: Path) -> tuple[float, float]:
     if kind is None or not (folder / CHECK).is_file():
         raise InputError(f"{folder}: holds no exported network with its checks")
     require_packages(kind)
-    _require_unchanged(folder, FORMATS[kind].file)
-    return _compared(folder, kind)
-
-
-def _require_unchanged(folder: Path, file: str) -> None:
-    """Checks that an exported file is the one that the card beside it is of.
-
-    Raises:
-        InputError: it is not, or the card does not say.
-    """
-    try:
-        expected = json.loads((folder / CARD).read_text(encoding="utf-8"))["export"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / file}: not run, as {CARD} has no hash of it; export the artifact anew"
-        ) from error
-    found = _sha256(folder / file)
-    if found != expected:
-        raise InputError(
-            f"{folder / file}: not run, as it is not the file that was exported: its SHA-256 is"
-            f" {found[:16]}..., in {CARD} {str(expected)[:16]}...; export the artifact anew"
-        )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
-def _compared(folder: Path, kind: str) -> tuple[float, float]:
-    """Runs a file in a fresh process, and compares its outputs; see `verify`.
-
-    The process imports what is installed alone: where it is started may be the file's folder.
-    """
     path = folder / FORMATS[kind].file
-    code = _CHECK.format(load=FORMATS[kind].load, batches=BATCHES)
-    try:
-        difference = float(run_fresh("-c", code, path, folder / CHECK, importing=False))
-    except ProcessError as error:
-        raise EvosearchError(f"{path}: does not run: {error}") from error
-    with np.load(folder / CHECK, allow_pickle=False) as checks:
-        largest = max(float(np.abs(checks[f"outputs{size}"]).max()) for size in BATCHES)
-    if not difference <= TOLERANCE * max(1.0, largest):
-        raise EvosearchError(
-            f"{path}: outputs differ from the PyTorch network's by"
-            f" {difference:.1e}; at most {TOLERANCE:g} of the largest output {largest:.1e} is"
-            " allowed"
-        )
-    return difference, largest
-
-
-def _write_checks(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
-    rng = torch.Generator().manual_seed(0)
-    arrays: dict[str, Any] = {}
-    for size in BATCHES:
-        images = torch.randn(size, *shape, generator=rng)
-        with torch.inference_mode():
-            outputs: Tensor = network(images)
-        arrays |= {f"images{size}": images.numpy(), f"outputs{size}": outputs.numpy()}
-    np.savez(path, **arrays)
+    return compared(path, FORMATS[kind].load, allowed=allowed_difference(path))

@@ -3,7 +3,7 @@
 `README.md` tells how the parts play together, and has the steps to add a runtime.
 
 ===========  ===============================================================
-`runtimes`   PyTorch eager, compiled and exported; ONNX Runtime
+`runtimes`   PyTorch eager, compiled and exported; ONNX Runtime in float and int8
 `stopwatch`  fair timing: short blocks, the base network in turn
 `meter`      compact networks timed against their base network
 `journal`    timings on disk, so that an interrupted profile goes on

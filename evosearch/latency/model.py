@@ -28,7 +28,7 @@ class LatencyConfig(BaseModel):
     """Under which conditions latency is measured ([search.latency] in a space file).
 
     Attributes:
-        runtime: "eager", "compile", "exported" or "onnxruntime".
+        runtime: "eager", "compile", "exported", "onnxruntime" or "onnxruntime-int8".
         batch: images in one run.
         threads: CPU threads of the runtime.
     """

@@ -1,4 +1,4 @@
-"""Runtimes that networks are timed in: PyTorch eager, compiled, exported; ONNX Runtime."""
+"""Runtimes that networks are timed in: PyTorch three ways, ONNX Runtime in float and int8."""
 
 import logging
 import tempfile
@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from evosearch.errors import InputError, unknown_name
 from evosearch.export.formats import require_packages, write_onnx
+from evosearch.export.onnxfile import open_session
+from evosearch.export.quantizing import quantizable, quantize
 from evosearch.latency.stopwatch import Runner
+
+CALIBRATED = 4
+"""Images that an int8 network is calibrated on where only its speed counts."""
 
 
 def eager(network: nn.Module, images: Tensor, _threads: int) -> Runner:
@@ -44,16 +49,36 @@ def exported(network: nn.Module, images: Tensor, threads: int) -> Runner:
 
 def onnxruntime(network: nn.Module, images: Tensor, threads: int) -> Runner:
     """Runs the network's ONNX file in ONNX Runtime, on the CPU."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        with _quiet():
-            write_onnx(network, tuple(images.shape[1:]), path)
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return _session(_written(network, images, Path(folder)), images, threads)
+
+
+def onnxruntime_int8(network: nn.Module, images: Tensor, threads: int) -> Runner:
+    """Runs the network's ONNX file quantized to int8; what int8 does not take runs in float.
+
+    Activations are calibrated on the first images of the batch: their ranges decide what comes
+    out, and not how long it takes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ready = quantizable(_written(network, images, Path(folder)), Path(folder) / "ready.onnx")
+        path = ready.path
+        if ready.layers:
+            path = Path(folder) / "int8.onnx"
+            quantize(ready, path, [images[:CALIBRATED]])
+        return _session(path, images, threads)
+
+
+def _written(network: nn.Module, images: Tensor, folder: Path) -> Path:
+    """Returns the network's ONNX file."""
+    path = folder / "model.onnx"
+    with _quiet():
+        write_onnx(network, tuple(images.shape[1:]), path)
+    return path
+
+
+def _session(path: Path, images: Tensor, threads: int) -> Runner:
+    """Returns what runs an ONNX file once; it is read here, and may go after that."""
+    session = open_session(path, threads)
     inputs = {"images": images.numpy()}
     return lambda: session.run(None, inputs)
 
@@ -82,6 +107,9 @@ RUNTIMES: dict[str, Runtime] = {
     "exported": Runtime(prepare=exported),
     "onnxruntime": Runtime(
         prepare=onnxruntime, package="onnxruntime", format="onnx", cpu_only=True
+    ),
+    "onnxruntime-int8": Runtime(
+        prepare=onnxruntime_int8, package="onnxruntime", format="onnx", cpu_only=True
     ),
 }
 """Every runtime by name."""

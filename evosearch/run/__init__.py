@@ -48,6 +48,7 @@
 `finalists`     which plans these are
 `contest`       their training, round by round, and what it costs
 `testing`       the test split of a run, behind its ledger
+`quantization`  a network's export in int8: calibrated on the data, measured on test, timed
 `measurer`      what an aim has measured of networks beyond their trials
 `freshtiming`   networks timed in a process of their own
 `timedfront`    the front by its measured latency
