@@ -55,9 +55,9 @@ def layer_losses(
             others = [other for other in found.modules if other != module]
             quantize(found, path, images[:BATCHES], keep=others)
             scores = image_scores(OnnxNetwork(path, threads), few, task=task)
-            metric, loss = whole.metric_above(scores), scores.loss_above(whole)
+            metric, loss = whole.metric_above(scores).mean, scores.loss_above(whole).mean
             losses.append(LayerLoss(module=module, metric=metric, loss=loss))
             countdown.done(number)
             if time.monotonic() - began > SECONDS:
                 break
-    return tuple(sorted(losses, key=lambda own: own.loss.mean, reverse=True))
+    return tuple(sorted(losses, key=lambda own: own.loss, reverse=True))

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self, final
 
 from evosearch.space.cost import format_time
-from evosearch.study.scores import Difference, Score
+from evosearch.study.pairedgain import PairedGain
+from evosearch.study.scores import ImageScores, Score
 from evosearch.study.timing import Conditions, Timing
 
 POINT = 0.01
@@ -21,13 +22,41 @@ class LayerLoss:
 
     Attributes:
         module: the layer's.
-        metric: by which the float network's metric is above.
-        loss: by which its own loss is above.
+        metric: by how much the float network's metric is above, in [-1, 1].
+        loss: by how much its own loss is above.
     """
 
     module: str
-    metric: Difference
-    loss: Difference
+    metric: float
+    loss: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """By how much a metric falls on the same images, with a 95 % interval.
+
+    Attributes:
+        mean: in [-1, 1].
+        low, high: its interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def between(cls, before: ImageScores, after: ImageScores) -> Self:
+        """Returns what is lost: exactly for a mean over images, else by the bootstrap."""
+        difference = before.metric_above(after)
+        low, high = difference.interval
+        if before.measure.pooled is None:
+            gain = PairedGain.of(after.metrics, before.metrics)
+            low, high = gain.low, gain.high
+        return cls(mean=difference.mean, low=low, high=high)
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.2f} points ({100 * self.low:.2f} to {100 * self.high:.2f})"
 
 
 @final
@@ -73,7 +102,7 @@ class Quantized:
     others: tuple[str, ...]
     float32: Measured
     quantized: Measured
-    lost: Difference
+    lost: Lost
     layers: tuple[LayerLoss, ...]
     timing: Timing
     conditions: Conditions
@@ -98,19 +127,11 @@ class Quantized:
             )
             for name in ("float32", "quantized")
         }
-        layers = tuple(
-            LayerLoss(
-                module=own["module"],
-                metric=Difference(**own["metric"]),
-                loss=Difference(**own["loss"]),
-            )
-            for own in entry["layers"]
-        )
         read = {
             **measured,
             **{name: tuple(entry[name]) for name in ("int8", "kept", "others")},
-            "layers": layers,
-            "lost": Difference(**entry["lost"]),
+            "layers": tuple(LayerLoss(**own) for own in entry["layers"]),
+            "lost": Lost(**entry["lost"]),
             "timing": Timing(**entry["timing"]),
             "conditions": Conditions(**entry["conditions"]),
         }
@@ -132,12 +153,10 @@ class Quantized:
             f"- Quantized to int8 by ONNX Runtime {self.version}, calibrated on {self.images}"
             f" images: {_counted(self.int8)} in int8. In float: {self._in_float()}."
         )
-        yield (
-            f"- On the search split int8 loses {_points(self.lost)} of {metric}, image by image."
-        )
+        yield f"- On the search split int8 loses {self.lost} of {metric}, image by image."
         if self.layers:
             worst = "; ".join(
-                f"{own.module} {_points(own.metric)} and {own.loss.mean:+.4f} of loss"
+                f"{own.module} {100 * own.metric:.2f} points (loss {own.loss:+.4f})"
                 for own in self.layers[:SHOWN]
             )
             tried = "" if len(self.layers) == len(self.int8) else f" {len(self.layers)} of the"
@@ -166,11 +185,6 @@ class Quantized:
 
 def _counted(modules: tuple[str, ...]) -> str:
     return f"{len(modules)} layer{'' if len(modules) == 1 else 's'}"
-
-
-def _points(difference: Difference) -> str:
-    low, high = difference.interval
-    return f"{100 * difference.mean:.2f} points ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def _share(timing: Timing) -> str:

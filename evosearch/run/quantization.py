@@ -26,7 +26,7 @@ from evosearch.export.formats import (
 )
 from evosearch.export.layerlosses import layer_losses
 from evosearch.export.onnxfile import OnnxNetwork, open_session
-from evosearch.export.quantized import POINT, LayerLoss, Measured, Quantized
+from evosearch.export.quantized import POINT, LayerLoss, Lost, Measured, Quantized
 from evosearch.export.quantizing import INT8, quantizable, quantize
 from evosearch.latency.model import LatencyConfig
 from evosearch.latency.runtimes import runtime_versions
@@ -166,7 +166,7 @@ def export_int8(
             name: image_scores(module, data.search, task=task)
             for name, module in (("float", network), (INT8, small))
         }
-        lost = scores["float"].metric_above(scores[INT8])
+        lost = Lost.between(scores["float"], scores[INT8])
         taken = tuple(module for module in ready.modules if module not in kept)
         layers: tuple[LayerLoss, ...] = ()
         if lost.mean > POINT:
