@@ -161,7 +161,7 @@ def test_a_file_is_told_apart_by_its_bytes(ready: Quantizable, tmp_path: Path) -
 
 
 def test_the_layer_that_loses_is_found(tmp_path: Path) -> None:
-    """The first reads a signal of ±1 beside one of 1000, which takes all 255 steps of its input."""
+    """The first reads a signal of ±1 beside one of 1000, which takes all steps of its input."""
     layers = {
         "first": pointwise((1.0, 0.0), (-1.0, 0.0)),
         "second": pointwise((1.0, 0.0), (0.0, 1.0)),
