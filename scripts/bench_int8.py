@@ -6,9 +6,9 @@
 
 Prints Markdown. `--space`: networks with weights and data, cut and not trained, exported in float
 and in int8, and scored once more in a fresh process. `--untrained`: random weights, so speed and
-size only. `--search`: two searches, under int8 latency and under FLOPs, and their networks of equal
-loss timed in turn in int8. What was measured is kept in DIR: a bench that was stopped goes on. Set
-OMP_NUM_THREADS=1.
+size only. `--search`: two searches, under int8 latency and under FLOPs, and networks of equal loss
+of both, timed in turn in int8. What was measured is kept in DIR: a bench that was stopped goes on.
+Set OMP_NUM_THREADS=1.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from evosearch.export.onnxfile import OnnxNetwork, open_session
 from evosearch.export.quantized import Quantized
 from evosearch.export.quantizing import quantizable, quantize
 from evosearch.latency.meter import Meter
+from evosearch.latency.runtimes import file_runner
 from evosearch.latency.stopwatch import compare, torch_stopwatch
 from evosearch.models.build import build_model
 from evosearch.run.reopening import reopen_meter
@@ -228,13 +229,10 @@ def rows(name: str, files: Files, kept: Kept) -> None:
 
 
 def timed(path: Path, other: Path) -> Timing:
-    runners = []
-    for file in (path, other):
-        session = open_session(file, 1)
-        sizes = session.get_inputs()[0].shape[1:]
-        images = np.random.default_rng(0).normal(size=(BATCH, *sizes)).astype(np.float32)
-        runners.append(lambda s=session, i=images: s.run(None, {"images": i}))
-    return compare(*runners, torch_stopwatch(1), SECONDS)
+    shape = open_session(path, 1).get_inputs()[0].shape[1:]
+    images = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
+    first, second = (file_runner(file, images, 1) for file in (path, other))
+    return compare(first, second, torch_stopwatch(1), SECONDS)
 
 
 def shown(timing: Timing) -> str:

@@ -50,7 +50,7 @@ def exported(network: nn.Module, images: Tensor, threads: int) -> Runner:
 def onnxruntime(network: nn.Module, images: Tensor, threads: int) -> Runner:
     """Runs the network's ONNX file in ONNX Runtime, on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
-        return _session(_written(network, images, Path(folder)), images, threads)
+        return file_runner(_written(network, images, Path(folder)), images, threads)
 
 
 def onnxruntime_int8(network: nn.Module, images: Tensor, threads: int) -> Runner:
@@ -65,7 +65,7 @@ def onnxruntime_int8(network: nn.Module, images: Tensor, threads: int) -> Runner
         if ready.layers:
             path = Path(folder) / "int8.onnx"
             quantize(ready, path, [images[:CALIBRATED]])
-        return _session(path, images, threads)
+        return file_runner(path, images, threads)
 
 
 def _written(network: nn.Module, images: Tensor, folder: Path) -> Path:
@@ -76,7 +76,7 @@ def _written(network: nn.Module, images: Tensor, folder: Path) -> Path:
     return path
 
 
-def _session(path: Path, images: Tensor, threads: int) -> Runner:
+def file_runner(path: Path, images: Tensor, threads: int) -> Runner:
     """Returns what runs an ONNX file once; it is read here, and may go after that."""
     session = open_session(path, threads)
     inputs = {"images": images.numpy()}

@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,11 +24,11 @@ from evosearch.export.formats import (
     write_checked,
 )
 from evosearch.export.layerlosses import layer_losses
-from evosearch.export.onnxfile import OnnxNetwork, open_session
+from evosearch.export.onnxfile import OnnxNetwork
 from evosearch.export.quantized import POINT, LayerLoss, Lost, Measured, Quantized
 from evosearch.export.quantizing import INT8, quantizable, quantize
 from evosearch.latency.model import LatencyConfig
-from evosearch.latency.runtimes import runtime_versions
+from evosearch.latency.runtimes import file_runner, runtime_versions
 from evosearch.latency.stopwatch import compare, torch_stopwatch
 from evosearch.machine import device_name, torch_threads
 from evosearch.models.weights import weights_digest
@@ -86,13 +85,14 @@ def origin_of(artifact: Artifact, space: Path | None, *, trust: bool) -> Origin:
     Raises:
         InputError: nothing says where, or it would run code that the user did not vouch for.
     """
-    run, named = artifact.card.get("run"), artifact.card.get("space")
-    is_run = isinstance(run, str) and RunFolder(Path(run)).config.is_file()
-    ledger = RunFolder(Path(run) if is_run else artifact.folder).test
+    named, run_folder = artifact.card.get("space"), None
+    if isinstance(run := artifact.card.get("run"), str) and RunFolder(Path(run)).config.is_file():
+        run_folder = Path(run)
+    ledger = RunFolder(run_folder or artifact.folder).test
     if space is not None:
         return Origin(file=load_space_file(space), folder=space.parent, ledger=ledger)
-    if is_run:
-        config = read_run_config(Path(run))
+    if run_folder is not None:
+        config = read_run_config(run_folder)
         search = config.search.model_dump(include={"latency", "threads"})
         file = config.space.model_copy(update={"search": search})
         origin = Origin(file=file, folder=Path(config.folder), ledger=ledger)
@@ -278,12 +278,8 @@ def _timed(
     path: Path, floating: Path, config: LatencyConfig, shape: tuple[int, ...]
 ) -> tuple[Timing, Conditions]:
     """Times the int8 file against the float file, both in turn, in ONNX Runtime."""
-    inputs = {"images": np.random.default_rng(0).normal(size=(config.batch, *shape))}
-    inputs["images"] = inputs["images"].astype(np.float32)
-    runners = []
-    for file in (path, floating):
-        session = open_session(file, config.threads)
-        runners.append(lambda session=session: session.run(None, inputs))
+    images = torch.randn(config.batch, *shape, generator=torch.Generator().manual_seed(0))
+    small, whole = (file_runner(file, images, config.threads) for file in (path, floating))
     conditions = Conditions(
         device=device_name("cpu"),
         runtime="onnxruntime",
@@ -291,4 +287,4 @@ def _timed(
         threads=config.threads,
         versions=runtime_versions("onnxruntime"),
     )
-    return compare(*runners, torch_stopwatch(config.threads), SECONDS), conditions
+    return compare(small, whole, torch_stopwatch(config.threads), SECONDS), conditions
