@@ -32,7 +32,13 @@ from evosearch.export.quantized import Quantized
 from evosearch.export.quantizing import quantizable, quantize
 from evosearch.latency.meter import Meter
 from evosearch.latency.runtimes import file_runner
-from evosearch.latency.stopwatch import compare, torch_stopwatch
+from evosearch.latency.stopwatch import (
+    Runner,
+    Stopwatch,
+    compare,
+    median_interval,
+    torch_stopwatch,
+)
 from evosearch.models.build import build_model
 from evosearch.run.reopening import reopen_meter
 from evosearch.run.spacefile import load_space_file
@@ -40,7 +46,6 @@ from evosearch.run.subject import discover_space
 from evosearch.space.budget import Budget
 from evosearch.strategies.fixed_plans import uniform_mask
 from evosearch.study.study import Study
-from evosearch.study.timing import Timing
 from evosearch.study.trial import Trial
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.randomizing import randomize
@@ -49,7 +54,7 @@ HALF = "50%"
 SIZES = {"base": "100%", "half the FLOPs": HALF}
 KINDS = ("float", "int8")
 BATCH = 1
-SECONDS = 6.0
+SECONDS, REPEATS = 2.0, 9
 TRIALS = 40
 SEARCH_BATCH = 64
 ACCURACY = """
@@ -213,12 +218,14 @@ def rows(name: str, files: Files, kept: Kept) -> None:
     for (size, kind), (path, known) in files.items():
         key = f"{name}, {size}, {kind}, latency"
         base, plain = files["base", kind][0], files[size, "float"][0]
-        against = kept.row(f"{key}, base", lambda p=path, b=base: shown(timed(p, b)))
-        floating = kept.row(f"{key}, float", lambda p=path, f=plain: shown(timed(p, f)))
+        against = floating = "100"
+        if path != base:
+            against = kept.row(f"{key}, base", lambda p=path, b=base: timed(p, b))
+        if path != plain:
+            floating = kept.row(f"{key}, float", lambda p=path, f=plain: timed(p, f))
         test = known.get("test", files[size, "int8"][1].get("float test", "-"))
         print(
-            f"| {name} | {size} | {kind} | {'100' if size == 'base' else against} |"
-            f" {'100' if kind == 'float' else floating} | {test} |"
+            f"| {name} | {size} | {kind} | {against} | {floating} | {test} |"
             f" {path.stat().st_size:,} | {known['agreement']} |",
             flush=True,
         )
@@ -228,15 +235,17 @@ def rows(name: str, files: Files, kept: Kept) -> None:
             print(f"\n{name}, {size}: int8 loses {known['lost']} on the search split{layers}.")
 
 
-def timed(path: Path, other: Path) -> Timing:
+def timed(path: Path, other: Path) -> str:
+    """Returns the ratio of two files, and the interval of its median over comparisons."""
     shape = open_session(path, 1).get_inputs()[0].shape[1:]
     images = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
     first, second = (file_runner(file, images, 1) for file in (path, other))
-    return compare(first, second, torch_stopwatch(1), SECONDS)
+    return repeated(first, second, torch_stopwatch(1))
 
 
-def shown(timing: Timing) -> str:
-    ratio, low, high = (100 * r for r in (timing.ratio, timing.ratio_low, timing.ratio_high))
+def repeated(first: Runner, second: Runner, stopwatch: Stopwatch) -> str:
+    ratios = [compare(first, second, stopwatch, SECONDS).ratio for _ in range(REPEATS)]
+    ratio, low, high = (100 * value for value in median_interval(np.array(ratios)))
     return f"{ratio:.1f} ({low:.1f} to {high:.1f})"
 
 
@@ -274,8 +283,8 @@ def equal_in_loss(trial: Trial, study: Study) -> Trial | None:
 
 
 def ratio(meter: Meter, trial: Trial, other: Trial) -> str:
-    runners = [meter.runner(meter.compact(t.mask), meter.images) for t in (trial, other)]
-    return shown(compare(*runners, meter.stopwatch, SECONDS))
+    first, second = (meter.runner(meter.compact(t.mask), meter.images) for t in (trial, other))
+    return repeated(first, second, meter.stopwatch)
 
 
 if __name__ == "__main__":
