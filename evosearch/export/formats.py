@@ -152,9 +152,10 @@ def export_network(artifact: Artifact, kind: str, target: Path, build_model: Bui
         raise InputError(f"{target}: exists already; name a new folder")
     require_packages(kind)
     chosen = FORMATS[kind]
-    shapes = model_section(artifact).input_shapes
-    if len(shapes) != 1:
+    section = model_section(artifact)
+    if not section.takes_one_tensor:
         raise InputError("export writes networks of one image tensor; this one takes several")
+    shapes = section.input_shapes
     network = artifact.load(build_model)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

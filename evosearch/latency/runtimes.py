@@ -9,42 +9,49 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from evosearch.calling import Arguments, Inputs, arguments
 from evosearch.errors import InputError, unknown_name
 from evosearch.export.formats import require_packages, write_onnx
 from evosearch.latency.stopwatch import Runner
 
 
-def eager(network: nn.Module, images: Tensor, _threads: int) -> Runner:
+def eager(network: nn.Module, images: Inputs, _threads: int) -> Runner:
     """Runs a network as PyTorch does by itself."""
+    return _running(network, arguments(network, images))
 
+
+def _running(network: Callable[..., Any], images: Arguments) -> Runner:
     def run() -> object:
         with torch.inference_mode():
-            return network(images)
+            return network(*images.args, **images.kwargs)
 
     return run
 
 
-def compiled(network: nn.Module, images: Tensor, threads: int) -> Runner:
+def compiled(network: nn.Module, images: Inputs, _threads: int) -> Runner:
     """Runs a network through `torch.compile`; every shape of it is compiled for itself."""
     torch.compiler.reset()
-    return eager(torch.compile(network, dynamic=False), images, threads)  # type: ignore[arg-type]
+    return _running(torch.compile(network, dynamic=False), arguments(network, images))
 
 
-def exported(network: nn.Module, images: Tensor, threads: int) -> Runner:
+def exported(network: nn.Module, images: Inputs, _threads: int) -> Runner:
     """Runs the graph that `torch.export` gives."""
     with _quiet(), torch.no_grad():
-        program = torch.export.export(network, (images,), strict=False)
-    return eager(program.module(), images, threads)
+        given = arguments(network, images)
+        program = torch.export.export(network, given.args, given.kwargs, strict=False)
+    return _running(program.module(), given)
 
 
-def onnxruntime(network: nn.Module, images: Tensor, threads: int) -> Runner:
-    """Runs the network's ONNX file in ONNX Runtime, on the CPU."""
+def onnxruntime(network: nn.Module, images: Inputs, threads: int) -> Runner:
+    """Runs the ONNX file of a network of one tensor in ONNX Runtime, on the CPU."""
     import onnxruntime as ort
+
+    (tensor,), _ = arguments(network, images)
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -52,9 +59,9 @@ def onnxruntime(network: nn.Module, images: Tensor, threads: int) -> Runner:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         with _quiet():
-            write_onnx(network, tuple(images.shape[1:]), path)
+            write_onnx(network, tuple(tensor.shape[1:]), path)
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = {"images": images.numpy()}
+    inputs = {"images": tensor.numpy()}
     return lambda: session.run(None, inputs)
 
 
@@ -70,7 +77,7 @@ class Runtime:
         cpu_only: whether it runs on the CPU alone.
     """
 
-    prepare: Callable[[nn.Module, Tensor, int], Runner]
+    prepare: Callable[[nn.Module, Inputs, int], Runner]
     package: str | None = None
     format: str | None = None
     cpu_only: bool = False

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from evosearch.calling import Inputs
 from evosearch.data.labels import Labels
 from evosearch.data.splits import TrainSplit, require_split
 from evosearch.errors import EvaluationError
@@ -52,7 +53,7 @@ class Schedule(Protocol):
         ...
 
 
-BatchLoss = Callable[[Tensor, Labels], Tensor]
+BatchLoss = Callable[[Inputs, Labels], Tensor]
 
 
 @final
