@@ -47,7 +47,8 @@ def kept(images: AnyImages) -> AnyImages:
 
 def _kept(images: Images) -> Images:
     pixels = images.pixels
-    if not isinstance(pixels, LazyPixels) or len(images) * pixels.image_bytes > CACHE_BYTES:
+    size = len(images) * pixels.image_bytes if isinstance(pixels, LazyPixels) else 0
+    if not isinstance(pixels, LazyPixels) or not 0 < size <= CACHE_BYTES:
         return images
     files = images.files
     if files is None:
