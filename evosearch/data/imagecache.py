@@ -5,7 +5,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def image_hashes(images: AnyImages) -> NDArray[np.uint8]:
     """
     if isinstance(images, SeveralImages):
         rows = np.concatenate([image_hashes(own) for own in images.each], axis=1)
-        return np.stack([_hash(row.tobytes()) for row in rows])
+        return _hashes(row.tobytes() for row in rows)
     pixels, files = images.pixels, images.files
     if not isinstance(pixels, LazyPixels) or files is None:
         none = np.empty((0, HASH_BYTES), dtype=np.uint8)
@@ -81,12 +81,12 @@ def _hashed(images: Images) -> Iterator[Tensor]:
     for start in range(0, len(images), CHUNK):
         raw = images.raw(slice(start, start + CHUNK)).numpy()
         kind = f"{raw.dtype} {raw.shape[1:]} ".encode()
-        yield torch.from_numpy(np.stack([_hash(kind + image.tobytes()) for image in raw]))
+        yield torch.from_numpy(_hashes(kind + image.tobytes() for image in raw))
 
 
-def _hash(content: bytes) -> NDArray[np.uint8]:
-    digest = hashlib.blake2b(content, digest_size=HASH_BYTES).digest()
-    return np.frombuffer(digest, dtype=np.uint8)
+def _hashes(contents: Iterable[bytes]) -> NDArray[np.uint8]:
+    found = [hashlib.blake2b(content, digest_size=HASH_BYTES).digest() for content in contents]
+    return np.array([list(digest) for digest in found], dtype=np.uint8).reshape(-1, HASH_BYTES)
 
 
 def _decoded(images: Images) -> Iterator[Tensor]:

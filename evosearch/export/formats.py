@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evosearch.callables import one_line
 from evosearch.errors import EvosearchError, InputError, unknown_name
 from evosearch.export.artifact import Artifact, write_card
 from evosearch.export.builder import BuildModel, model_section
@@ -161,7 +162,7 @@ def export_network(artifact: Artifact, kind: str, target: Path, build_model: Bui
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        chosen.write(network, shapes[0], partial / chosen.file)
+        _write(chosen, kind, network, shapes[0], partial / chosen.file)
         _write_checks(network, shapes[0], partial / CHECK)
         difference, largest = _compared(partial, kind)
         card = {
@@ -249,6 +250,18 @@ def _compared(folder: Path, kind: str) -> tuple[float, float]:
             " allowed"
         )
     return difference, largest
+
+
+def _write(
+    chosen: Format, kind: str, network: nn.Module, shape: tuple[int, ...], path: Path
+) -> None:
+    try:
+        chosen.write(network, shape, path)
+    except Exception as error:  # whatever torch says of the network's code
+        raise InputError(
+            f"format {kind!r} is of a whole network's graph, which torch cannot make of this one:"
+            f" {one_line(error)}; format 'safetensors' needs none"
+        ) from error
 
 
 def _write_checks(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
