@@ -135,7 +135,7 @@ def test_a_network_is_searched_resumed_finished_and_loaded(kind: str, tmp_path: 
     assert sum(p.numel() for p in network.parameters()) < more.study.header.base_cost.params
     copy = evosearch.export_artifact(done.artifact.folder, to=tmp_path / "copy", space=space)
     assert (copy.path / "calling.py").is_file()
-    with pytest.raises(InputError, match="one image tensor|is of a whole network's graph, which"):
+    with pytest.raises(InputError, match=r"one image tensor|of a whole network's graph, which"):
         evosearch.export_artifact(
             done.artifact.folder, to=tmp_path / "graph", space=space, format="pt2"
         )
@@ -173,9 +173,7 @@ def test_several_inputs_are_timed(runtime: str, kind: str, tmp_path: Path) -> No
 
     timing = meter(config).time(discovery.space.full_mask(), seconds=0.0)
     assert 0 < timing.low <= timing.seconds <= timing.high
-    with pytest.raises(
-        InputError, match="'onnxruntime' runs networks of one image tensor; .model"
-    ):
+    with pytest.raises(InputError, match=r"'onnxruntime' runs networks of one image tensor; "):
         meter(config.model_copy(update={"runtime": "onnxruntime"}))
 
 
