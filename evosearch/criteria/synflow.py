@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from evosearch.calling import Inputs, arguments, each
@@ -24,7 +24,7 @@ LEAST = 0.05
 """Share of all channels that is left after the last round."""
 
 
-class SynFlow(Criterion[Tensor]):
+class SynFlow(Criterion[Inputs]):
     """Flow through a channel in the network of absolute weights, channels removed in rounds.
 
     `R = sum of f(1; |theta|)` and `s_j = sum W[:, j] dR/dW[:, j]` over the readers (algorithm 1).

@@ -129,7 +129,7 @@ def _require_taken(model: nn.Module, config: ModelConfig) -> None:
     shown = f"names {', '.join(given)}" if isinstance(given, dict) else f"{len(found.args)} inputs"
     takes = ", ".join(signature(model.forward).parameters)
     raise InputError(
-        f"[model] input has {shown}, but the forward pass of {model._get_name()} takes ({takes})"
+        f"[model] input has {shown}, but the forward pass of {type(model).__name__} takes ({takes})"
     )
 
 

@@ -64,7 +64,8 @@ def write_space(
         raise InputError(f"{path.parent}: no such folder")
     # A model is built before it can say what goes into it.
     given = _parse_shapes(inputs) if inputs else [1]
-    model = build_model(ModelConfig(build=build, input=given), path.parent, seed=BASE_SEED)
+    unreviewed = ModelConfig.model_validate({"build": build, "input": given})
+    model = build_model(unreviewed, path.parent, seed=BASE_SEED)
     trained = _trained_on(model)
     if not inputs:
         if "input_size" not in trained:

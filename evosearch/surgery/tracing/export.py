@@ -264,7 +264,8 @@ def _norms_called_once(program: torch.export.ExportedProgram, model: nn.Module) 
 def failure(model: nn.Module, what: str, error: Exception) -> TracingError:
     """Returns one clear line about an error in a user's model."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return TracingError(f"{model._get_name()} {what}: {lines[0]}")
+    name = model._get_name()  # type: ignore[no-untyped-call]
+    return TracingError(f"{name} {what}: {lines[0]}")
 
 
 def untraced(model: nn.Module, error: Exception) -> TracingError:

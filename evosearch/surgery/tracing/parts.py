@@ -84,7 +84,7 @@ class _Window(nn.Module):
 
     def _get_name(self) -> str:
         part = self.get_submodule(self._part_name)
-        return f"part {self._part_name!r} ({part._get_name()})"
+        return f"part {self._part_name!r} ({type(part).__name__})"
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.get_submodule(self._part_name)(*args, **kwargs)
