@@ -127,10 +127,8 @@ def _require_taken(model: nn.Module, config: ModelConfig) -> None:
         return
     given = config.input
     shown = f"names {', '.join(given)}" if isinstance(given, dict) else f"{len(found.args)} inputs"
-    takes = ", ".join(signature(model.forward).parameters)
-    raise InputError(
-        f"[model] input has {shown}, but the forward pass of {type(model).__name__} takes ({takes})"
-    )
+    takes = f"{type(model).__name__} takes ({', '.join(signature(model.forward).parameters)})"
+    raise InputError(f"[model] input has {shown}, but the forward pass of {takes}")
 
 
 def find_weights(config: ModelConfig, folder: Path) -> Path | None:
