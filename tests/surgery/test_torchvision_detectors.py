@@ -1,4 +1,4 @@
-"""torchvision's detectors, whose code torch.export cannot follow: traced in part, proven, and cut."""
+"""torchvision's detectors, which torch.export cannot follow: traced in part, proven, and cut."""
 
 import pytest
 import torch
