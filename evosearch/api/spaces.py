@@ -33,7 +33,7 @@ def inspect(
     Args:
         space: space file (TOML).
         model: in place of a space file: any network.
-        input: with a model: shape of one image; a list of shapes for several inputs.
+        input: with a model: shape of one image; a list or dict of shapes for several inputs.
         sections: with a model: what a space file says beside, as `{"groups": {"min_keep": 8}}`.
         callbacks: told what is being done.
 

@@ -63,12 +63,13 @@ def pools_of(parts: Mapping[str, Any], config: DataConfig) -> Pools:
     first = 0
     for name, part in parts.items():
         pools[name] = partial(_read, name, part, first, config)
-        first += _count(part[0]) if is_pair(part) else len(part)
+        first += images_in(part)
     return pools
 
 
-def _count(images: Any) -> int:
-    """Returns how many images there are in what a source gives."""
+def images_in(part: Any) -> int:
+    """Returns how many images there are in a part of the data."""
+    images = part[0] if is_pair(part) else part
     if not is_several(images):
         return len(images)
     rows = list(images.values() if isinstance(images, Mapping) else images)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import evosearch
+from evosearch.callables import resolve_callable
 from evosearch.calling import call
 from evosearch.errors import InputError
 from evosearch.latency.meter import Meter
@@ -255,3 +256,18 @@ def test_a_space_is_written_of_a_part_and_of_inputs_by_name(tmp_path: Path) -> N
         assert tomllib.loads(path.read_text())["model"] == {"build": build, **section}
     with pytest.raises(InputError, match="expected a name for each of several, such as image=3x"):
         evosearch.new_space("nets.py:Pair", input=["image=1x8x8", "3"], out=tmp_path / "x.toml")
+
+
+@pytest.mark.slow
+def test_objects_of_several_inputs_are_searched(tmp_path: Path) -> None:
+    write_space(tmp_path, "pair")
+    build = resolve_callable("nets.py:Pair", tmp_path, "build")
+    load = resolve_callable("my_pairs.py:load", tmp_path, "load")
+    data = load(tmp_path)
+    run = evosearch.search(
+        model=build(), **data, flops="60%", trials=2, seed=0, out=tmp_path / "run", anyway=True
+    )
+    assert {name: len(bits) for name, bits in run.study.header.base.mask.items()} == {
+        "eyes.0": 6,
+        "mixed": 8,
+    }
