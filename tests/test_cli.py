@@ -123,6 +123,7 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
         "card.json",
         "card.md",
         "load.py",
+        "calling.py",
         "cut_attention.py",
     }
 

@@ -51,7 +51,9 @@ Splits = Annotated[Mapping[str, Any] | None, OfPython()]
 TaskOrName = Annotated["Task | str | None", OfPython()]
 Sections = Annotated[Mapping[str, Mapping[str, Any]] | None, OfPython()]
 """What a space file says beside, by section."""
-Shape = Annotated[Sequence[int] | Sequence[Sequence[int]] | None, OfPython()]
+Shape = Annotated[
+    Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]] | None, OfPython()
+]
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:

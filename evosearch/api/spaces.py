@@ -33,7 +33,7 @@ def inspect(
     Args:
         space: space file (TOML).
         model: in place of a space file: any network.
-        input: with a model: shape of one image; a list of shapes for several inputs.
+        input: with a model: shape of one image; a list or dict of shapes for several inputs.
         sections: with a model: what a space file says beside, as `{"groups": {"min_keep": 8}}`.
         callbacks: told what is being done.
 
@@ -93,6 +93,7 @@ def new_space(
     build: str,
     *,
     input: Sequence[str] | None = None,
+    part: Sequence[str] | None = None,
     out: PathLike,
     callbacks: Callbacks = SILENT,
 ) -> "SearchSpace":
@@ -100,8 +101,11 @@ def new_space(
 
     Args:
         build: builder of the model: torchvision:resnet50, timm:resnet50 or module:callable.
-        input: shape of one image, such as 3x224x224; one for each input of the model (default
-            what the model was trained on, for one of timm).
+        input: shape of one image, such as 3x224x224; one for each input of the model, as
+            image=3x224x224 where it has a name (default what the model was trained on, for one of
+            timm).
+        part: module that alone is traced, where the whole model cannot be; one for each (default
+            the whole model).
         out: space file to write.
         callbacks: told what is being done.
 
@@ -111,7 +115,7 @@ def new_space(
     from evosearch.run.newspace import write_space
 
     callbacks.on_stage("tracing and proving")
-    return write_space(Path(out), build, input)
+    return write_space(Path(out), build, input, part or ())
 
 
 @public

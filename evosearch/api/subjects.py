@@ -103,7 +103,7 @@ def model_of(
     Args:
         space: a space file; None where there is a model.
         model: the network.
-        input: shape of one image, without the batch; a list of shapes for several inputs.
+        input: shape of one image, without the batch; a list or dict of shapes for several inputs.
         sections: what a space file would say beside.
     """
     if space is not None:
@@ -182,7 +182,8 @@ def _of_objects(objects: Objects, said: dict[str, Any], input: Any) -> Given:
     from evosearch.models.build import BUILT
     from evosearch.run.spacefile import SpaceFile
 
-    section = {"input": list(input), **said.get("model", {}), "build": MODEL, "weights": BUILT}
+    shape = dict(input) if isinstance(input, Mapping) else list(input)
+    section = {"input": shape, **said.get("model", {}), "build": MODEL, "weights": BUILT}
     return Given(
         file=validated(SpaceFile, {**said, "model": section}, "sections"),
         folder=Path(),
@@ -206,10 +207,9 @@ def _said(sections: "Sections") -> dict[str, Any]:
 
 def _set_aside(parts: Mapping[str, Any]) -> dict[str, int]:
     """Returns how many training images calibrate and are searched on, where nothing is said."""
-    from evosearch.data.pools import is_pair
+    from evosearch.data.pools import images_in
 
-    images = parts["train"]
-    count = len(images[0]) if is_pair(images) else len(images)
+    count = images_in(parts["train"])
     shares = {"calibration": CALIBRATION, "search": SEARCH}
     return {
         name: max(2, min(count // one, most))
@@ -218,19 +218,25 @@ def _set_aside(parts: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _shape_of(images: Any, config: Any) -> tuple[int, ...]:
-    """Returns the shape of the first training image as a network gets it.
+def _shape_of(images: Any, config: Any) -> Any:
+    """Returns the shape of the first training image as a network gets it; of several inputs each.
 
     Raises:
         InputError: it is no image.
     """
+    import numpy as np
+
     from evosearch.callables import one_line
     from evosearch.data.images import LazyPixels
     from evosearch.data.pools import array_pixels, is_pair
+    from evosearch.data.several import is_several, mapped
     from evosearch.data.transforms import build_transform
 
     transform = build_transform(config.transforms, "sections: [data] transforms")
     try:
+        first, rows = (images[0], 1) if is_pair(images) else (images[0][0], 0)
+        if is_several(first):
+            return mapped(lambda own: np.shape(own)[rows:], first)
         if is_pair(images):
             return array_pixels(images[0][:1], transform).shape
         return LazyPixels(lambda position: images[position][0], 1, transform).shape

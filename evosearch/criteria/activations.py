@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evosearch.calling import Inputs, call
 from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.layer_inputs import input_hooks, stacked
 from evosearch.criteria.scored_network import ScoredNetwork, array
@@ -90,7 +91,7 @@ class OnActivations(Criterion[Measured]):
             for images, labels in batches:
                 for own in passes:
                     own.begin(images, labels)
-                model(images)
+                call(model, images)
                 for own in passes:
                     own.end()
         return [own.measured() for own in passes]
@@ -116,7 +117,7 @@ class _Pass:
         self._values: dict[str, list[Tensor]] = {group.name: [] for group in network.groups}
         self._labels: list[Labels] = []
 
-    def begin(self, images: Tensor, labels: Labels) -> None:
+    def begin(self, images: Inputs, labels: Labels) -> None:
         self._batch = len(images)
         self._size = len(images) if self._left is None else min(len(images), self._left)
         self._labels.append(labels[: self._size].cpu())

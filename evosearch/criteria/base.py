@@ -6,14 +6,14 @@ from enum import Enum
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-from torch import Tensor
 
+from evosearch.calling import Inputs
 from evosearch.criteria.scored_network import Array, ScoredNetwork
 from evosearch.data.labels import Labels
 from evosearch.space.knowledge import ImportanceScores
 from evosearch.space.mask import ChannelGroup
 
-Batches = Sequence[tuple[Tensor, Labels]]
+Batches = Sequence[tuple[Inputs, Labels]]
 """Images `(images, ...)` and their labels, on the model's device."""
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from evosearch.calling import Inputs, arguments
 from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.layer_inputs import input_hooks, stacked
 from evosearch.criteria.scored_network import Place, ScoredNetwork, array
@@ -95,7 +96,7 @@ def gradients(network: ScoredNetwork, batches: Batches) -> Gradients:
     )
 
 
-def _batch_gradients(network: ScoredNetwork, images: Tensor, labels: Labels) -> Gradients:
+def _batch_gradients(network: ScoredNetwork, images: Inputs, labels: Labels) -> Gradients:
     """Returns the gradients of one batch; those of weights are of the summed loss."""
     leaves = leaves_at(network, network.writers)
     used: list[tuple[str, Tensor]] = []  # reader and its gate, call by call
@@ -109,7 +110,8 @@ def _batch_gradients(network: ScoredNetwork, images: Tensor, labels: Labels) -> 
         return read * ones.reshape(shape)
 
     with input_hooks(network, gate) as model, torch.enable_grad():
-        losses = network.losses(functional_call(model, leaves, (images,)), labels)
+        output = functional_call(model, leaves, *arguments(model, images))
+        losses = network.losses(output, labels)
         found = torch.autograd.grad(
             losses.sum(),
             [*(ones for _, ones in used), *leaves.values()],
@@ -142,7 +144,8 @@ def reader_gradients(network: ScoredNetwork, batches: Batches) -> ImportanceScor
     totals = {name: torch.zeros_like(leaf, dtype=torch.float64) for name, leaf in leaves.items()}
     for images, labels in batches:
         with torch.enable_grad():
-            losses = network.losses(functional_call(network.model, leaves, (images,)), labels)
+            output = functional_call(network.model, leaves, *arguments(network.model, images))
+            losses = network.losses(output, labels)
             found = torch.autograd.grad(losses.sum(), list(leaves.values()))
         for name, gradient in zip(leaves, found, strict=True):
             totals[name] += gradient

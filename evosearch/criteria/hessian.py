@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from evosearch.calling import arguments
 from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.gradients import leaves_at
 from evosearch.criteria.scored_network import ScoredNetwork, array
@@ -80,7 +81,8 @@ def hessian_diagonal(
     for images, labels in batches:
         # Fused attention has no second derivative.
         with evaluating(network.model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            losses = network.losses(functional_call(network.model, weights, (images,)), labels)
+            output = functional_call(network.model, weights, *arguments(network.model, images))
+            losses = network.losses(output, labels)
             slopes = torch.autograd.grad(
                 losses.sum() / count,
                 leaves,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evosearch.calling import call
 from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.scored_network import ScoredNetwork, array
 from evosearch.errors import InputError
@@ -101,7 +102,7 @@ class MSEB(OnLearnedGates):
         optimizer = torch.optim.Adam(parameters, lr=LR)
         for images, labels in chain.from_iterable([batches] * PASSES):
             with torch.enable_grad():
-                loss = network.losses(network.model(images), labels).mean()
+                loss = network.losses(call(network.model, images), labels).mean()
                 found = torch.autograd.grad(loss, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, found, strict=True):
                 parameter.grad = gradient
@@ -144,7 +145,7 @@ def learned_gates(criterion: type[Criterion[Any]]) -> type[Gates] | None:
 def _read(gates: Gates, network: ScoredNetwork, batches: Batches) -> dict[str, Tensor]:
     parts: dict[str, list[Tensor]] = {group.name: [] for group in network.groups}
     for images, _ in batches:
-        network.model(images)
+        call(network.model, images)
         for group, factors in gates.factors.items():
             parts[group].append(factors.double().cpu())
     return {group: torch.cat(own) for group, own in parts.items()}

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
+from evosearch.calling import Inputs, arguments, each
 from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.gradients import leaves_at
 from evosearch.criteria.scored_network import Array, BatchNorm, Place, ScoredNetwork, array
@@ -23,7 +24,7 @@ LEAST = 0.05
 """Share of all channels that is left after the last round."""
 
 
-class SynFlow(Criterion[Tensor]):
+class SynFlow(Criterion[Inputs]):
     """Flow through a channel in the network of absolute weights, channels removed in rounds.
 
     `R = sum of f(1; |theta|)` and `s_j = sum W[:, j] dR/dW[:, j]` over the readers (algorithm 1).
@@ -45,14 +46,15 @@ class SynFlow(Criterion[Tensor]):
         network: ScoredNetwork,
         batches: Batches,
         rng: np.random.Generator,
-    ) -> Sequence[Tensor]:
+    ) -> Sequence[Inputs]:
         """Returns one image of ones."""
         if not batches:
             raise InputError("synflow reads the size of an image: expected a batch, got none")
-        return [torch.ones_like(batches[0][0][:1], dtype=torch.float64)] * len(criteria)
+        ones = each(lambda own: torch.ones_like(own, dtype=torch.float64), batches[0][0][:1])
+        return [ones] * len(criteria)
 
     def score(
-        self, network: ScoredNetwork, evidence: Tensor, rng: np.random.Generator
+        self, network: ScoredNetwork, evidence: Inputs, rng: np.random.Generator
     ) -> ImportanceScores:
         """See `Criterion.score`."""
         linear = replace(network, model=absolute(network.model))
@@ -89,7 +91,7 @@ def absolute(model: nn.Module) -> nn.Module:
 
 
 def flow(
-    network: ScoredNetwork, image: Tensor, places: Mapping[str, Sequence[Place]]
+    network: ScoredNetwork, image: Inputs, places: Mapping[str, Sequence[Place]]
 ) -> dict[str, Array]:
     """Returns `sum W_j dR/dW_j` of each channel, summed over places.
 
@@ -104,7 +106,7 @@ def flow(
     """
     leaves = leaves_at(network, places)
     with torch.enable_grad():
-        outputs = functional_call(network.model, leaves, (image,))
+        outputs = functional_call(network.model, leaves, *arguments(network.model, image))
         total = sum(leaf.sum() for leaf in torch.utils._pytree.tree_leaves(outputs))
         slopes = torch.autograd.grad(
             total, list(leaves.values()), allow_unused=True, materialize_grads=True

@@ -10,6 +10,7 @@
 `datasets`      datasets, read item by item, and the dataset of a DataLoader
 `labels`        labels of images: tensors, or nests of tensors
 `images`        images as bytes or files, normalised as they are read
+`several`       images that are several tensors each
 `imagecache`    a cache of decoded images, made once for all runs
 `transforms`    image transforms by name, of torchvision
 `augmentation`  random changes to training images

@@ -1,5 +1,6 @@
 """Datasets of PyTorch's kind, read item by item: images with the labels that come with them."""
 
+from collections.abc import Mapping
 from types import NoneType
 from typing import Any
 
@@ -20,6 +21,7 @@ from evosearch.callables import one_line
 from evosearch.data import imagecache
 from evosearch.data.images import LazyPixels, Pixels, StoredPixels
 from evosearch.data.labels import Labels, nest_of, nested, same_label
+from evosearch.data.several import is_several
 from evosearch.data.transforms import Transform
 from evosearch.errors import InputError
 
@@ -28,14 +30,19 @@ READ_TWICE = 64
 image with a probability of 0.18, so that none of 64 shows it with one of 3e-6."""
 
 
-def read_dataset(dataset: Any, transform: Transform | None) -> tuple[Pixels, Labels]:
+AnyPixels = Pixels | tuple[Pixels, ...] | dict[str, Pixels]
+"""Of images that are one tensor each, or several, by place or by name."""
+
+
+def read_dataset(dataset: Any, transform: Transform | None) -> tuple[AnyPixels, Labels]:
     """Returns the images and the labels of a dataset, in one pass through its items.
 
     Attributes such as `targets` are not looked at: what an item is may be otherwise. Images that
     are too many to be kept are read again whenever they are asked for.
 
     Args:
-        dataset: has a length, and `(image, label)` at each position.
+        dataset: has a length, and `(image, label)` at each position; an image is one tensor, or
+            a tuple or dict of such.
         transform: what is done to each image.
 
     Returns:
@@ -48,19 +55,31 @@ def read_dataset(dataset: Any, transform: Transform | None) -> tuple[Pixels, Lab
     count = len(dataset)
     if count < 2:
         raise InputError(f"expected two or more images, got {count}")
-    lazy = LazyPixels(lambda position: _item(dataset, position)[0], count, transform)
-    fits = count * lazy.image_bytes <= imagecache.CACHE_BYTES
-    kept = torch.empty((count if fits else 0, *lazy.shape), dtype=lazy.dtype)
+    first, _ = _item(dataset, 0)
+    keys = _keys(first)
+    lazy = {key: _lazy(dataset, count, transform, key, first) for key in keys}
+    fits = count * sum(own.image_bytes for own in lazy.values()) <= imagecache.CACHE_BYTES
+    kept = {
+        key: torch.empty((count if fits else 0, *own.shape), dtype=own.dtype)
+        for key, own in lazy.items()
+    }
     twice = set(np.linspace(0, count - 1, min(count, READ_TWICE)).astype(int).tolist())
     labels: list[Any] = []
     for position in range(count):
         image, label = _item(dataset, position)
-        pixels = lazy.decoded(image, position)
+        if _keys(image) != keys:
+            raise InputError(
+                f"image {position}: {_named(_keys(image))}, while the first has {_named(keys)}"
+            )
+        pixels = {k: own.decoded(_part(image, k), position) for k, own in lazy.items()}
         if position in twice:
             again, label_again = _item(dataset, position)
-            _require_same(position, (pixels, label), (lazy.decoded(again, position), label_again))
+            for key, own in lazy.items():
+                second = own.decoded(_part(again, key), position)
+                _require_same(position, (pixels[key], label), (second, label_again))
         if fits:
-            kept[position] = pixels
+            for key, own_pixels in pixels.items():
+                kept[key][position] = own_pixels
         if labels and _shape(label) != _shape(labels[0]):
             raise InputError(
                 f"image {position}: a label of shape {_shape(label)}, while the first has"
@@ -68,9 +87,52 @@ def read_dataset(dataset: Any, transform: Transform | None) -> tuple[Pixels, Lab
             )
         labels.append(label)
     flat = isinstance(labels[0], Tensor)
-    return StoredPixels(kept.numpy()) if fits else lazy, (
-        torch.stack(labels) if flat else nested(labels)
+    found: dict[_Key, Pixels] = {
+        key: StoredPixels(kept[key].numpy()) if fits else own for key, own in lazy.items()
+    }
+    return _together(found), torch.stack(labels) if flat else nested(labels)
+
+
+_Key = str | int | None
+"""Where a tensor is in an image: None is the image itself."""
+
+
+def _keys(image: Any) -> tuple[_Key, ...]:
+    if not is_several(image):
+        return (None,)
+    keys = tuple(image) if isinstance(image, Mapping) else tuple(range(len(image)))
+    if not keys or (isinstance(image, Mapping) and not all(isinstance(k, str) for k in keys)):
+        raise InputError(
+            f"an image of several tensors, by {list(keys)}; expected names, or places"
+        )
+    return keys
+
+
+def _part(image: Any, key: _Key) -> Any:
+    return image if key is None else image[key]
+
+
+def _named(keys: tuple[_Key, ...]) -> str:
+    return "one tensor" if keys == (None,) else f"several: {', '.join(map(str, keys))}"
+
+
+def _lazy(
+    dataset: Any, count: int, transform: Transform | None, key: _Key, first: Any
+) -> LazyPixels:
+    return LazyPixels(
+        lambda position: _part(_item(dataset, position)[0], key),
+        count,
+        transform if key is None else None,
+        planar=key is None,
+        first=_part(first, key),
     )
+
+
+def _together(found: dict[_Key, Pixels]) -> AnyPixels:
+    if None in found:
+        return found[None]
+    named = {key: own for key, own in found.items() if isinstance(key, str)}
+    return named or tuple(found.values())
 
 
 def dataset_of(loader: "DataLoader[Any]") -> Any:

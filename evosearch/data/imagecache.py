@@ -5,7 +5,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from evosearch.data.filedigests import file_digests
 from evosearch.data.images import Files, Images, LazyPixels, StoredPixels
+from evosearch.data.several import AnyImages, SeveralImages
 from evosearch.errors import InputError
 from evosearch.files import cache_folder
 from evosearch.machine import library_versions
@@ -29,7 +30,7 @@ CHUNK = 1024
 HASH_BYTES = 16
 
 
-def kept(images: Images) -> Images:
+def kept(images: AnyImages) -> AnyImages:
     """Returns images decoded, where they take at most `CACHE_BYTES`; else as they are.
 
     Those that come from files are decoded once into `$EVOSEARCH_CACHE/images` and mapped from
@@ -39,8 +40,15 @@ def kept(images: Images) -> Images:
     Raises:
         InputError: an image cannot be read, or the cache cannot be written.
     """
+    if isinstance(images, SeveralImages):
+        return images.map(_kept)
+    return _kept(images)
+
+
+def _kept(images: Images) -> Images:
     pixels = images.pixels
-    if not isinstance(pixels, LazyPixels) or len(images) * pixels.image_bytes > CACHE_BYTES:
+    size = len(images) * pixels.image_bytes if isinstance(pixels, LazyPixels) else 0
+    if not isinstance(pixels, LazyPixels) or not 0 < size <= CACHE_BYTES:
         return images
     files = images.files
     if files is None:
@@ -50,7 +58,7 @@ def kept(images: Images) -> Images:
     return replace(images, pixels=StoredPixels(array, files), positions=np.arange(len(images)))
 
 
-def image_hashes(images: Images) -> NDArray[np.uint8]:
+def image_hashes(images: AnyImages) -> NDArray[np.uint8]:
     """Returns 16 bytes for each image, which only one of equal pixels shares, `(images, 16)`.
 
     Those of images that come from files are kept beside the decoded images.
@@ -58,21 +66,27 @@ def image_hashes(images: Images) -> NDArray[np.uint8]:
     Raises:
         InputError: an image cannot be read, or the cache cannot be written.
     """
+    if isinstance(images, SeveralImages):
+        rows = np.concatenate([image_hashes(own) for own in images.each], axis=1)
+        return _hashes(row.tobytes() for row in rows)
     pixels, files = images.pixels, images.files
     if not isinstance(pixels, LazyPixels) or files is None:
         none = np.empty((0, HASH_BYTES), dtype=np.uint8)
         return np.concatenate([none, *(chunk.numpy() for chunk in _hashed(images))])
     path = cache_folder() / "images" / f"{_digest(files, pixels.recipe)}.hashes.npy"
-    return _cached(path, (len(images), HASH_BYTES), lambda: _hashed(kept(images)))
+    return _cached(path, (len(images), HASH_BYTES), lambda: _hashed(_kept(images)))
 
 
 def _hashed(images: Images) -> Iterator[Tensor]:
     for start in range(0, len(images), CHUNK):
         raw = images.raw(slice(start, start + CHUNK)).numpy()
         kind = f"{raw.dtype} {raw.shape[1:]} ".encode()
-        hashes = [hashlib.blake2b(kind + image.tobytes(), digest_size=HASH_BYTES) for image in raw]
-        rows = [np.frombuffer(found.digest(), dtype=np.uint8) for found in hashes]
-        yield torch.from_numpy(np.stack(rows))
+        yield torch.from_numpy(_hashes(kind + image.tobytes() for image in raw))
+
+
+def _hashes(contents: Iterable[bytes]) -> NDArray[np.uint8]:
+    found = [hashlib.blake2b(content, digest_size=HASH_BYTES).digest() for content in contents]
+    return np.array([list(digest) for digest in found], dtype=np.uint8).reshape(-1, HASH_BYTES)
 
 
 def _decoded(images: Images) -> Iterator[Tensor]:

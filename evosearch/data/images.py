@@ -95,6 +95,8 @@ class LazyPixels:
         *,
         recipe: str = "",
         files: Files | None = None,
+        planar: bool = True,
+        first: Any = None,
     ) -> None:
         """Loads the first image, which tells the shape of all.
 
@@ -105,16 +107,18 @@ class LazyPixels:
             recipe: says what `transform` does, so that its results can be told apart.
             files: where each image comes from, where it comes from a file; those are loaded by
                 as many threads as torch has.
+            planar: whether each must be a picture, and not a tensor of any shape.
+            first: the first image, where that is loaded already.
 
         Raises:
             InputError: the first image cannot be loaded.
         """
         self._load, self._count, self._transform = load, count, transform
-        self.recipe, self.files = recipe, files
-        first = self._pixels(self._loaded(0), 0)
-        self.shape: tuple[int, ...] = tuple(first.shape)
-        self.dtype = first.dtype
-        self.image_bytes = first.nbytes
+        self.recipe, self.files, self._planar = recipe, files, planar
+        pixels = self._pixels(self._loaded(0) if first is None else first, 0)
+        self.shape: tuple[int, ...] = tuple(pixels.shape)
+        self.dtype = pixels.dtype
+        self.image_bytes = pixels.nbytes
 
     def __len__(self) -> int:
         return self._count
@@ -170,7 +174,8 @@ class LazyPixels:
 
     def _pixels(self, image: Any, position: int) -> Tensor:
         try:
-            return _as_pixels(image if self._transform is None else self._transform(image))
+            transformed = image if self._transform is None else self._transform(image)
+            return _as_pixels(transformed, planar=self._planar)
         except Exception as error:
             raise InputError(f"{self._name(position)}: {one_line(error)}") from error
 
@@ -178,13 +183,13 @@ class LazyPixels:
         return f"image {position}" if self.files is None else str(self.files[position])
 
 
-def _as_pixels(image: Any) -> Tensor:
+def _as_pixels(image: Any, *, planar: bool) -> Tensor:
     """Returns an image as `(channels, height, width)`, bytes as they are, others as float32."""
     from PIL.Image import Image
     from torchvision.transforms.v2.functional import pil_to_tensor
 
     pixels: Tensor = pil_to_tensor(image) if isinstance(image, Image) else torch.as_tensor(image)
-    if pixels.ndim != 3 or pixels.is_complex():
+    if (planar and pixels.ndim != 3) or pixels.is_complex():
         raise InputError(
             f"expected a Pillow image or (channels, height, width), got {pixels.dtype} of shape"
             f" {tuple(pixels.shape)}"
@@ -217,6 +222,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height and width of every image."""
+        return self.pixels.shape
 
     @property
     def files(self) -> Files | None:

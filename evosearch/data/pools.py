@@ -11,9 +11,10 @@ from torch import Tensor
 
 from evosearch.callables import one_line
 from evosearch.data.config import DataConfig
-from evosearch.data.datasets import read_dataset
+from evosearch.data.datasets import AnyPixels, read_dataset
 from evosearch.data.images import Images, LazyPixels, Pixels, Positions, StoredPixels
 from evosearch.data.labels import Labels, are_classes, kind_of, read_labels
+from evosearch.data.several import AnyImages, SeveralImages, is_several, mapped
 from evosearch.data.transforms import Transform, build_transform
 from evosearch.errors import InputError
 
@@ -29,7 +30,7 @@ class Pool:
         indices: int64, `(images,)`: positions in the data as their source orders them.
     """
 
-    images: Images
+    images: AnyImages
     labels: Labels
     indices: Tensor
 
@@ -62,8 +63,17 @@ def pools_of(parts: Mapping[str, Any], config: DataConfig) -> Pools:
     first = 0
     for name, part in parts.items():
         pools[name] = partial(_read, name, part, first, config)
-        first += len(part[0] if is_pair(part) else part)
+        first += images_in(part)
     return pools
+
+
+def images_in(part: Any) -> int:
+    """Returns how many images there are in a part of the data."""
+    images = part[0] if is_pair(part) else part
+    if not is_several(images):
+        return len(images)
+    rows = list(images.values() if isinstance(images, Mapping) else images)
+    return len(rows[0]) if rows and hasattr(rows[0], "__len__") else 0
 
 
 def is_pair(part: Any) -> bool:
@@ -71,11 +81,11 @@ def is_pair(part: Any) -> bool:
     return isinstance(part, tuple | list) and len(part) == 2
 
 
-def pool_of(pixels: Pixels, labels: Any, first_index: int, config: DataConfig) -> Pool:
+def pool_of(given: AnyPixels, labels: Any, first_index: int, config: DataConfig) -> Pool:
     """Returns images with their labels as a pool.
 
     Args:
-        pixels: the images.
+        given: the images; several by place or by name where a network takes several tensors.
         labels: one for each; see `read_labels`.
         first_index: position of the first image in the data.
         config: the `[data]` section.
@@ -84,7 +94,8 @@ def pool_of(pixels: Pixels, labels: Any, first_index: int, config: DataConfig) -
         InputError: they do not fit each other, or the section.
     """
     targets = read_labels(labels)
-    count = len(pixels)
+    images = _images(given, config)
+    count = len(images)
     if isinstance(targets, Tensor) and (targets.ndim == 0 or len(targets) != count):
         raise InputError(f"{count} images, but labels of shape {tuple(targets.shape)}")
     if len(targets) != count:
@@ -102,24 +113,52 @@ def pool_of(pixels: Pixels, labels: Any, first_index: int, config: DataConfig) -
             f"[data] augment and transforms change images but not their labels {kind}; leave"
             " both empty"
         )
-    if config.mean and len(config.mean) != pixels.shape[0]:
-        raise InputError(
-            f"[data] mean and std have {len(config.mean)} values, the images {pixels.shape[0]}"
-            " channels"
-        )
     return Pool(
-        images=Images(pixels=pixels, positions=np.arange(count), mean=config.mean, std=config.std),
+        images=images,
         labels=targets,
         indices=torch.arange(first_index, first_index + count),
     )
 
 
-def array_pixels(images: Any, transform: Transform | None) -> Pixels:
+def _images(given: AnyPixels, config: DataConfig) -> AnyImages:
+    """Returns images of their pixels, normalised as the section says.
+
+    Raises:
+        InputError: the section does not fit them, or there are more of one kind than of another.
+    """
+    if isinstance(given, tuple | Mapping):
+        images = SeveralImages(parts=mapped(_plain, given))
+        counts = [len(own) for own in images.each]
+        if len(set(counts)) != 1:
+            raise InputError(
+                f"several inputs, of {counts or 'no'} images; expected as many of each"
+            )
+        if config.mean or config.transforms or config.augment:
+            raise InputError(
+                "[data] mean, std, transforms and augment are for one image tensor, and these"
+                " images are several each; leave them out, and give inputs as the network takes"
+                " them"
+            )
+        return images
+    if config.mean and len(config.mean) != given.shape[0]:
+        raise InputError(
+            f"[data] mean and std have {len(config.mean)} values, the images {given.shape[0]}"
+            " channels"
+        )
+    return replace(_plain(given), mean=config.mean, std=config.std)
+
+
+def _plain(pixels: Pixels) -> Images:
+    return Images(pixels=pixels, positions=np.arange(len(pixels)))
+
+
+def array_pixels(images: Any, transform: Transform | None, *, planar: bool = True) -> Pixels:
     """Returns images of an array: bytes as they are, other numbers as float32.
 
     Args:
         images: `(images, channels, height, width)`.
         transform: what is done to each.
+        planar: whether each must be a picture, and not a tensor of any shape.
 
     Raises:
         InputError: they are something else.
@@ -128,7 +167,7 @@ def array_pixels(images: Any, transform: Transform | None) -> Pixels:
         tensor = torch.as_tensor(images).detach().cpu()
     except Exception as error:
         raise InputError(f"images that are no array: {one_line(error)}") from error
-    if tensor.ndim != 4 or tensor.is_complex():
+    if tensor.is_complex() or (tensor.ndim != 4 if planar else tensor.ndim == 0):
         raise InputError(
             "expected images (images, channels, height, width) and labels (images, ...), got"
             f" images {tuple(tensor.shape)} of type {tensor.dtype}"
@@ -150,6 +189,9 @@ def _read(name: str, part: Any, first: int, config: DataConfig) -> Pool:
     try:
         if is_pair(part):
             images, labels = part
+            if is_several(images):
+                several = mapped(partial(array_pixels, transform=None, planar=False), images)
+                return pool_of(several, labels, first, config)
             return pool_of(array_pixels(images, transform), labels, first, config)
         return pool_of(*read_dataset(part, transform), first, config)
     except InputError as error:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evosearch.calling import Inputs
 from evosearch.data.augmentation import Augmentation
 from evosearch.data.config import BATCHED, DataConfig
 from evosearch.data.duplicates import Listed, require_distinct
@@ -22,6 +23,7 @@ from evosearch.data.imagecache import image_hashes, kept
 from evosearch.data.images import Images, Indices, Positions
 from evosearch.data.labels import Labels, kind_of
 from evosearch.data.pools import Pool
+from evosearch.data.several import AnyImages, SeveralImages
 from evosearch.data.sources import load_pools
 from evosearch.data.splitting import SPLITS, TAKEN, divided
 from evosearch.data.transforms import build_transform
@@ -34,12 +36,13 @@ class Split:
     """What all splits hold; only its five final subclasses are ever made.
 
     Attributes:
-        images: read as float32, normalised, `(images, channels, height, width)`.
+        images: read as float32, normalised, `(images, channels, height, width)`; or several
+            tensors for each.
         labels: int64, `(images,)`, for classes; `(images, ...)` or nests for other tasks.
         indices: int64, `(images,)`: positions in the data as its source orders it.
     """
 
-    images: Images
+    images: AnyImages
     labels: Labels
     indices: Tensor
 
@@ -55,7 +58,7 @@ class Split:
             indices=self.indices[positions],
         )
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Labels]]:
+    def batches(self, size: int) -> Iterator[tuple[Inputs, Labels]]:
         """Yields images and labels in order, `size` at a time and the rest at last."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
@@ -69,8 +72,10 @@ class TrainSplit(Split):
 
     augmentation: Augmentation = field(default_factory=Augmentation)
 
-    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Tensor, Labels]:
+    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Inputs, Labels]:
         """Returns the augmented images and the labels at `positions`."""
+        if isinstance(self.images, SeveralImages):  # which no augmentation is for
+            return self.images[positions], self.labels[positions]
         drawn = self.augmentation.transformed(self.images.raw(positions), rng)
         images = self.augmentation.apply(self.images.normalised(drawn), rng)
         return images, self.labels[positions]
@@ -168,7 +173,8 @@ def load_search_data(config: DataConfig, folder: Path = Path()) -> SearchData:
         _require_distinct(pool, positions, {**brought, "test": pools["test"]()})
     pool = replace(pool, images=kept(pool.images))
     parts = {name: pool.take(chosen) for name, chosen in positions.items()} | brought
-    augmentation = _augmentation(config, pool.images.pixels.shape[0])
+    channels = pool.images.shape[0] if isinstance(pool.images, Images) else 0
+    augmentation = _augmentation(config, channels)
     return SearchData(
         train=replace(_split(TrainSplit, parts["train"]), augmentation=augmentation),
         calibration=_split(CalibrationSplit, parts["calibration"]),
@@ -205,7 +211,7 @@ def require_alike(train: Pool | TrainSplit, other: Pool, name: str) -> None:
     Raises:
         InputError: it has others; says which.
     """
-    shapes = [tuple(part.images.pixels.shape) for part in (train, other)]
+    shapes = [part.images.shape for part in (train, other)]
     if shapes[0] != shapes[1]:
         raise InputError(f"[data] {name}: images of shape {shapes[1]}, in train {shapes[0]}")
     kinds = [kind_of(part.labels) for part in (train, other)]
@@ -231,7 +237,7 @@ def _listed(pool: Pool) -> Listed:
     return image_hashes(pool.images), image_names(pool.images, pool.indices)
 
 
-def image_names(images: Images, indices: Tensor) -> Sequence[str]:
+def image_names(images: AnyImages, indices: Tensor) -> Sequence[str]:
     """Returns the name of each image: its file, or its position in the source, `(images,)`."""
     files = images.files
     return [f"image {index}" for index in indices.tolist()] if files is None else files.names

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
+from evosearch import calling
 from evosearch.errors import InputError
 from evosearch.export import rebuild as rebuild_module
 from evosearch.export.card import CARD, CARD_TEXT, PLAN, card_markdown
@@ -171,6 +172,7 @@ class Artifact:
                 shutil.copyfile(self.folder / name, partial / name)
         write_card(partial, self.card)
         shutil.copyfile(rebuild_module.__file__, partial / "load.py")
+        shutil.copyfile(calling.__file__, partial / "calling.py")
         shutil.copyfile(cut_attention.__file__, partial / "cut_attention.py")
         partial.rename(target)
 

@@ -14,6 +14,7 @@ from typing import Any, final
 import torch
 from torch import nn
 
+from evosearch.callables import one_line
 from evosearch.errors import InputError, unknown_name
 from evosearch.export.artifact import Artifact, write_card
 from evosearch.export.builder import BuildModel, model_section
@@ -178,14 +179,21 @@ def write_checked(
         The PyTorch network, the largest difference to its outputs, and the largest of these.
 
     Raises:
-        InputError: the model takes several inputs.
+        InputError: the model takes several inputs, or torch cannot follow its code.
         EvosearchError: the file's outputs are not the network's.
     """
-    (shape, *others) = model_section(artifact).input_shapes
-    if others:
+    section = model_section(artifact)
+    if not section.takes_one_tensor:
         raise InputError("export writes networks of one image tensor; this one takes several")
+    (shape,) = section.input_shapes
     network = artifact.load(build_model)
-    FORMATS[kind].write(network, shape, folder / FORMATS[kind].file)
+    try:
+        FORMATS[kind].write(network, shape, folder / FORMATS[kind].file)
+    except Exception as error:  # whatever torch says of the network's code
+        raise InputError(
+            f"format {kind!r} is of a whole network's graph, which torch cannot make of this one:"
+            f" {one_line(error)}; format 'safetensors' needs none"
+        ) from error
     write_checks(network, random_batches(shape), folder)
     return network, *compared(folder / FORMATS[kind].file, FORMATS[kind].load)
 

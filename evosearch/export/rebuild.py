@@ -1,6 +1,7 @@
 """Loads a compact network into its original constructor's model. Needs torch and safetensors only.
 
-`evosearch export` copies this file beside an artifact as `load.py`, with `cut_attention.py`:
+`evosearch export` copies this file beside an artifact as `load.py`, with `calling.py` and
+`cut_attention.py`:
 
     from load import rebuild
     network = rebuild(build_model(), "path/to/artifact")
@@ -22,8 +23,10 @@ from safetensors.torch import load_file, save
 from torch.utils import _pytree as pytree
 
 if __package__ == "evosearch.export":
+    from evosearch.calling import call
     from evosearch.surgery.cut_attention import fit_attention
-else:  # the copy beside an artifact, which has a copy of that file too
+else:  # the copy beside an artifact, which has copies of those files too
+    from calling import call  # type: ignore[import-not-found,no-redef]
     from cut_attention import fit_attention  # type: ignore[import-not-found,no-redef]
 
 CHECK = "check.safetensors"
@@ -204,14 +207,13 @@ def _outputs(network: torch.nn.Module, folder: Path) -> dict[str, torch.Tensor]:
     """
     plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     shapes = plan["model"]["input"]
-    shapes = shapes if isinstance(shapes[0], list) else [shapes]
     # A forward pass may leave tensors on modules: the copy's, and those that hang on a graph.
     attributes = (value for module in network.modules() for value in vars(module).values())
     held = {id(v): v.detach() for v in attributes if isinstance(v, torch.Tensor) and not v.is_leaf}
     exact = copy.deepcopy(network, held).cpu().double()
     outputs: dict[str, torch.Tensor] = {}
     with _seeded(), torch.inference_mode():
-        leaves = pytree.tree_leaves(exact(*(_images(shape) for shape in shapes)))
+        leaves = pytree.tree_leaves(call(exact, _inputs(shapes)))
         for number, leaf in enumerate(v for v in leaves if isinstance(v, torch.Tensor)):
             flat = leaf.flatten().double()
             count = min(KEPT, len(flat))
@@ -219,6 +221,13 @@ def _outputs(network: torch.nn.Module, folder: Path) -> dict[str, torch.Tensor]:
             outputs[f"{number} shape"] = torch.tensor(leaf.shape, dtype=torch.int64)
             outputs[f"{number} numbers"] = flat[places].clone()
     return outputs
+
+
+def _inputs(shapes: Any) -> Any:
+    """Returns a batch of what a plan says of inputs: one, several, or several by name."""
+    if isinstance(shapes, dict):
+        return {name: _images(shape) for name, shape in shapes.items()}
+    return tuple(map(_images, shapes if isinstance(shapes[0], list) else [shapes]))
 
 
 def _images(shape: list[int]) -> torch.Tensor:

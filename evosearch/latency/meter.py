@@ -4,8 +4,9 @@ from functools import cached_property
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from evosearch.calling import Inputs, inputs_of
 from evosearch.errors import InputError
 from evosearch.latency.model import LatencyConfig
 from evosearch.latency.runtimes import RUNTIMES, require_runtime, runtime_versions
@@ -42,7 +43,7 @@ class Meter:
 
         Args:
             model: the base network, in eval mode, on the device.
-            section: of the space file; has the shape of an image.
+            section: of the space file; has the shapes of the inputs.
             discovery: its groups and layers.
             identity: of the base network, with its graph and versions at least.
             config: runtime, batch and threads.
@@ -51,11 +52,14 @@ class Meter:
 
         Raises:
             InputError: the runtime does not exist or is not installed, or the model takes several
-                inputs.
+                inputs, which the runtime cannot.
         """
         require_runtime(config.runtime, device)
-        if len(section.input_shapes) != 1:
-            raise InputError("latency is measured of networks of one image tensor")
+        if RUNTIMES[config.runtime].format is not None and not section.takes_one_tensor:
+            raise InputError(
+                f"runtime {config.runtime!r} runs networks of one image tensor; [model] input has"
+                " several, or names: choose another runtime"
+            )
         self.model, self.discovery, self.config = model, discovery, config
         self.identity = identity
         self.conditions = Conditions(
@@ -67,10 +71,11 @@ class Meter:
         )
         self.stopwatch = stopwatch or torch_stopwatch(config.threads)
         rng = torch.Generator().manual_seed(integer(0, Stream.LATENCY, "images"))
-        shape = section.input_shapes[0]
-        self.images = torch.randn(config.batch, *shape, generator=rng).to(device)
+        self.images = inputs_of(
+            section.inputs(lambda s: torch.randn(config.batch, *s, generator=rng).to(device))
+        )
 
-    def runner(self, module: nn.Module, images: Tensor) -> Runner:
+    def runner(self, module: nn.Module, images: Inputs) -> Runner:
         """Returns what runs a module once in the runtime."""
         return RUNTIMES[self.config.runtime].prepare(module, images, self.config.threads)
 

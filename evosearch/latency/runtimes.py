@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from evosearch.calling import Arguments, Inputs, arguments
 from evosearch.errors import InputError, unknown_name
 from evosearch.export.formats import require_packages, write_onnx
 from evosearch.export.onnxfile import open_session
@@ -24,41 +25,47 @@ CALIBRATED = 4
 """Images that an int8 network is calibrated on where only its speed counts."""
 
 
-def eager(network: nn.Module, images: Tensor, _threads: int) -> Runner:
+def eager(network: nn.Module, images: Inputs, _threads: int) -> Runner:
     """Runs a network as PyTorch does by itself."""
+    return _running(network, arguments(network, images))
 
+
+def _running(network: Callable[..., Any], images: Arguments) -> Runner:
     def run() -> object:
         with torch.inference_mode():
-            return network(images)
+            return network(*images.args, **images.kwargs)
 
     return run
 
 
-def compiled(network: nn.Module, images: Tensor, threads: int) -> Runner:
+def compiled(network: nn.Module, images: Inputs, _threads: int) -> Runner:
     """Runs a network through `torch.compile`; every shape of it is compiled for itself."""
     torch.compiler.reset()
-    return eager(torch.compile(network, dynamic=False), images, threads)  # type: ignore[arg-type]
+    return _running(torch.compile(network, dynamic=False), arguments(network, images))
 
 
-def exported(network: nn.Module, images: Tensor, threads: int) -> Runner:
+def exported(network: nn.Module, images: Inputs, _threads: int) -> Runner:
     """Runs the graph that `torch.export` gives."""
     with _quiet(), torch.no_grad():
-        program = torch.export.export(network, (images,), strict=False)
-    return eager(program.module(), images, threads)
+        given = arguments(network, images)
+        program = torch.export.export(network, given.args, given.kwargs, strict=False)
+    return _running(program.module(), given)
 
 
-def onnxruntime(network: nn.Module, images: Tensor, threads: int) -> Runner:
-    """Runs the network's ONNX file in ONNX Runtime, on the CPU."""
+def onnxruntime(network: nn.Module, images: Inputs, threads: int) -> Runner:
+    """Runs the ONNX file of a network of one tensor in ONNX Runtime, on the CPU."""
+    images = _one_tensor(network, images)
     with tempfile.TemporaryDirectory() as folder:
         return file_runner(_written(network, images, Path(folder)), images, threads)
 
 
-def onnxruntime_int8(network: nn.Module, images: Tensor, threads: int) -> Runner:
-    """Runs the network's ONNX file quantized to int8; what int8 does not take runs in float.
+def onnxruntime_int8(network: nn.Module, images: Inputs, threads: int) -> Runner:
+    """Runs the same file quantized to int8; what int8 does not take runs in float.
 
     Activations are calibrated on the first images of the batch: their ranges decide what comes
     out, and not how long it takes.
     """
+    images = _one_tensor(network, images)
     with tempfile.TemporaryDirectory() as folder:
         ready = quantizable(_written(network, images, Path(folder)), Path(folder) / "ready.onnx")
         path = ready.path
@@ -66,6 +73,12 @@ def onnxruntime_int8(network: nn.Module, images: Tensor, threads: int) -> Runner
             path = Path(folder) / "int8.onnx"
             quantize(ready, path, [images[:CALIBRATED]])
         return file_runner(path, images, threads)
+
+
+def _one_tensor(network: nn.Module, images: Inputs) -> Tensor:
+    (tensor,), _ = arguments(network, images)
+    assert isinstance(tensor, Tensor)
+    return tensor
 
 
 def _written(network: nn.Module, images: Tensor, folder: Path) -> Path:
@@ -95,7 +108,7 @@ class Runtime:
         cpu_only: whether it runs on the CPU alone.
     """
 
-    prepare: Callable[[nn.Module, Tensor, int], Runner]
+    prepare: Callable[[nn.Module, Inputs, int], Runner]
     package: str | None = None
     format: str | None = None
     cpu_only: bool = False

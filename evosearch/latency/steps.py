@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
+from evosearch.calling import call
 from evosearch.latency.journal import Journal
 from evosearch.latency.meter import Meter
 from evosearch.latency.stopwatch import compare
@@ -114,5 +115,5 @@ def _layers(meter: Meter, group: ChannelGroup, width: int) -> _Parts:
                 lambda module, inputs, name=name: keep(name, module, inputs[0])
             )
             hooks.callback(handle.remove)
-        network(meter.images)
+        call(network, meter.images)
     return read

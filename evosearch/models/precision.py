@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.callables import one_line
+from evosearch.calling import Inputs, each
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
@@ -38,11 +39,14 @@ class Numerics:
         """Returns a context in which convolutions and products have this precision."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def images(self, images: Tensor) -> Tensor:
+    def images(self, images: Inputs) -> Inputs:
         """Returns images in this layout; tensors that are no images, as they are."""
-        if self.layout == "contiguous" or images.ndim != 4:
-            return images
-        return images.contiguous(memory_format=torch.channels_last)
+        return each(self._laid, images)
+
+    def _laid(self, tensor: Tensor) -> Tensor:
+        if self.layout == "contiguous" or tensor.ndim != 4:
+            return tensor
+        return tensor.contiguous(memory_format=torch.channels_last)
 
     def network(self, network: nn.Module) -> nn.Module:
         """Puts the two-dimensional kernels of a network into this layout, in place.
@@ -53,7 +57,7 @@ class Numerics:
             The network.
         """
         for tensor in (*network.parameters(), *network.buffers()):
-            tensor.data = self.images(tensor.data)
+            tensor.data = self._laid(tensor.data)
         return network
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, final
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from evosearch.calling import Inputs, joined, pieces
 from evosearch.models.precision import Numerics
 from evosearch.refit.compensation import Compensation
 from evosearch.refit.norms import recalibrate
@@ -49,7 +49,7 @@ class Builder:
         *,
         model: nn.Module,
         discovery: Discovery,
-        batches: Sequence[Tensor],
+        batches: Sequence[Inputs],
         images: int,
         build: Build,
         numerics: Numerics,
@@ -62,7 +62,7 @@ class Builder:
         Args:
             model: the base network, in eval mode; not changed.
             discovery: its proven groups and its layers.
-            batches: calibration images on the model's device, `(batch, channels, height, width)`.
+            batches: calibration images on the model's device.
             images: how many of them candidates are built on; compensation takes no more than
                 `LARGEST_MAP` allows.
             build: whether candidates' weights are refitted, or their statistics alone; "elastic"
@@ -79,7 +79,7 @@ class Builder:
         self._device = batches[0].device
         self.numerics = numerics
         few = _first(batches, images)
-        self._few = few.tensor_split(math.ceil(len(few) / len(batches[0])))
+        self._few = pieces(few, math.ceil(len(few) / len(batches[0])))
 
     def prepare(self) -> None:
         """Measures once what all candidates are built with."""
@@ -167,7 +167,7 @@ class Builder:
         """What refits networks that are worth keeping: on all images, as `final` has them."""
         return self._compensation(self._batches)
 
-    def _compensation(self, batches: Sequence[Tensor]) -> Compensation:
+    def _compensation(self, batches: Sequence[Inputs]) -> Compensation:
         layers = self._discovery.layers
         images = _first(batches, images_within(LARGEST_MAP, self._model, layers))
         return Compensation(self._model, layers, images, self._seed, rescale=self._rescale)
@@ -181,13 +181,13 @@ def images_within(elements: int, model: nn.Module, layers: Sequence[Layer]) -> i
     return max(2, elements // largest)
 
 
-def _first(batches: Sequence[Tensor], count: int) -> Tensor:
-    """Returns the first images of batches, `(images, channels, height, width)`."""
-    found: list[Tensor] = []
+def _first(batches: Sequence[Inputs], count: int) -> Inputs:
+    """Returns the first images of batches."""
+    found: list[Inputs] = []
     left = count
     for batch in batches:
         found.append(batch[:left])
         left -= len(found[-1])
         if not left:
             break
-    return torch.cat(found)
+    return joined(found)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evosearch.calling import Inputs, call
 from evosearch.refit.gram import MAX_INPUTS
 from evosearch.refit.norms import counting_calls, estimating, recalibrate
 from evosearch.refit.patches import Calls, drawn_patches, has_patches, rows_of
@@ -75,7 +76,7 @@ class Compensation:
         self,
         model: nn.Module,
         layers: Sequence[Layer],
-        images: Tensor,
+        images: Inputs,
         seed: int,
         *,
         rescale: bool = False,
@@ -87,7 +88,7 @@ class Compensation:
             layers: all its layers. Those that are called once, and are linear or ungrouped
                 two-dimensional convolutions, are refitted; of those with more than `MAX_INPUTS`
                 inputs, the bias alone.
-            images: calibration images, one batch, `(images, channels, height, width)`.
+            images: calibration images, one batch.
             seed: of the output positions that are fitted on.
             rescale: gives the outputs of refitted layers the variances that they had; a
                 BatchNorm behind a layer undoes it.
@@ -111,7 +112,7 @@ class Compensation:
             counting_calls(model) as norms,
             Calls(model, self._layers, after=self._record),
         ):
-            model(images)
+            call(model, images)
         self._called_again = {name for name, count in norms.items() if count > 1}
 
     def apply(
@@ -139,7 +140,7 @@ class Compensation:
             estimating(network, but=self._called_again),
             Calls(network, self._layers, before=refit_here),
         ):
-            network(self._images)
+            call(network, self._images)
 
     def _record(self, layer: Layer, output: Tensor) -> None:
         rows = rows_of(layer, output)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evosearch.calling import Inputs, call
 from evosearch.models.modes import evaluating
 from evosearch.refit.patches import Calls, has_patches, input_patches
 from evosearch.seeding import Stream, generator
@@ -46,7 +47,7 @@ def collect_statistics(
     model: nn.Module,
     groups: Sequence[ChannelGroup],
     layers: Sequence[Layer],
-    batches: Sequence[Tensor],
+    batches: Sequence[Inputs],
     seed: int,
 ) -> dict[str, Consumer]:
     """Runs calibration images through the base network and measures what consumers read.
@@ -55,7 +56,7 @@ def collect_statistics(
         model: the base network; run in eval mode, not changed.
         groups: only layers that read their channels are measured.
         layers: all layers of the network.
-        batches: images, `(batch, channels, height, width)` each.
+        batches: inputs, such as images `(batch, channels, height, width)`.
         seed: of the positions drawn where there are more than `MAX_PATCHES`.
 
     Returns:
@@ -81,7 +82,7 @@ def collect_statistics(
     calls = Calls(model, [layer_of[name] for name in moments], before=observe)
     with evaluating(model), torch.inference_mode(), calls:
         for batch in batches:
-            model(batch)
+            call(model, batch)
     return {
         name: moments.pop(name).consumer(layer)
         if name in moments and moments[name].count

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from evosearch.calling import Inputs, call
 from evosearch.models.modes import evaluating
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -58,18 +59,18 @@ def estimating(model: nn.Module, *, but: Collection[str] = ()) -> Iterator[None]
                 hook.remove()
 
 
-def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def recalibrate(model: nn.Module, batches: Iterable[Inputs]) -> None:
     """Estimates every BatchNorm's statistics anew on batches, in place.
 
     Args:
         model: changed only in its BatchNorm statistics; without any, no batch is drawn.
-        batches: calibration images, `(batch, channels, height, width)` each.
+        batches: of calibration images.
     """
     if not with_statistics(model):
         return
     with estimating(model), torch.inference_mode():
         for batch in batches:
-            model(batch)
+            call(model, batch)
 
 
 @contextmanager

@@ -1,12 +1,17 @@
 """The identity of a run's subject, from the contents of its model, data and task."""
 
+import json
+from hashlib import sha256
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
+from evosearch.callables import code_digest
+from evosearch.calling import Example
 from evosearch.data.contents import listed_images, listed_test_images, preparation_digest
 from evosearch.data.splits import SearchData
 from evosearch.machine import library_versions
+from evosearch.models.build import ModelConfig
 from evosearch.models.weights import weights_digest
 from evosearch.run.spacefile import SpaceFile
 from evosearch.study.identity import ARITHMETIC, Identity, Part
@@ -15,18 +20,29 @@ from evosearch.surgery.tracing.graph_digest import graph_digest
 from evosearch.tasks.config import task_digest
 
 
-def identify_model(model: nn.Module, example: tuple[Tensor, ...]) -> Identity:
+def identify_model(
+    config: ModelConfig, folder: Path, model: nn.Module, example: Example
+) -> Identity:
     """Returns the identity of a network alone: its graph, its weights, and the versions.
 
+    Of a network that is traced in part, the code that lies outside counts as it is written.
+
     Args:
+        config: the `[model]` section.
+        folder: where the space file lies.
         model: with the weights that are meant.
         example: a batch of its inputs.
 
     Raises:
-        InputError: the model cannot be exported.
+        InputError: the model, or a part, cannot be exported.
     """
+    graph = graph_digest(model, example, config.parts)
+    if config.parts:
+        code = code_digest(config.build, folder, "[model] build")
+        said = json.dumps([graph, code, config.parts, config.kwargs], sort_keys=True)
+        graph = sha256(said.encode()).hexdigest()[:32]
     parts = {
-        Part.GRAPH: graph_digest(model, example),
+        Part.GRAPH: graph,
         Part.WEIGHTS: weights_digest(model),
         Part.EVOSEARCH: ARITHMETIC,
         **{Part(name): version for name, version in library_versions().items()},
@@ -38,7 +54,7 @@ def identify(
     file: SpaceFile,
     folder: Path,
     model: nn.Module,
-    example: tuple[Tensor, ...],
+    example: Example,
     data: SearchData | None,
 ) -> Identity:
     """Returns the identity of what a space file names, as it is now.
@@ -55,7 +71,7 @@ def identify(
         InputError: something that it names cannot be read, or the model cannot be exported.
     """
     parts = {
-        **identify_model(model, example).parts,
+        **identify_model(file.model, folder, model, example).parts,
         Part.PREPARATION: preparation_digest(file.data),
         Part.TASK: task_digest(file.task, folder),
     }

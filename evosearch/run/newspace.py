@@ -1,5 +1,6 @@
 """A space file for a model: traced, proven, and left to a person to review."""
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ _SECTIONS = """\
 
 [model]
 {build}
-input = {input}
+input = {input}{part}
 # weights = "weights.safetensors"   # or a checkpoint, or "built" where build returns it trained;
 #                                     without this key the network is trained here
 
@@ -41,15 +42,18 @@ _TRACED = """
 """
 
 
-def write_space(path: Path, build: str, inputs: Sequence[str] | None) -> SearchSpace:
+def write_space(
+    path: Path, build: str, inputs: Sequence[str] | None, parts: Sequence[str] = ()
+) -> SearchSpace:
     """Traces and proves a model, and writes its space file.
 
     Args:
         path: of the file; must not exist.
         build: "torchvision:name", "timm:name", "module:callable", or "file.py:callable" beside
             the file.
-        inputs: shape of each input for one image, such as "3x224x224"; None for a model that
-            says which it was trained on, as timm's do.
+        inputs: shape of each input for one image, such as "3x224x224", or "image=3x224x224" where
+            it has a name; None for a model that says which it was trained on, as timm's do.
+        parts: modules that alone are to be traced; none is the whole model.
 
     Raises:
         InputError: the file exists, a shape is malformed, or the model cannot be traced.
@@ -59,18 +63,19 @@ def write_space(path: Path, build: str, inputs: Sequence[str] | None) -> SearchS
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder")
     # A model is built before it can say what goes into it.
-    unshaped = ModelConfig(build=build, input=(1,))
-    shapes = [_parse_shape(text) for text in inputs or ()]
-    model = build_model(unshaped, path.parent, seed=BASE_SEED)
+    given = _parse_shapes(inputs) if inputs else [1]
+    unreviewed = ModelConfig.model_validate({"build": build, "input": given})
+    model = build_model(unreviewed, path.parent, seed=BASE_SEED)
     trained = _trained_on(model)
-    if not shapes:
+    if not inputs:
         if "input_size" not in trained:
             raise InputError("give --input, the shape of one image: this model does not say it")
-        shapes = [list(trained["input_size"])]
+        given = list(trained["input_size"])
     norms = {key: list(trained[key]) for key in ("mean", "std") if key in trained}
     sections = _SECTIONS.format(
         build=tomli_w.dumps({"build": build}).strip(),
-        input=shapes[0] if len(shapes) == 1 else shapes,
+        input=_as_toml(given),
+        part=f"\npart = {json.dumps(list(parts))}   # these modules alone" if parts else "",
         normalisation="".join(f"{key} = {value}\n" for key, value in norms.items()),
     )
     file = validated(SpaceFile, tomllib.loads(sections), str(path))
@@ -85,8 +90,26 @@ def _trained_on(model: nn.Module) -> Mapping[str, Any]:
     return said if isinstance(said, Mapping) else {}
 
 
+def _parse_shapes(texts: Sequence[str]) -> Any:
+    """Returns a shape, several, or several by name, as a space file has them."""
+    names = [text.rpartition("=")[0] for text in texts]
+    shapes = [_parse_shape(text) for text in texts]
+    if any(names):
+        if not all(names) or len(set(names)) < len(names):
+            raise InputError("--input: expected a name for each of several, such as image=3x64x64")
+        return dict(zip(names, shapes, strict=True))
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
 def _parse_shape(text: str) -> list[int]:
-    parts = text.lower().split("x")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    sizes = text.rpartition("=")[2].lower().split("x")
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise InputError(f"--input {text!r}: expected sizes such as 3x224x224")
-    return [int(part) for part in parts]
+    return [int(size) for size in sizes]
+
+
+def _as_toml(shapes: Any) -> str:
+    """Returns shapes as the value of a key, in one line."""
+    if isinstance(shapes, dict):
+        return f"{{ {', '.join(f'{json.dumps(name)} = {own}' for name, own in shapes.items())} }}"
+    return str(shapes)

@@ -47,7 +47,7 @@ def profile_space(
     on_stage("base network and search space")
     model = build_model(file.model.model_copy(update={"weights": None}), path.parent, seed=0)
     discovery = discover_space(file, model)
-    identity = identify_model(model, example_input(file.model))
+    identity = identify_model(file.model, path.parent, model, example_input(file.model))
     with torch_threads(config.threads):
         meter = Meter(
             model=model.to(device).eval(),

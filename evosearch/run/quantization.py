@@ -224,7 +224,8 @@ def _calibration_images(data: SearchData) -> list[Tensor]:
             f" {count}"
         )
     chosen = data.calibration.shuffled(0, MOST)
-    return [images for images, _ in chosen.batches(BATCH)]
+    batches = (images for images, _ in chosen.batches(BATCH))
+    return [images for images in batches if isinstance(images, Tensor)]
 
 
 def _checked(

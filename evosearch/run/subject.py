@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from evosearch.callables import one_line
+from evosearch.calling import Example
 from evosearch.data.splits import SearchData, load_search_data
 from evosearch.errors import InputError
 from evosearch.files import cache_folder, writing
@@ -42,7 +43,7 @@ class ProvenNetwork:
     """
 
     model: nn.Module
-    example: tuple[Tensor, ...]
+    example: Example
     discovery: Discovery
     identity: Identity
 
@@ -154,7 +155,14 @@ def load_network(file: SpaceFile, folder: Path, weights: Path) -> ProvenNetwork:
 def discover_space(file: SpaceFile, model: nn.Module) -> Discovery:
     """Finds and proves the search space of a space file's model."""
     example = example_input(file.model)
-    return discover(model, example, file.groups, BASE_SEED, reference=_reference(file))
+    return discover(
+        model,
+        example,
+        file.groups,
+        BASE_SEED,
+        reference=_reference(file),
+        parts=file.model.parts,
+    )
 
 
 def train_base_network(
@@ -234,7 +242,7 @@ def cached_weights(initial: Identity, config: TrainConfig, groups: GroupRules) -
     return cache_folder() / "base" / f"{key}.safetensors"
 
 
-def example_input(config: ModelConfig) -> tuple[Tensor, ...]:
+def example_input(config: ModelConfig) -> Example:
     """Returns a batch of two random images in the model's input shapes.
 
     Raises:
@@ -242,7 +250,7 @@ def example_input(config: ModelConfig) -> tuple[Tensor, ...]:
     """
     rng = torch.Generator().manual_seed(BASE_SEED)
     try:
-        return tuple(torch.randn(2, *shape, generator=rng) for shape in config.input_shapes)
+        return config.inputs(lambda shape: torch.randn(2, *shape, generator=rng))
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
         raise InputError(f"[model] input = {config.input}: {one_line(error)}") from error
 

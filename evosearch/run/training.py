@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Set
+from functools import partial
 from pathlib import Path
 
+from evosearch.calling import call
 from evosearch.criteria import criterion_class
 from evosearch.criteria.learned import learned_gates
 from evosearch.errors import InputError
@@ -90,7 +92,8 @@ def begin_training(
             on_space=check,
         )
         model, space = subject.model.to(search.device), subject.discovery.space
-        label_loss(model, space_file.train, subject.task)  # these refuse what does not fit
+        # These refuse what does not fit.
+        label_loss(partial(call, model), space_file.train, subject.task)
         Penalties(prune.penalties, Wired.of(model, subject.discovery))
         began = time.perf_counter()
         scores = image_scores(model, subject.data.search, task=subject.task)

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from evosearch.calling import Example, call
 from evosearch.errors import TracingError
+from evosearch.machine import torch_seeded
 from evosearch.models.copying import copied
 from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.mask import ChannelGroup
 from evosearch.surgery.tracing.export import batch_size
 from evosearch.surgery.tracing.layer import Layer, Product
+from evosearch.surgery.tracing.parts import Scope
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class _Extents:
     """The extents of every dimension of every tensor under a choice of groups."""
 
     def __init__(self, groups: Sequence[ChannelGroup], model: nn.Module) -> None:
-        self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        named = list(model.named_parameters(remove_duplicate=False))
+        self._shapes = {name: tuple(p.shape) for name, p in named}
         self._counts: dict[tuple[str, int], list[tuple[str, int]]] = {}
         self._covered: dict[tuple[str, int], int] = {}
         for group in groups:
@@ -41,6 +45,12 @@ class _Extents:
                 count = len(member.positions) // group.size
                 self._counts.setdefault(axis, []).append((group.name, count))
                 self._covered[axis] = self._covered.get(axis, 0) + len(member.positions)
+        members = {tensor for tensor, _ in self._counts}
+        chosen: dict[int, str] = {}  # of several names the one that members have, or the first
+        for name, parameter in named:
+            if id(parameter) not in chosen or name in members:
+                chosen[id(parameter)] = name
+        self.names = tuple(chosen.values())
 
     def product(self, tensor: str, dims: Sequence[int], factor: int = 1) -> tuple[Monomial, ...]:
         """Returns `factor` times the sizes of some dimensions of a tensor, multiplied out."""
@@ -62,14 +72,16 @@ class _Extents:
 
 def cost_terms(
     model: nn.Module,
-    example: tuple[Any, ...],
+    example: Example,
     groups: Sequence[ChannelGroup],
     layers: Sequence[Layer],
     products: Sequence[Product] = (),
+    scopes: Sequence[Scope] = (),
 ) -> tuple[CostTerm, ...]:
     """Returns the cost of every module as exact forms in the widths of `groups`.
 
-    MACs that the counter sees and nothing explains are a constant term of their own.
+    MACs that the counter sees and nothing explains are a constant term of their own, and so is
+    what lies outside the parts, where these alone were traced.
 
     Args:
         model: not changed.
@@ -77,6 +89,7 @@ def cost_terms(
         groups: the channels that may go.
         layers: every call of a convolution or linear layer.
         products: of two activations; what they cost changes with the groups among `groups`.
+        scopes: the parts that layers and products are of, where they are not the whole's.
 
     Raises:
         TracingError: layers and products account for more MACs than the counter sees.
@@ -99,9 +112,9 @@ def cost_terms(
         found = _Extent(rest, counts).monomials()
         macs[product.module] = macs.get(product.module, ()) + found
     params: dict[str, tuple[Monomial, ...]] = {}
-    for name, parameter in model.named_parameters():
-        module = name.rpartition(".")[0]
-        params[module] = params.get(module, ()) + extents.product(name, range(parameter.ndim))
+    for name in extents.names:
+        module, dims = name.rpartition(".")[0], range(len(extents.shape(name)))
+        params[module] = params.get(module, ()) + extents.product(name, dims)
 
     terms = [
         CostTerm(
@@ -112,24 +125,54 @@ def cost_terms(
         )
         for module in dict.fromkeys([*macs, *params])
     ]
-    rest = count_macs(model, example) - sum(term.evaluate(full).macs for term in terms)
+    traced = sum(count_macs(s.model, s.example, s.images) for s in scopes)
+    counted = count_macs(model, example)
+    rest = (traced if scopes else counted) - sum(term.evaluate(full).macs for term in terms)
     if rest < 0:
         raise TracingError(f"the cost form exceeds the flop counter by {-rest} MACs")
     if rest:
         terms.append(CostTerm(name="(not in layers)", macs=(Monomial(rest),)))
+    if scopes:
+        terms.append(_outside(model, example, [s.part for s in scopes], counted - traced))
     return tuple(terms)
 
 
-def count_macs(model: nn.Module, example: tuple[Any, ...]) -> int:
+def _outside(model: nn.Module, example: Example, parts: Sequence[str], macs: int) -> CostTerm:
+    """Returns what is constant of a network that only parts of were traced; its params are known.
+
+    Its activations are the outputs of convolution and linear modules.
+    """
+    model = copied(model).eval()
+    elements = 0
+
+    def count(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        nonlocal elements
+        elements += output.numel()
+
+    for name, module in model.named_modules():
+        inside = any(name == part or name.startswith(f"{part}.") for part in parts)
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and not inside:
+            module.register_forward_hook(count)
+    with torch.no_grad(), torch_seeded(0):
+        call(model, example)
+    return CostTerm(
+        name="(outside the part)",
+        macs=(Monomial(macs),),
+        activations=(Monomial(elements // batch_size(example)),),
+    )
+
+
+def count_macs(model: nn.Module, example: Example, images: int | None = None) -> int:
     """Counts a model's multiply-accumulates for one image with `torch.utils.flop_counter`.
 
     Args:
         model: a copy is evaluated, in eval mode, with gradients enabled: attention is counted
             otherwise without them.
-        example: batched arguments; the count is divided by the batch size.
+        example: batched arguments; the count is divided by the number of images.
+        images: that the example is of; None: as many as it has rows.
     """
     model = copied(model).eval()  # running it may leave tensors with a graph in its attributes
     counter = FlopCounterMode(display=False)
-    with torch.enable_grad(), counter:
-        model(*example)
-    return int(counter.get_total_flops()) // (2 * batch_size(example))
+    with torch.enable_grad(), torch_seeded(0), counter:
+        call(model, example)
+    return int(counter.get_total_flops()) // (2 * (images or batch_size(example)))

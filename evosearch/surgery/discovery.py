@@ -10,13 +10,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from evosearch.calling import Example
 from evosearch.errors import InputError
 from evosearch.space.mask import ChannelGroup
 from evosearch.space.space import FrozenGroup, SearchSpace
 from evosearch.surgery.counting import cost_terms
-from evosearch.surgery.proof import Checker, GroupProof, prove
+from evosearch.surgery.proof import Checker, GroupProof, Proof, prove
 from evosearch.surgery.readings import settle
-from evosearch.surgery.tracing.export import Export
+from evosearch.surgery.tracing.export import Export, Trace
+from evosearch.surgery.tracing.parts import Scope, scopes_of
 from evosearch.surgery.tracing.walk import Layer
 
 
@@ -61,10 +63,11 @@ class Discovery:
 
 def discover(
     model: nn.Module,
-    example: tuple[Any, ...],
+    example: Example,
     rules: GroupRules,
     seed: int,
     reference: Mapping[str, Any] | None = None,
+    parts: Sequence[str] = (),
 ) -> Discovery:
     """Finds and proves what can be pruned in a model.
 
@@ -74,29 +77,51 @@ def discover(
         rules: the user's exclusions and width rules.
         seed: of the proof's random parameters and masks.
         reference: the space file's sections, kept in the space.
+        parts: names of modules, where these alone are to be traced and proven: their outputs and
+            all that is outside them stay.
 
     Raises:
-        TracingError: the model cannot be traced.
-        InputError: a pattern in `exclude` matches no module, or nothing can be pruned.
+        TracingError: the model, or a part, cannot be traced.
+        InputError: a pattern in `exclude` matches no module, a part is none that can be traced
+            (see `scopes_of`), or nothing can be pruned.
     """
     _require_matches(rules, model)
-    export = Export(model, example)
+    scopes = scopes_of(model, example, parts)
     with _one_thread():
-        checker = Checker(model, example, seed, training=export.training)
-        trace = settle(export, checker)
-        groups, excluded = _apply_rules(trace.groups, trace.layers, rules)
-        proof = prove(checker, replace(trace, groups=groups))
-    frozen = (*trace.frozen, *excluded, *proof.frozen)
-    if not proof.groups:
+        found = [_proven(scope, rules, seed) for scope in scopes]
+    groups = tuple(group for own in found for group in own.proof.groups)
+    layers = tuple(layer for own in found for layer in own.trace.layers)
+    products = [product for own in found for product in own.trace.products]
+    frozen = tuple(part for own in found for part in own.frozen)
+    if not groups:
         reasons = sorted({part.reason for part in frozen})
         raise InputError(f"nothing can be pruned: {'; '.join(reasons) or 'no layers found'}")
+    traced_alone = scopes if parts else ()
     space = SearchSpace(
-        groups=proof.groups,
-        terms=cost_terms(model, example, proof.groups, trace.layers, trace.products),
+        groups=groups,
+        terms=cost_terms(model, example, groups, layers, products, traced_alone),
         frozen=frozen,
         reference=dict(reference or {}),
     )
-    return Discovery(space=space, layers=trace.layers, proofs=proof.measured)
+    proofs = tuple(measured for own in found for measured in own.proof.measured)
+    return Discovery(space=space, layers=layers, proofs=proofs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Proven:
+    trace: Trace
+    proof: Proof
+    frozen: tuple[FrozenGroup, ...]
+
+
+def _proven(scope: Scope, rules: GroupRules, seed: int) -> _Proven:
+    """Returns what is found in a model, or in a part of one, and its proof."""
+    export = Export(scope.model, scope.example, scope.images)
+    checker = Checker(scope.model, scope.example, seed, training=export.training)
+    trace = settle(export, checker)
+    groups, excluded = _apply_rules(trace.groups, trace.layers, rules)
+    proof = prove(checker, replace(trace, groups=groups))
+    return _Proven(trace=trace, proof=proof, frozen=(*trace.frozen, *excluded, *proof.frozen))
 
 
 @contextmanager

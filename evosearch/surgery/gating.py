@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evosearch.calling import Arguments
 from evosearch.errors import InputError
 from evosearch.space.mask import ChannelGroup, Mask
 from evosearch.surgery.cut_attention import call_as_before, call_projections
 from evosearch.surgery.reach import Reached, by_image, channel_dim, reached, require_in_sight
+from evosearch.surgery.tracing.export import batch_size
 from evosearch.surgery.tracing.layer import Layer
 
 REDUCTION = 16
@@ -106,7 +108,7 @@ class Gates(nn.Module, ABC):
         first = model.get_submodule(next(iter(self._places)))
         self._owner = (first,)  # in a tuple, or it would be a part of its part
         first.add_module(_ATTRIBUTE, self.to(next(first.parameters())))
-        self._handles = [model.register_forward_pre_hook(self._begin)]
+        self._handles = [model.register_forward_pre_hook(self._begin, with_kwargs=True)]
         for name in self._places:
             self._handles.append(self.hang(model.get_submodule(name), name))
         self._attention = call_projections(model)
@@ -165,8 +167,8 @@ class Gates(nn.Module, ABC):
         for parameter in self.parameters():
             parameter.grad = None  # so that optimizers leave them alone
 
-    def _begin(self, _model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self._images, self._factors = len(inputs[0]), {}
+    def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._images, self._factors = batch_size(Arguments(args, kwargs)), {}
 
 
 def gates_of(model: nn.Module) -> Gates | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from evosearch.calling import Example, arguments, call
 from evosearch.models.copying import copied
 from evosearch.models.modes import training_structure
 from evosearch.seeding import Stream, generator, integer
@@ -108,7 +109,7 @@ class Checker:
     """
 
     def __init__(
-        self, model: nn.Module, example: tuple[Any, ...], seed: int, *, training: bool = False
+        self, model: nn.Module, example: Example, seed: int, *, training: bool = False
     ) -> None:
         """Draws the copy's parameters.
 
@@ -133,7 +134,7 @@ class Checker:
                 return torch.randn(leaf.shape, generator=random, dtype=torch.float64)
             return leaf.cpu() if isinstance(leaf, Tensor) else leaf
 
-        self.example: tuple[Any, ...] = pytree.tree_map(draw, example)
+        self.example = pytree.tree_map(draw, arguments(self.model, example))
         try:
             randomize(self.model, self.example, random)
             self._whole = self._output(self.model)
@@ -147,7 +148,7 @@ class Checker:
     def _output(self, model: nn.Module) -> Tensor:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes that do not fit: the outputs tell
-            leaves = pytree.tree_leaves(model(*self.example))
+            leaves = pytree.tree_leaves(call(model, self.example))
             return torch.cat([leaf.flatten() for leaf in leaves if isinstance(leaf, Tensor)])
 
     def _training_output(self, model: nn.Module) -> Tensor:

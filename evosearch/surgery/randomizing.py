@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evosearch.calling import Example, call
+
 OFFSETS = 1.0
 """Spread between the means of a layer's channels, in units of the spread within a channel. With
 much less, a deep network is chaotic: what dropping changes, and rounding, grows layer by layer."""
 
 
-def randomize(model: nn.Module, example: tuple[Any, ...], random: torch.Generator) -> None:
+def randomize(model: nn.Module, example: Example, random: torch.Generator) -> None:
     """Gives a model random parameters and BatchNorm statistics at unit gain, in place.
 
     One forward pass scales every layer's output to unit variance within its channels as it comes
@@ -58,7 +60,7 @@ def randomize(model: nn.Module, example: tuple[Any, ...], random: torch.Generato
         elif isinstance(module, nn.modules.batchnorm._NormBase):
             hooks.append(module.register_forward_pre_hook(near_input))
     with torch.no_grad():
-        model(*example)
+        call(model, example)
     for hook in hooks:
         hook.remove()
 

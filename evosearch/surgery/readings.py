@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from evosearch.calling import call
 from evosearch.space.mask import ChannelGroup
 from evosearch.space.space import FrozenGroup
 from evosearch.surgery.proof import TOLERANCE, Checker
@@ -132,7 +133,7 @@ def _culprit(
     with torch.enable_grad(), compacted, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            checker.compacted([group], mask)(*checker.example)
+            call(checker.compacted([group], mask), checker.example)
         except Exception:  # whatever the user's code raises: it broke at the last call
             compacted.calls.append((None, []))
     for node, calls in ranges.items():

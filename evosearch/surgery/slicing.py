@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from evosearch.calling import Inputs, arguments
 from evosearch.space.mask import ChannelGroup, Mask
 from evosearch.surgery.compaction import compact, dropped_positions, kept_positions
 
@@ -50,9 +51,9 @@ class Slice:
             for name, parameter in model.named_parameters()
         }
 
-    def __call__(self, images: Tensor) -> object:
+    def __call__(self, images: Inputs) -> object:
         """Returns what the slice puts out for images, as the model does."""
-        return functional_call(self._network, self.weights(), (images,))
+        return functional_call(self._network, self.weights(), *arguments(self._network, images))
 
     def weights(self) -> dict[str, Tensor]:
         """Returns the slice's parameters by name, as differentiable functions of the whole's."""

@@ -1,9 +1,12 @@
 """The check that a network, its data and its task fit each other, before anything is trained."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from evosearch.callables import one_line
+from evosearch.calling import Inputs, call
 from evosearch.data.labels import Labels
 from evosearch.data.splits import SearchData, Split
 from evosearch.errors import InputError
@@ -41,11 +44,11 @@ def _require_fit(model: nn.Module, split: Split, task: Task, where: str) -> None
     positions = _ends(split.labels)
     images, labels = split.images[positions], split.labels[positions]
     try:
-        returned = model(images)
+        returned = call(model, images)
     except Exception as error:
         raise InputError(
-            f"{where}: the network of [model] fails on images of shape {tuple(images.shape[1:])}:"
-            f" {one_line(error)}; expected (channels, height, width) as it was made for"
+            f"{where}: the network of [model] fails on {_shapes(images)}: {one_line(error)};"
+            " expected what it was made for"
         ) from error
     try:
         task.targets(split.labels)  # all of them: what does not collate may be in any
@@ -56,6 +59,13 @@ def _require_fit(model: nn.Module, split: Split, task: Task, where: str) -> None
             task.measure.value(metrics)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _shapes(images: Inputs) -> str:
+    if isinstance(images, Tensor):
+        return f"images of shape {tuple(images.shape[1:])}"
+    named = images.parts.items() if isinstance(images.parts, Mapping) else enumerate(images.parts)
+    return f"inputs {', '.join(f'{name} {tuple(own.shape[1:])}' for name, own in named)}"
 
 
 def _ends(labels: Labels) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from evosearch.calling import call
 from evosearch.data.splits import (
     CalibrationSplit,
     SearchSplit,
@@ -81,7 +82,7 @@ def image_scores(
     metrics: list[Reals] = []
     with evaluating(model), torch.inference_mode(), numerics.computing(place):
         for images, labels in split.batches(batch_size or batch_size_on(place)):
-            returned = task.outputs(model(numerics.images(images.to(place))))
+            returned = task.outputs(call(model, numerics.images(images.to(place))))
             output = pytree.tree_map(lambda leaf: leaf.cpu(), returned)
             losses.append(task.losses(output, labels))
             metrics.append(task.metrics(output, labels).numpy())

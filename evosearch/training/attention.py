@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from evosearch.calling import Inputs, call
 from evosearch.errors import InputError
 from evosearch.machine import device_of
 from evosearch.models.modes import evaluating
@@ -44,14 +45,14 @@ def attention_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tens
 
 
 def attention_layers(
-    teacher: nn.Module, student: nn.Module, images: Tensor, patterns: Sequence[str]
+    teacher: nn.Module, student: nn.Module, images: Inputs, patterns: Sequence[str]
 ) -> tuple[str, ...]:
     """Returns the modules whose attention maps are to be matched, in the teacher's order.
 
     Args:
         teacher: not changed.
         student: not changed.
-        images: at least one, `(images, channels, height, width)`.
+        images: at least one.
         patterns: of module names; empty takes the last module of each image size.
 
     Raises:
@@ -78,11 +79,11 @@ def attention_layers(
     return tuple(last.values())
 
 
-def _image_sizes(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
+def _image_sizes(model: nn.Module, images: Inputs) -> dict[str, tuple[int, ...]]:
     """Returns the height and width of every module's feature maps, in the order of their end."""
     names = [name for name, _ in model.named_modules() if name]
     with evaluating(model), torch.no_grad(), module_outputs(model, names) as outputs:
-        model(images.to(device_of(model)))
+        call(model, images.to(device_of(model)))
     return {
         name: tuple(output.shape[2:])
         for name, output in outputs.items()

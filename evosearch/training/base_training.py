@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evosearch.calling import Inputs, call
 from evosearch.data.labels import Labels
 from evosearch.data.splits import SearchSplit, TrainSplit
 from evosearch.errors import InputError
@@ -102,7 +104,7 @@ def train_base(
             or a penalty is about what the network has not.
     """
     frozen = None if config.freeze is None else FrozenPrefix(model, train, config.freeze)
-    loss = label_loss(frozen or model, config, task)
+    loss = label_loss(frozen or partial(call, model), config, task)
     began = time.perf_counter()
     rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
     place = device_of(model)
@@ -140,7 +142,7 @@ def train_base(
     return tuple(history)
 
 
-def label_loss(model: Callable[[Tensor], Any], config: TrainConfig, task: Task) -> BatchLoss:
+def label_loss(model: Callable[[Inputs], Any], config: TrainConfig, task: Task) -> BatchLoss:
     """Returns the objective of training on labels: the task's loss, smoothed where asked for.
 
     Raises:
@@ -149,7 +151,7 @@ def label_loss(model: Callable[[Tensor], Any], config: TrainConfig, task: Task) 
     if config.label_smoothing and task.loss is not cross_entropy:
         raise InputError("[train] label_smoothing is for cross-entropy; [task] has its own loss")
 
-    def loss(images: Tensor, labels: Labels) -> Tensor:
+    def loss(images: Inputs, labels: Labels) -> Tensor:
         output = task.outputs(model(images))
         if config.label_smoothing:
             target = task.targets(labels)

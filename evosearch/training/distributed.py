@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from evosearch.calling import Inputs
 from evosearch.data.labels import Labels
 from evosearch.errors import InputError
 from evosearch.machine import device_of
@@ -83,7 +84,7 @@ class SharedLoss:
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[Tensor, Labels], Tensor],
+        loss: Callable[[Inputs, Labels], Tensor],
         terms: Callable[[], Sequence[Tensor]],
     ) -> None:
         """Takes what is shared.
@@ -97,7 +98,7 @@ class SharedLoss:
         self._parallel: nn.Module = model
         self._known: list[nn.Parameter] = []
 
-    def __call__(self, images: Tensor, labels: Labels) -> Tensor:
+    def __call__(self, images: Inputs, labels: Labels) -> Tensor:
         """Returns the objective of a whole batch; its gradient is the mean over the processes.
 
         Args:
@@ -133,14 +134,14 @@ class _Step(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[Tensor, Labels], Tensor],
+        loss: Callable[[Inputs, Labels], Tensor],
         terms: Callable[[], Sequence[Tensor]],
     ) -> None:
         super().__init__()
         self.model = model
         self._loss, self._terms = loss, terms
 
-    def forward(self, images: Tensor, labels: Labels, weight: float) -> Tensor:
+    def forward(self, images: Inputs, labels: Labels, weight: float) -> Tensor:
         with synchronised_norms(self.model):
             loss = self._loss(images, labels) * weight
         return sum(self._terms(), start=loss)

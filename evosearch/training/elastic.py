@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from evosearch.calling import Inputs, call
 from evosearch.data.labels import Labels
 from evosearch.data.splits import TrainSplit
 from evosearch.machine import device_of, torch_seeded
@@ -156,7 +157,7 @@ class Sandwich(Part):
         drawn = 1 + rng.permutation(len(self._slices) - 1)[: self._config.plans - 1]
         self._step = [self._slices[index] for index in (0, *drawn)]
 
-    def loss(self, images: Tensor, labels: Labels) -> Tensor:
+    def loss(self, images: Inputs, labels: Labels) -> Tensor:
         """Returns the objective of a batch: the mean over the step's plans.
 
         Raises:
@@ -164,7 +165,7 @@ class Sandwich(Part):
         """
         task, config = self._task, self._config
         with torch.no_grad():
-            target = task.outputs(self._base(images))
+            target = task.outputs(call(self._base, images))
         losses = [
             distillation_loss(
                 task.outputs(network(images)),

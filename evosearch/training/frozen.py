@@ -6,6 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from evosearch.calling import Inputs, call
 from evosearch.data.labels import Labels
 from evosearch.data.splits import TrainSplit
 from evosearch.machine import device_of
@@ -58,14 +59,14 @@ class FrozenPrefix(Part):
         """The layers that are frozen, in execution order."""
         return () if self._point is None else self._point.layers
 
-    def __call__(self, images: Tensor) -> Any:
+    def __call__(self, images: Inputs) -> Any:
         """Returns what the network makes of a batch of the training."""
         if self._point is None:
-            return self._model(images)
+            return call(self._model, images)
         if self._keeps:
-            return self._after(images)
+            return call(self._after, images)
         with torch.no_grad():
-            held = self._first(images)
+            held = call(self._first, images)
         return self._after(held)
 
     def joined(self, training: Host) -> None:
@@ -120,11 +121,11 @@ class FrozenPrefix(Part):
             return
         place, count = device_of(self._model), len(self._train)
         with torch.no_grad():
-            one = self._first(self._train.images[:1].to(place))
+            one = call(self._first, self._train.images[:1].to(place))
             self._keeps = isinstance(one, Tensor) and count * one.numel() <= LARGEST_KEPT
             if self._keeps:
-                parts = self._train.batches(BATCH)
-                kept = torch.cat([self._first(images.to(place)).cpu() for images, _ in parts])
+                batches = (images.to(place) for images, _ in self._train.batches(BATCH))
+                kept = torch.cat([call(self._first, images).cpu() for images in batches])
                 self._training.learn_from(Kept(kept, self._train.labels))
 
     def _to_rest(self, point: CutPoint) -> None:

@@ -1,13 +1,14 @@
 """Auxiliary heads: modules that run in training and not in evaluation."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from evosearch.calling import Inputs, call
 from evosearch.machine import device_of, torch_seeded
 from evosearch.models.copying import copied
 
 
-def holders_of_heads(model: nn.Module, images: Tensor) -> tuple[str, ...]:
+def holders_of_heads(model: nn.Module, images: Inputs) -> tuple[str, ...]:
     """Returns the modules that run other modules in training only, such as GoogLeNet itself.
 
     A network that was cut was traced in evaluation: its auxiliary heads still expect the
@@ -16,7 +17,7 @@ def holders_of_heads(model: nn.Module, images: Tensor) -> tuple[str, ...]:
 
     Args:
         model: not changed; a copy of it is run in both modes.
-        images: two or more, `(images, channels, height, width)`.
+        images: two or more.
     """
     probe = copied(model)
     images = images.to(device_of(model))
@@ -25,7 +26,7 @@ def holders_of_heads(model: nn.Module, images: Tensor) -> tuple[str, ...]:
         module.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
     holders: set[str] = set()
     with torch.no_grad(), torch_seeded(0, device_of(model)):
-        probe.eval()(images)
+        call(probe.eval(), images)
         always = frozenset(ran)
         while True:
             ran.clear()
@@ -33,7 +34,7 @@ def holders_of_heads(model: nn.Module, images: Tensor) -> tuple[str, ...]:
             for holder in holders:
                 probe.get_submodule(holder).training = False
             try:
-                probe(images)
+                call(probe, images)
             except Exception:
                 # A head may take no images as small as these: without it the rest is seen.
                 if _holders(ran, always) <= holders:

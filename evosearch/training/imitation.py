@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from evosearch.calling import Inputs, call
 from evosearch.data.labels import Labels
 from evosearch.models.modes import evaluating
 from evosearch.tasks.task import Task
@@ -42,11 +43,11 @@ def imitating(
         module_outputs(student, layers) as student_features,
     ):
 
-        def loss(images: Tensor, labels: Labels) -> Tensor:
+        def loss(images: Inputs, labels: Labels) -> Tensor:
             with torch.no_grad():
-                target = task.outputs(teacher(images))
+                target = task.outputs(call(teacher, images))
             total = distillation_loss(
-                task.outputs(student(images)),
+                task.outputs(call(student, images)),
                 target,
                 labels,
                 temperature=temperature,

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evosearch.calling import call
 from evosearch.data.labels import Labels
 from evosearch.data.splits import TrainSplit
 from evosearch.errors import InputError
@@ -67,6 +68,6 @@ def require_comparable(
     """
     place = device_of(model)
     with evaluating(model), torch.no_grad():
-        output = task.outputs(model(train.images[:2].to(place)))
+        output = task.outputs(call(model, train.images[:2].to(place)))
         labels = train.labels[:2].to(place)
         distillation_loss(output, output, labels, temperature=temperature, alpha=alpha, task=task)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor, nn
 
+from evosearch.calling import Inputs
 from evosearch.data.labels import Labels
 from evosearch.space.mask import Mask
 from evosearch.surgery.discovery import Discovery
@@ -50,7 +51,7 @@ class Batches(Protocol):
         """Number of images."""
         ...
 
-    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Tensor, Labels]:
+    def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Inputs, Labels]:
         """Returns what the objective gets, and labels, at `positions`."""
         ...
 

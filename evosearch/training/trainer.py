@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from evosearch.calling import Inputs
 from evosearch.data.labels import Labels
 from evosearch.data.splits import TrainSplit, require_split
 from evosearch.errors import EvaluationError
@@ -52,7 +53,7 @@ class Schedule(Protocol):
         ...
 
 
-BatchLoss = Callable[[Tensor, Labels], Tensor]
+BatchLoss = Callable[[Inputs, Labels], Tensor]
 
 
 @final
@@ -172,7 +173,7 @@ class Training:
             total += value * len(positions)
         return total / len(self._train)
 
-    def _loss(self, images: Tensor, labels: Labels) -> Tensor:
+    def _loss(self, images: Inputs, labels: Labels) -> Tensor:
         """Returns the mean objective of images, in the numerics of this training."""
         place = device_of(self._model)
         with self._numerics.computing(place):
@@ -184,7 +185,7 @@ class Training:
             terms = [part.term() for part in self._parts]
         return [term for term in terms if term is not None]
 
-    def _whole(self, images: Tensor, labels: Labels) -> Tensor:
+    def _whole(self, images: Inputs, labels: Labels) -> Tensor:
         loss = self._loss(images, labels)
         return sum(self._terms(), start=loss)
 

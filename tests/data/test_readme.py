@@ -42,7 +42,7 @@ def test_images_of_your_own(tmp_path):
 
 def test_a_source_that_ships(monkeypatch):
     table = "SOURCES: Mapping[str, Source] = {\n"
-    function = code_blocks("data", "python")[1]
+    function = code_blocks("data", "python")[2]
     row = inline_code("data", '"stripes"')
     shipped = edited(sources, (table, f"{function}\n\n{table}    {row}\n"))
     monkeypatch.setattr(splits, "load_pools", shipped.load_pools)

@@ -118,7 +118,14 @@ def test_an_artifact_names_no_path(name: str, tmp_path: Path) -> None:
         Artifact.open(artifact.folder).load(lambda: digits_resnet(width=8))
     Artifact.open(artifact.folder).export(tmp_path / "out")
     tensors = {"weights.safetensors", "check.safetensors"}
-    files = {"plan.json", "card.json", "card.md", "load.py", "cut_attention.py"} | tensors
+    files = {
+        "plan.json",
+        "card.json",
+        "card.md",
+        "load.py",
+        "calling.py",
+        "cut_attention.py",
+    } | tensors
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
     assert not (tmp_path / "outside").exists()
 

@@ -25,6 +25,7 @@ def test_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = edited(
         runtimes,
         ("import logging\n", "import copy\nimport logging\n"),
+        ("Inputs, arguments\n", "Inputs, arguments, each\n"),
         (table, f"{function}\n\n{table}    {row}\n"),
     )
     monkeypatch.setitem(RUNTIMES, "channels_last", shipped.RUNTIMES["channels_last"])

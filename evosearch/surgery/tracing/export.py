@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from evosearch.calling import Example, arguments
 from evosearch.errors import TracingError
 from evosearch.models.copying import copied
 from evosearch.models.modes import evaluating, training_structure
@@ -68,7 +69,7 @@ class Trace:
     products: tuple[Product, ...] = ()
 
 
-def trace(model: nn.Module, example: tuple[Any, ...]) -> Trace:
+def trace(model: nn.Module, example: Example) -> Trace:
     """Finds the channel groups of a model, taking the loosest reading of every operator.
 
     Args:
@@ -129,8 +130,13 @@ class Export:
             training mode, but dropout and normalization as in evaluation.
     """
 
-    def __init__(self, model: nn.Module, example: tuple[Any, ...]) -> None:
+    def __init__(self, model: nn.Module, example: Example, images: int | None = None) -> None:
         """Exports the model.
+
+        Args:
+            model: not changed.
+            example: its arguments, batched.
+            images: that the example is of; None: as many as it has rows.
 
         Raises:
             TracingError: the model cannot be copied, or `torch.export` cannot export it.
@@ -144,14 +150,15 @@ class Export:
             with evaluating(model):
                 self.program = export_program(model, example)
         except Exception as error:
-            raise failure(model, "cannot be traced by torch.export", error) from error
-        self._graphs = [_graph(EVALUATION, self.program, model, example)]
+            raise untraced(model, error) from error
+        images = batch_size(example) if images is None else images
+        self._graphs = [_graph(EVALUATION, self.program, model, images)]
         read = {node.name for node in self.program.graph.nodes if node.users}
         if not read.issuperset(self.program.graph_signature.inputs_to_parameters):
             # Where training does not run on this example, there is nothing to keep in step.
             with suppress(Exception), training_structure(model):
                 program = export_program(model, example)
-                self._graphs.append(_graph(TRAINING, program, model, example))
+                self._graphs.append(_graph(TRAINING, program, model, images))
         self.training = len(self._graphs) > 1
 
     def read(self, readings: Mapping[str, int]) -> Reading:
@@ -165,7 +172,7 @@ class Export:
             walk.follow(graph)
         return Reading(walk=walk, grouping=group_channels(walk))
 
-    def inputs(self, model: nn.Module, example: tuple[Any, ...]) -> list[Any]:
+    def inputs(self, model: nn.Module, example: Example) -> list[Any]:
         """Returns what the placeholders of the evaluation graph stand for, in order.
 
         Args:
@@ -174,7 +181,7 @@ class Export:
         """
         tensors, sources = _tensors(model), self._graphs[0].sources
         constants = self.program.graph_signature.inputs_to_lifted_tensor_constants
-        leaves = iter(pytree.tree_leaves(example))
+        leaves = iter(pytree.tree_leaves(arguments(model, example)))
         result = []
         for node in self.program.graph.find_nodes(op="placeholder"):
             if node.name in sources:
@@ -186,7 +193,7 @@ class Export:
         return result
 
 
-def export_program(model: nn.Module, example: tuple[Any, ...]) -> torch.export.ExportedProgram:
+def export_program(model: nn.Module, example: Example) -> torch.export.ExportedProgram:
     """Returns the exported graph of a model as it is, with gradients; nothing is printed.
 
     Args:
@@ -203,7 +210,8 @@ def export_program(model: nn.Module, example: tuple[Any, ...]) -> torch.export.E
             redirect_stderr(StringIO()),
         ):
             warnings.simplefilter("ignore")
-            return torch.export.export(model, example, strict=False)
+            args, kwargs = arguments(model, example)
+            return torch.export.export(model, args, kwargs, strict=False)
     finally:
         logging.disable(disabled)
 
@@ -214,7 +222,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _graph(
-    name: str, program: torch.export.ExportedProgram, model: nn.Module, example: tuple[Any, ...]
+    name: str, program: torch.export.ExportedProgram, model: nn.Module, images: int
 ) -> Graph:
     signature, tensors = program.graph_signature, _tensors(model)
     first_name: dict[int, str] = {}  # a shared parameter has many
@@ -237,7 +245,7 @@ def _graph(
         },
         shapes=attributes | {name: tuple(tensor.shape) for name, tensor in tensors.items()},
         constants=frozenset(signature.inputs_to_lifted_tensor_constants),
-        batch=batch_size(example),
+        batch=images,
         norms=_norms_called_once(program, model),
     )
 
@@ -256,10 +264,17 @@ def _norms_called_once(program: torch.export.ExportedProgram, model: nn.Module) 
 def failure(model: nn.Module, what: str, error: Exception) -> TracingError:
     """Returns one clear line about an error in a user's model."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return TracingError(f"{type(model).__name__} {what}: {lines[0]}")
+    name = model._get_name()  # type: ignore[no-untyped-call]
+    return TracingError(f"{name} {what}: {lines[0]}")
 
 
-def batch_size(example: tuple[Any, ...]) -> int:
+def untraced(model: nn.Module, error: Exception) -> TracingError:
+    """Returns one clear line about a model whose code `torch.export` cannot follow."""
+    line = failure(model, "cannot be traced by torch.export", error)
+    return TracingError(f"{line}; where a part of it can, name that in [model] part")
+
+
+def batch_size(example: Example) -> int:
     """Returns the number of images in a model's arguments.
 
     Raises:

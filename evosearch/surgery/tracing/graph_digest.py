@@ -3,7 +3,7 @@
 import hashlib
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,15 +14,17 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec
 from torch.utils._pytree import TreeSpec, tree_leaves, tree_map_only
 
+from evosearch.calling import Example, arguments
 from evosearch.machine import torch_seeded
 from evosearch.models.copying import copied
-from evosearch.surgery.tracing.export import export_program, failure
+from evosearch.surgery.tracing.export import export_program, untraced
+from evosearch.surgery.tracing.parts import scopes_of
 
 _WEIGHTS = (InputKind.PARAMETER, InputKind.BUFFER)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def graph_digest(model: nn.Module, example: tuple[Any, ...]) -> str:
+def graph_digest(model: nn.Module, example: Example, parts: Sequence[str] = ()) -> str:
     """Returns 32 hexadecimal digits that change with anything that a model does.
 
     They are those of the exported graphs of evaluation and of training: every operator in its
@@ -37,14 +39,23 @@ def graph_digest(model: nn.Module, example: tuple[Any, ...]) -> str:
     Args:
         model: in any mode; it is not changed.
         example: its arguments, batched.
+        parts: names of modules; the digest is then of their graphs alone, as the whole calls them.
 
     Raises:
-        TracingError: `torch.export` cannot export the model.
+        TracingError: `torch.export` cannot export the model, or a part.
+        InputError: a part is none that can be traced.
     """
+    digests = [_digest(scope.model, scope.example) for scope in scopes_of(model, example, parts)]
+    return (
+        digests[0] if not parts else hashlib.sha256("\n".join(digests).encode()).hexdigest()[:32]
+    )
+
+
+def _digest(model: nn.Module, example: Example) -> str:
     try:
         evaluation = _canonical(_exported(model, example, training=False))
     except Exception as error:
-        raise failure(model, "cannot be traced by torch.export", error) from error
+        raise untraced(model, error) from error
     try:
         training = _canonical(_exported(model, example, training=True))
     except Exception:
@@ -52,12 +63,12 @@ def graph_digest(model: nn.Module, example: tuple[Any, ...]) -> str:
     return hashlib.sha256(f"{evaluation}\n{training}".encode()).hexdigest()[:32]
 
 
-def _exported(model: nn.Module, example: tuple[Any, ...], *, training: bool) -> ExportedProgram:
+def _exported(model: nn.Module, example: Example, *, training: bool) -> ExportedProgram:
     # A copy, as modules may keep tensors of a call. Seeded, as code may draw which way it goes.
     own = copied(model).cpu().train(training)
-    arguments = tuple(tree_map_only(Tensor, Tensor.cpu, example))
+    own_example = tree_map_only(Tensor, Tensor.cpu, arguments(own, example))
     with torch_seeded(0), _others_seeded(0):
-        return export_program(own, arguments)
+        return export_program(own, own_example)
 
 
 @contextmanager
