@@ -79,7 +79,8 @@ class Builder:
         self._device = batches[0].device
         self.numerics = numerics
         few = _first(batches, images)
-        self._few = pieces(few, math.ceil(len(few) / len(batches[0])))
+        parts = pieces(few, math.ceil(len(few) / len(batches[0])))
+        self._few = [numerics.images(part) for part in parts]
 
     def prepare(self) -> None:
         """Measures once what all candidates are built with."""
@@ -140,14 +141,14 @@ class Builder:
     def _recalibrated(self, mask: Mask, model: nn.Module) -> nn.Module:
         network = self._compact(mask, model)
         with self.numerics.computing(self._device):
-            recalibrate(network, [self.numerics.images(batch) for batch in self._few])
+            recalibrate(network, self._few)
         return self.numerics.network(network)
 
     def _compensated(self, mask: Mask) -> nn.Module:
-        network = self._compact(mask)
+        network = self.numerics.network(self._compact(mask))
         with self.numerics.computing(self._device):
             self._compensate(network, mask, self._quick)
-        return self.numerics.network(network)
+        return network
 
     def _compact(self, mask: Mask, model: nn.Module | None = None) -> nn.Module:
         return compact(model or self._model, self._discovery.space.groups, mask).eval()

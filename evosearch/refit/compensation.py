@@ -10,8 +10,16 @@ from torch import Tensor, nn
 
 from evosearch.calling import Inputs, call
 from evosearch.refit.gram import MAX_INPUTS
+from evosearch.refit.moments import coarse_factors, symmetric_product
 from evosearch.refit.norms import counting_calls, estimating, recalibrate
-from evosearch.refit.patches import Calls, drawn_patches, has_patches, rows_of
+from evosearch.refit.patches import (
+    Calls,
+    channels_first,
+    channels_last,
+    drawn_patches,
+    has_patches,
+    rows_of,
+)
 from evosearch.seeding import Stream, generator
 from evosearch.surgery.compaction import Cut
 from evosearch.surgery.tracing.walk import Layer
@@ -32,17 +40,38 @@ def refit(weight: Tensor, inner: Tensor, cross: Tensor) -> Tensor:
     """Returns the weights on the kept inputs that best give a layer's outputs.
 
     The minimiser W' of `mean |Y - W'x|^2` plus a ridge that pulls it towards `weight` (and not to
-    zero: where inputs are dead, or already give the outputs, nothing changes).
+    zero: where inputs are dead, or already give the outputs, nothing changes). The ridge bounds
+    the condition of the system by `kept / RIDGE`, which float32 can factor.
 
     Args:
-        weight: trained weights on the kept inputs, float64 `(outputs, kept)`.
-        inner: covariance of the kept inputs x, float64 `(kept, kept)`.
-        cross: covariance of kept inputs and outputs Y, float64 `(kept, outputs)`.
+        weight: trained weights on the kept inputs, `(outputs, kept)`, of the type of the others.
+        inner: covariance of the kept inputs x, `(kept, kept)`.
+        cross: covariance of kept inputs and outputs Y, `(kept, outputs)`.
     """
-    mean = float(inner.diagonal().mean())
-    ridge = (RIDGE * mean if mean > 0 else 1.0) * torch.eye(len(inner), dtype=inner.dtype)
-    residual = cross - inner @ weight.T
-    return weight + torch.cholesky_solve(residual, torch.linalg.cholesky(inner + ridge)).T
+    mean = inner.diagonal().mean()
+    system = inner.clone()
+    system.diagonal().add_(torch.where(mean > 0, RIDGE * mean, torch.ones_like(mean)))
+    return weight + solved(system, cross - inner @ weight.T).T
+
+
+def solved(system: Tensor, right: Tensor) -> Tensor:
+    """Returns the solution of a positive definite system, `(rows, columns)`.
+
+    It is found in the type of the system. What float32 cannot factor is solved in float64.
+
+    Args:
+        system: `(rows, rows)`.
+        right: `(rows, columns)`, of the same type.
+
+    Raises:
+        RuntimeError: it is not positive definite.
+    """
+    try:
+        return torch.cholesky_solve(right, torch.linalg.cholesky(system))
+    except torch.linalg.LinAlgError:
+        if system.dtype == torch.float64:
+            raise
+    return solved(system.double(), right.double()).to(right.dtype)
 
 
 def rescaled(weight: Tensor, inner: Tensor, before: Tensor) -> Tensor:
@@ -53,9 +82,9 @@ def rescaled(weight: Tensor, inner: Tensor, before: Tensor) -> Tensor:
     1707.06168, as remembered, not checked against the source). A row without any output stays.
 
     Args:
-        weight: refitted, float64 `(outputs, kept)`.
-        inner: covariance of the kept inputs, float64 `(kept, kept)`.
-        before: variances of the outputs before the cut, float64 `(outputs,)`.
+        weight: refitted, `(outputs, kept)`.
+        inner: covariance of the kept inputs, `(kept, kept)`.
+        before: variances of the outputs before the cut, `(outputs,)`.
     """
     after = ((weight @ inner) * weight).sum(1)
     factors = torch.where(after > 0, before / after, torch.ones_like(after)).sqrt()
@@ -119,7 +148,7 @@ class Compensation:
         self,
         network: nn.Module,
         drops: Mapping[str, Cut],
-        on_fit: OnFit = lambda *_: None,
+        on_fit: OnFit | None = None,
     ) -> None:
         """Refits a compact network and re-estimates its BatchNorm statistics, in place.
 
@@ -154,30 +183,39 @@ class Compensation:
         self._targets[layer.module] = chosen.flatten(0, 1)
 
     def _refit(
-        self, network: nn.Module, layer: Layer, cut: Cut, inputs: Tensor, on_fit: OnFit
+        self,
+        network: nn.Module,
+        layer: Layer,
+        cut: Cut,
+        inputs: Tensor,
+        on_fit: OnFit | None,
     ) -> None:
         own = network.get_parameter(layer.weight)
-        rows = _exact(drawn_patches(layer, inputs, self._drawn[layer.module]))
-        targets = _exact(self._targets[layer.module])
+        rows = drawn_patches(layer, inputs, self._drawn[layer.module])
+        coarse = rows.dtype == torch.bfloat16
+        rows, targets = _exact(rows), _exact(self._targets[layer.module])
         if layer.writes in cut:
             stays = np.setdiff1d(np.arange(targets.shape[1]), cut[layer.writes])
             targets = targets[:, torch.from_numpy(stays).to(targets.device)]
         row_mean, target_mean = rows.mean(0), targets.mean(0)
         if layer.absorbs_shift:
-            rows, targets = rows - row_mean, targets - target_mean
+            rows, targets = rows.sub_(row_mean), targets - target_mean
         # Sums of products need float32, whatever the layers themselves compute in.
         with torch.autocast(rows.device.type, enabled=False):
-            on_fit(layer, rows, targets)
+            if on_fit is not None:
+                on_fit(layer, channels_first(rows, own.shape[1]), targets)
+            weight = channels_last(own)
             if layer.module not in self._wide:
-                inner = (rows.T @ rows).double().cpu() / len(rows)
-                cross = (rows.T @ targets).double().cpu() / len(rows)
-                weight = refit(own.flatten(1).double().cpu(), inner, cross)
+                with coarse_factors(rows.device, allowed=coarse and layer.absorbs_shift):
+                    inner = symmetric_product(rows).div_(len(rows))
+                    cross = (rows.T @ targets).div_(len(rows))
+                weight = refit(weight.to(inner.dtype), inner, cross)
                 if self._rescale:
-                    before = targets.double().square().mean(0).cpu()
-                    weight = rescaled(weight, inner, before)
-                own.copy_(weight.reshape(own.shape))
+                    weight = rescaled(weight, inner, targets.square().mean(0))
+                kernel = (len(own), *own.shape[2:], own.shape[1])
+                own.copy_(weight.reshape(kernel).movedim(-1, 1))
             if layer.bias is not None:
-                bias = target_mean - own.flatten(1) @ row_mean
+                bias = target_mean - channels_last(own) @ row_mean
                 network.get_parameter(layer.bias).copy_(bias)
 
 

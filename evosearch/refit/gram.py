@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from evosearch.calling import Inputs, call
 from evosearch.models.modes import evaluating
+from evosearch.refit.moments import symmetric_product
 from evosearch.refit.patches import Calls, has_patches, input_patches
 from evosearch.seeding import Stream, generator
 from evosearch.space.mask import ChannelGroup
@@ -142,7 +143,7 @@ class _Moments:
         self.count += len(rows)
         self._sum += rows.sum(dim=0).cpu()
         full = self._products.ndim == 2
-        self._products += (rows.T @ rows if full else rows.square().sum(dim=0)).cpu()
+        self._products += (symmetric_product(rows) if full else rows.square().sum(dim=0)).cpu()
 
     def consumer(self, layer: Layer) -> Consumer:
         """Ends the sums; to be called once."""

@@ -98,6 +98,9 @@ def input_patches(layer: Layer, inputs: Tensor) -> Tensor:
 def drawn_patches(layer: Layer, inputs: Tensor, drawn: Tensor) -> Tensor:
     """Returns what a layer's weight multiplies for some output positions, `(rows, inputs)`.
 
+    Inputs are in the order of `channels_last`: where channels run last in memory, those of a
+    position are copied together.
+
     Args:
         layer: one that has patches.
         inputs: of its operator.
@@ -107,16 +110,30 @@ def drawn_patches(layer: Layer, inputs: Tensor, drawn: Tensor) -> Tensor:
         rows = rows_of(layer, inputs)
         return rows.gather(1, drawn[:, :, None].expand(-1, -1, rows.shape[2])).flatten(0, 1)
     where, place = layer.geometry, inputs.device
-    padded = _padded(where, inputs)
+    maps = _padded(where, inputs).movedim(1, -1)
     (kernel_h, kernel_w), (stride_h, stride_w) = where.kernel, where.stride
     dilation_h, dilation_w = where.dilation
-    width = (padded.shape[3] - dilation_w * (kernel_w - 1) - 1) // stride_w + 1
+    width = (maps.shape[2] - dilation_w * (kernel_w - 1) - 1) // stride_w + 1
     top, left = drawn // width * stride_h, drawn % width * stride_w
     rows = top[:, :, None, None] + (torch.arange(kernel_h, device=place) * dilation_h)[:, None]
     columns = left[:, :, None, None] + torch.arange(kernel_w, device=place) * dilation_w
     image = torch.arange(len(inputs), device=place)[:, None, None, None]
-    found = padded[image, :, rows, columns]  # (images, positions, kernel, kernel, channels)
-    return found.movedim(-1, 2).flatten(0, 1).flatten(1)
+    # (images, positions, kernel, kernel, channels)
+    return maps[image, rows, columns].flatten(0, 1).flatten(1)
+
+
+def channels_last(weight: Tensor) -> Tensor:
+    """Returns a weight as a matrix `(outputs, inputs)`, an input's channel varying fastest.
+
+    Args:
+        weight: `(outputs, channels, ...)`; by itself its kernel's elements vary fastest.
+    """
+    return weight.movedim(1, -1).flatten(1)
+
+
+def channels_first(rows: Tensor, channels: int) -> Tensor:
+    """Returns rows in the order of `channels_last` with a kernel's elements varying fastest."""
+    return rows.unflatten(1, (-1, channels)).transpose(1, 2).flatten(1)
 
 
 def _padded(where: Geometry, inputs: Tensor) -> Tensor:

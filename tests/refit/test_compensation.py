@@ -1,5 +1,7 @@
 """Compensated weights against least squares done otherwise."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,35 @@ def test_dead_inputs_keep_their_weights_and_a_twin_takes_over() -> None:
     torch.testing.assert_close(
         compensation.refit(weight[:, :3], nothing, nothing[:, :1]), weight[:, :3]
     )
+
+
+def test_a_system_that_float32_cannot_factor_is_solved_in_float64() -> None:
+    """Whole numbers, so that they are exact; the determinant of each block is 1."""
+    factors = [torch.tensor([[k, k + 1.0], [k - 1.0, k]]) for k in range(60, 130, 10)]
+    system = torch.block_diag(*(factor.T @ factor for factor in factors))
+    assert int(torch.linalg.cholesky_ex(system)[1]) > 0
+    found = compensation.solved(system, system.sum(1, keepdim=True))
+    torch.testing.assert_close(found, torch.ones_like(found), rtol=0, atol=1e-3)
+    with pytest.raises(RuntimeError, match="positive-definite"):
+        compensation.solved(-torch.eye(2), torch.ones(2, 1))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_float32_gives_the_weights_that_float64_gives(layout: torch.memory_format) -> None:
+    """A whole pass over convolutions, a BatchNorm and a linear layer, in either layout."""
+    model, mask = redundant(3)
+    images = torch.randn(64, 1, 6, 6, dtype=torch.float64)
+    found = trace(model, (images[:2],))
+    weights = []
+    for dtype in (torch.float64, torch.float32):
+        base = copy.deepcopy(model).to(dtype)
+        laid = images.to(dtype).contiguous(memory_format=layout)
+        network = compact(base, found.groups, mask).eval()
+        fitted = compensation.Compensation(base, found.layers, laid, seed=0)
+        fitted.apply(network, dropped_positions(found.groups, mask))
+        weights.append(network.state_dict())
+    for name, exact in weights[0].items():
+        torch.testing.assert_close(weights[1][name].to(exact), exact, rtol=1e-4, atol=1e-5)
 
 
 def test_rescaled_rows_by_hand() -> None:

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evosearch.refit.patches import Calls, drawn_patches, has_patches, input_patches, rows_of
+from evosearch.refit.patches import (
+    Calls,
+    channels_first,
+    channels_last,
+    drawn_patches,
+    has_patches,
+    input_patches,
+    rows_of,
+)
 from evosearch.surgery.tracing.export import trace
 from evosearch.surgery.tracing.layer import Geometry, Layer
 
@@ -58,8 +66,12 @@ def test_patches_times_weight_is_the_layer(name: str) -> None:
     torch.testing.assert_close(input_patches(layer, read) @ weight.T, rows.flatten(0, 1))
     drawn = torch.stack([torch.randperm(rows.shape[1])[:5] for _ in range(2)])
     expected = torch.stack([rows[image, drawn[image]] for image in range(2)])
-    found = drawn_patches(layer, read, drawn) @ weight.T
-    torch.testing.assert_close(found, expected.flatten(0, 1))
+    rows, whole = drawn_patches(layer, read, drawn), module.weight.detach()
+    torch.testing.assert_close(rows @ channels_last(whole).T, expected.flatten(0, 1))  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        channels_first(rows, whole.shape[1]) @ weight.T,
+        expected.flatten(0, 1),  # type: ignore[index]
+    )
 
 
 def test_rows_of_a_linear_layer_without_positions() -> None:
