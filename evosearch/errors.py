@@ -6,7 +6,8 @@
     ├── InputError          the user's input is at fault: one clear line, exit code 2
     │   ├── InfeasibleBudget    no legal mask fits the budget
     │   └── TracingError        the model cannot be traced
-    └── EvaluationError     one candidate failed: a FAIL trial, and the search goes on
+    ├── EvaluationError     one candidate failed: a FAIL trial, and the search goes on
+    └── MemoryExhausted     the machine has too little memory, whatever the candidate
 """
 
 from collections.abc import Iterable
@@ -31,6 +32,10 @@ class TracingError(InputError):
 
 class EvaluationError(EvosearchError):
     """A candidate could not be evaluated."""
+
+
+class MemoryExhausted(EvosearchError):
+    """The least batch does not fit into memory: no candidate's fault; a run ends, and resumes."""
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InputError:

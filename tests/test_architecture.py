@@ -14,7 +14,7 @@ ROOT = Path(evosearch.__file__).parent
 RANKS = (
     ("errors",),
     ("seeding", "sourcecode", "processes", "objects"),
-    ("config", "files", "machine", "callables", "livecode", "stages", "calling"),
+    ("config", "files", "machine", "memory", "callables", "livecode", "stages", "calling"),
     ("space",),
     ("study", "models", "data"),
     ("surgery", "tasks", "strategies", "aims"),

@@ -243,13 +243,17 @@ class Images:
         return self.pixels.read(self.positions[_as_index(chosen)])
 
     def normalised(self, raw: Tensor) -> Tensor:
-        """Returns what `raw` gave as float32: bytes as shares of 255, minus mean, over std."""
+        """Returns what `raw` gave as float32: bytes as shares of 255, minus mean, over std.
+
+        It is done on the device that they are on.
+        """
         images = raw.to(torch.float32)
         if raw.dtype == torch.uint8:
             images = images.div_(255)
         if not self.mean:
             return images
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        constants = (self.mean, self.std)
+        mean, std = (torch.tensor(v, device=raw.device).view(1, -1, 1, 1) for v in constants)
         return (images - mean).div_(std)
 
     def select(self, chosen: Positions) -> Self:

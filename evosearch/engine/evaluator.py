@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import TypeVar, final
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -17,25 +16,29 @@ from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.data.splits import CalibrationSplit, SearchSplit
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
+from evosearch.memory import largest_fitting, memory_needed
 from evosearch.models.precision import Layout, Numerics, Precision, fastest_numerics
 from evosearch.refit.building import (
     LARGEST_BATCH_MAP,
+    STATISTICS,
     Build,
     Builder,
     ElasticWeights,
+    divided,
     images_within,
 )
 from evosearch.refit.compensated_error import CompensatedErrors
 from evosearch.refit.folding import fold_batchnorms
 from evosearch.refit.gram import Consumer, collect_statistics, gram_blocks
 from evosearch.seeding import Stream, generator
-from evosearch.space.knowledge import Knowledge
+from evosearch.space.knowledge import ImportanceScores, Knowledge
 from evosearch.space.mask import Mask
 from evosearch.study.scores import ImageScores
 from evosearch.study.trial import Evaluation
 from evosearch.surgery.discovery import Discovery
 from evosearch.tasks.classification import CLASSIFICATION
-from evosearch.tasks.scoring import batch_size_on, image_scores
+from evosearch.tasks.resident import ResidentSplit, range_scores
+from evosearch.tasks.scoring import batch_size_on
 from evosearch.tasks.task import Task
 
 
@@ -123,8 +126,9 @@ class MaskEvaluator:
         self._discovery = discovery
         self.images = len(search)
         shuffled = generator(seed, Stream.EVALUATION, "order").permutation(len(search))
-        self._search = search.take(shuffled)
         place = device_of(model)
+        numerics = config.numerics(place)
+        self._search = ResidentSplit(search.take(shuffled), place, numerics)
         self._batch_size = config.batch_size or batch_size_on(place)
         self._built: OrderedDict[Mask, nn.Module] = OrderedDict()
         self._weights_kept = 0
@@ -138,8 +142,8 @@ class MaskEvaluator:
         ]
         self._batches = [batch for batch, _ in self._labelled]
         self._seed = seed
-        self._judging = calibration.shuffled(seed).take(
-            np.arange(min(config.build_images, len(calibration)))
+        self._judging = ResidentSplit(
+            calibration.shuffled(seed, config.build_images), place, numerics
         )
         self.builder = Builder(
             model=model.eval(),
@@ -147,7 +151,7 @@ class MaskEvaluator:
             batches=self._batches,
             images=config.build_images,
             build=config.build,
-            numerics=config.numerics(place),
+            numerics=numerics,
             seed=seed,
             rescale=config.rescale,
             elastic=None
@@ -182,24 +186,27 @@ class MaskEvaluator:
     def _calibration_loss(self, network: nn.Module) -> float:
         """Returns the loss on calibration images that candidates are built on."""
         try:
-            return image_scores(
-                network,
-                self._judging,
-                task=self._task,
-                batch_size=self._batch_size,
-                numerics=self.builder.numerics,
-            ).score.loss
+            return self._scores(network, self._judging, 0, len(self._judging)).loss
         except EvaluationError:
             return math.inf
 
     def compensated_error(self, mask: Mask) -> float:
         """See `Evaluator.compensated_error`."""
-        return self._compensated_errors(mask)
+        return _healthy(lambda: self._compensated_errors(mask))
 
     @cached_property
     def _consumers(self) -> dict[str, Consumer]:
         groups, layers = self._discovery.space.groups, self._discovery.layers
-        return collect_statistics(self._model, groups, layers, self._batches, self._seed)
+        return self._in_batches(
+            lambda size: collect_statistics(
+                self._model, groups, layers, divided(self._batches, size), self._seed
+            )
+        )
+
+    def _in_batches(self, work: Callable[[int], T]) -> T:
+        """Returns what work on calibration batches of a size gives, the largest that fits."""
+        first = self._batches[0]
+        return largest_fitting(STATISTICS, first.device, len(first), work, least=2)
 
     @cached_property
     def _compensated_errors(self) -> CompensatedErrors:
@@ -219,21 +226,19 @@ class MaskEvaluator:
         return Evaluation(score=scores.score, seconds=time.perf_counter() - began)
 
     def _scored(self, network: nn.Module, start: int, stop: int) -> ImageScores:
-        numerics = self.builder.numerics
-        # Whole batches from the first image on, so that no image's sums depend on the range.
-        size = self._batch_size
-        first = start // size * size
-        part = self._search.take(np.arange(first, min(self.images, -(-stop // size) * size)))
-        scores = _healthy(
-            lambda: image_scores(
-                network,
-                part,
-                task=self._task,
-                batch_size=size,
-                numerics=numerics,
-            )
+        return _healthy(lambda: self._scores(network, self._search, start, stop))
+
+    def _scores(
+        self, network: nn.Module, split: ResidentSplit, start: int, stop: int
+    ) -> ImageScores:
+        return range_scores(
+            network,
+            split,
+            range(start, stop),
+            batch_size=self._batch_size,
+            task=self._task,
+            numerics=self.builder.numerics,
         )
-        return scores.between(start - first, stop - first)
 
     def knowledge(self, criteria: Collection[str]) -> Knowledge:
         """Returns the Gram matrices and importance scores of the base network.
@@ -252,8 +257,17 @@ class MaskEvaluator:
             losses=lambda output, labels: task.losses(task.outputs(output), labels),
             consumers=self._consumers,
         )
-        rng = generator(self._seed, Stream.STATISTICS, "criteria")
-        scores = score_channels(criteria, network, self._labelled, rng)
+
+        def scored(size: int) -> dict[str, ImportanceScores]:
+            rng = generator(self._seed, Stream.STATISTICS, "criteria")
+            labelled = [
+                (batch[start : start + size], labels[start : start + size])
+                for batch, labels in self._labelled
+                for start in range(0, len(batch), size)
+            ]
+            return score_channels(criteria, network, labelled, rng)
+
+        scores = self._in_batches(scored)
         return Knowledge(
             gram=gram_blocks(self._model, groups, self._consumers),
             scores=scores,
@@ -275,8 +289,10 @@ def _healthy(attempt: Callable[[], T]) -> T:
 
     Raises:
         EvaluationError: it failed.
+        MemoryExhausted: memory did not suffice, which is nobody's fault.
     """
     try:
-        return attempt()
+        with memory_needed("a candidate"):
+            return attempt()
     except (RuntimeError, ValueError) as error:
         raise EvaluationError(f"{type(error).__name__}: {error}") from error

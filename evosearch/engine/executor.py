@@ -11,7 +11,7 @@ from typing import Protocol, final
 
 import numpy as np
 
-from evosearch.errors import EvaluationError
+from evosearch.errors import EvaluationError, MemoryExhausted
 from evosearch.space.mask import Mask
 from evosearch.study.scores import ImageScores
 
@@ -106,6 +106,9 @@ def carried_out(evaluator: Evaluator, job: Job, timeout: float | None = None) ->
         evaluator: who measures.
         job: what is measured.
         timeout: seconds after which the job has failed; None is no limit.
+
+    Raises:
+        MemoryExhausted: no batch fits into memory.
     """
     began = time.perf_counter()
     scores = error = failure = None
@@ -118,6 +121,8 @@ def carried_out(evaluator: Evaluator, job: Job, timeout: float | None = None) ->
             else:
                 scores = evaluator.image_scores(job.mask, job.images.start, job.images.stop)
         _require_finite(scores, error)
+    except MemoryExhausted:  # which is no candidate's fault
+        raise
     except Exception as problem:  # one bad candidate must not end the run
         failure = f"{type(problem).__name__}: {problem}".splitlines()[0]
         scores = error = None

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, final
+from typing import Literal, TypeVar, final
 
 from torch import nn
 
 from evosearch.calling import Inputs, joined, pieces
+from evosearch.memory import largest_fitting, memory_needed
 from evosearch.models.precision import Numerics
 from evosearch.refit.compensation import Compensation
 from evosearch.refit.norms import recalibrate
@@ -19,6 +21,10 @@ from evosearch.surgery.tracing.walk import Layer
 
 Build = Literal["compensated", "elastic", "recalibrated"]
 
+T = TypeVar("T")
+
+STATISTICS = "calibration"
+"""The purpose that the batches of statistics are remembered for."""
 LARGEST_MAP = 2**26
 """Elements of one layer's output for all images that a network is compensated on, at most: 256
 MiB, of which one pass holds a few at a time."""
@@ -81,14 +87,21 @@ class Builder:
         few = _first(batches, images)
         parts = pieces(few, math.ceil(len(few) / len(batches[0])))
         self._few = [numerics.images(part) for part in parts]
+        self._whole = self._at_once = len(batches[0])
 
     def prepare(self) -> None:
         """Measures once what all candidates are built with."""
         if self._build != "recalibrated":
-            _ = self._quick
+            with self._one_pass():
+                _ = self._quick
 
     def candidate(self, mask: Mask) -> nn.Module:
-        """Returns the network that a mask is scored by, in the layout of candidates."""
+        """Returns the network that a mask is scored by, in the layout of candidates.
+
+        Raises:
+            MemoryExhausted: it does not fit. Compensation takes no fewer images then: those
+                before had more, and are no longer to be compared with.
+        """
         if mask == self._discovery.space.full_mask():
             return self.numerics.network(self._compact(mask))
         if self._build == "recalibrated":
@@ -104,9 +117,13 @@ class Builder:
         """
         if self._elastic is not None and self.is_slice(mask):
             return self.plain(mask, self._elastic.weights)
-        network = self._compact(mask)
-        self._compensate(network, mask, self.thorough)
-        return network
+
+        def built() -> nn.Module:
+            network = self._compact(mask)
+            self._compensate(network, mask, self.thorough)
+            return network
+
+        return self._fitting(built)
 
     def plain(self, mask: Mask, model: nn.Module | None = None) -> nn.Module:
         """Returns the network of a mask, recalibrated and not compensated, in float32.
@@ -116,7 +133,7 @@ class Builder:
             model: what they are cut from, where it is not the base network.
         """
         network = self._compact(mask, model)
-        recalibrate(network, self._batches)
+        self._fitting(lambda: recalibrate(network, self._batches))
         return network
 
     def is_slice(self, mask: Mask) -> bool:
@@ -141,14 +158,38 @@ class Builder:
     def _recalibrated(self, mask: Mask, model: nn.Module) -> nn.Module:
         network = self._compact(mask, model)
         with self.numerics.computing(self._device):
-            recalibrate(network, self._few)
+            self._fitting(lambda: recalibrate(network, self._few))
         return self.numerics.network(network)
 
     def _compensated(self, mask: Mask) -> nn.Module:
         network = self.numerics.network(self._compact(mask))
-        with self.numerics.computing(self._device):
+        with self.numerics.computing(self._device), self._one_pass():
             self._compensate(network, mask, self._quick)
         return network
+
+    def _fitting(self, work: Callable[[], T]) -> T:
+        """Returns what work gives, with fewer images at once where memory is short.
+
+        The network that is kept is then compensated on fewer in all: its one pass cannot be cut.
+        """
+
+        def attempt(size: int) -> T:
+            if size != self._at_once:
+                self._at_once = size
+                self._batches = divided(self._batches, size)
+                self._few = divided(self._few, size)
+                vars(self).pop("thorough", None)
+            return work()
+
+        return largest_fitting(STATISTICS, self._device, self._whole, attempt, least=2)
+
+    def _one_pass(self) -> AbstractContextManager[None]:
+        """Names the setting where compensation, which takes all its images at once, fails."""
+        count = sum(len(batch) for batch in self._few)
+        return memory_needed(
+            f"candidates compensated on {count} images at once, lower [search.evaluator]"
+            " build_images"
+        )
 
     def _compact(self, mask: Mask, model: nn.Module | None = None) -> nn.Module:
         return compact(model or self._model, self._discovery.space.groups, mask).eval()
@@ -161,17 +202,28 @@ class Builder:
     @cached_property
     def _quick(self) -> Compensation:
         with self.numerics.computing(self._device):
-            return self._compensation(self._few)
+            return self._compensation(self._few, 1.0)
 
     @cached_property
     def thorough(self) -> Compensation:
         """What refits networks that are worth keeping: on all images, as `final` has them."""
-        return self._compensation(self._batches)
+        return self._compensation(self._batches, self._at_once / self._whole)
 
-    def _compensation(self, batches: Sequence[Inputs]) -> Compensation:
+    def _compensation(self, batches: Sequence[Inputs], share: float) -> Compensation:
         layers = self._discovery.layers
-        images = _first(batches, images_within(LARGEST_MAP, self._model, layers))
+        given = sum(len(batch) for batch in batches)
+        most = min(given, images_within(LARGEST_MAP, self._model, layers))
+        images = _first(batches, max(2, int(share * most)))
         return Compensation(self._model, layers, images, self._seed, rescale=self._rescale)
+
+
+def divided(batches: Sequence[Inputs], size: int) -> list[Inputs]:
+    """Returns batches of at most `size` images each, as views; none of a single image."""
+    return [
+        part
+        for batch in batches
+        for part in pieces(batch, max(1, min(math.ceil(len(batch) / size), len(batch) // 2)))
+    ]
 
 
 def images_within(elements: int, model: nn.Module, layers: Sequence[Layer]) -> int:

@@ -66,12 +66,11 @@ def solved(system: Tensor, right: Tensor) -> Tensor:
     Raises:
         RuntimeError: it is not positive definite.
     """
-    try:
-        return torch.cholesky_solve(right, torch.linalg.cholesky(system))
-    except torch.linalg.LinAlgError:
-        if system.dtype == torch.float64:
-            raise
-    return solved(system.double(), right.double()).to(right.dtype)
+    exact = system.dtype == torch.float64
+    factor, failed = torch.linalg.cholesky_ex(system, check_errors=exact)
+    if failed:
+        return solved(system.double(), right.double()).to(right.dtype)
+    return torch.cholesky_solve(right, factor)
 
 
 def rescaled(weight: Tensor, inner: Tensor, before: Tensor) -> Tensor:

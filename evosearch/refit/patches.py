@@ -133,7 +133,7 @@ def channels_last(weight: Tensor) -> Tensor:
 
 def channels_first(rows: Tensor, channels: int) -> Tensor:
     """Returns rows in the order of `channels_last` with a kernel's elements varying fastest."""
-    return rows.unflatten(1, (-1, channels)).transpose(1, 2).flatten(1)
+    return rows.reshape(len(rows), -1, channels).transpose(1, 2).flatten(1)
 
 
 def _padded(where: Geometry, inputs: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from evosearch.errors import InputError
 from evosearch.files import writing
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel
-from evosearch.machine import changes_since, take_gpu, torch_threads
+from evosearch.machine import changes_since, make_deterministic, take_gpu, torch_threads
 from evosearch.objects import MODEL, is_given
 from evosearch.run.config import RunConfig, read_run_config, require_unchanged
 from evosearch.run.elastic import load_elastic
@@ -165,6 +165,7 @@ def reopen_meter(folder: Path, header: Header) -> Meter:
 def _reopen_subject(
     folder: Path, header: Header, config: RunConfig, on_stage: OnStage, identify_images: bool
 ) -> tuple[Subject, LatencyModel | None]:
+    make_deterministic(config.search.device)
     places = RunFolder(folder)
     require_unchanged(places.config, config, header)
     require_objects(folder, config)

@@ -11,6 +11,7 @@
 `detection`       mean average precision of boxes
 `fitting`         the check that network, data and task fit each other
 `scoring`         loss and metric of every image of a split, in numerics that work
+`resident`        a split that stays on a device, normalised once
 `testing`         the test split, measured once for each named network
 ================  ====================================================
 """

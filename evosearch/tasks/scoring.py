@@ -1,11 +1,15 @@
 """The scoring of a network on a split: loss and metric of every image, in numerics that work."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from evosearch.calling import call
+from evosearch.calling import Inputs, call
+from evosearch.data.labels import Labels
 from evosearch.data.splits import (
     CalibrationSplit,
     SearchSplit,
@@ -15,6 +19,7 @@ from evosearch.data.splits import (
 )
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
+from evosearch.memory import largest_fitting
 from evosearch.models.copying import copied
 from evosearch.models.modes import evaluating
 from evosearch.models.precision import PLAIN, Numerics, first_working
@@ -22,6 +27,10 @@ from evosearch.study.scores import ImageScores, Reals, Score, joined
 from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.tasks.task import Task
 
+SCORING = "scoring"
+"""The purpose that the batches of `image_scores` are remembered for."""
+WAITING = 2**24
+"""Elements of outputs that wait on the device to be judged, about: 64 MiB."""
 TRIED = 8
 """Images that numerics are tried on."""
 
@@ -70,22 +79,57 @@ def image_scores(
         model: left in the mode that it was in.
         split: scored whole and without augmentation.
         task: what the outputs are judged by, on the CPU and as float32.
-        batch_size: images per forward pass; by default what suits the device.
+        batch_size: images per forward pass, at most; by default what suits the device.
         numerics: what the network computes in; its weights are taken as they lie.
 
     Raises:
         EvaluationError: a loss is not finite.
         InputError: the outputs do not fit the task.
+        MemoryExhausted: a single image does not fit.
+    """
+    place = device_of(model)
+    return largest_fitting(
+        SCORING,
+        place,
+        batch_size or batch_size_on(place),
+        lambda size: scores_of(model, split.batches(size), task=task, numerics=numerics),
+    )
+
+
+def scores_of(
+    model: nn.Module,
+    batches: Iterable[tuple[Inputs, Labels]],
+    *,
+    task: Task,
+    numerics: Numerics,
+) -> ImageScores:
+    """Returns the loss and metric of every image of some batches; see `image_scores`.
+
+    Outputs stay on the device until `WAITING` elements have come together: it does not wait for
+    every batch to be judged.
     """
     place = device_of(model)
     losses: list[Tensor] = []
     metrics: list[Reals] = []
-    with evaluating(model), torch.inference_mode(), numerics.computing(place):
-        for images, labels in split.batches(batch_size or batch_size_on(place)):
-            returned = task.outputs(call(model, numerics.images(images.to(place))))
+    waiting: list[tuple[Any, Labels]] = []
+
+    def judge() -> None:
+        for returned, labels in waiting:
             output = pytree.tree_map(lambda leaf: leaf.cpu(), returned)
             losses.append(task.losses(output, labels))
             metrics.append(task.metrics(output, labels).numpy())
+        waiting.clear()
+
+    with evaluating(model), torch.inference_mode(), numerics.computing(place):
+        elements = 0
+        for images, labels in batches:
+            output = task.outputs(call(model, numerics.images(images.to(place))))
+            waiting.append((output, labels))
+            elements += sum(leaf.numel() for leaf in pytree.tree_leaves(output))
+            if elements > WAITING:
+                judge()
+                elements = 0
+        judge()
     values = torch.cat(losses).double().numpy()
     broken = int((~np.isfinite(values)).sum())
     if broken:

@@ -14,6 +14,7 @@ from evosearch.data.labels import Labels
 from evosearch.data.splits import TrainSplit, require_split
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
+from evosearch.memory import memory_needed
 from evosearch.models.precision import PLAIN, Numerics
 from evosearch.models.weights import load_state
 from evosearch.refit.norms import recalibrate
@@ -134,10 +135,13 @@ class Training:
 
         Raises:
             EvaluationError: the objective is no longer finite.
+            MemoryExhausted: a step does not fit into memory; names the batch size.
         """
         while self._done < (self._schedule.epochs if until is None else until):
             self._done += 1
-            yield self._epoch(self._done)
+            with memory_needed(f"training, lower batch_size = {self._schedule.batch_size}"):
+                mean = self._epoch(self._done)
+            yield mean
 
     def _epoch(self, epoch: int) -> float:
         model, schedule = self._model, self._schedule

@@ -9,18 +9,22 @@ import pytest
 import torch
 from torch import nn
 
+from evosearch import memory
 from evosearch.criteria import reconstruction
 from evosearch.data.config import DataConfig
+from evosearch.data.images import Images
 from evosearch.data.splits import SearchData, load_search_data
 from evosearch.engine import evaluator as evaluator_module
 from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
-from evosearch.errors import EvaluationError
+from evosearch.engine.executor import Job, carried_out
+from evosearch.errors import EvaluationError, MemoryExhausted
 from evosearch.models.zoo import digits_resnet
 from evosearch.refit.norms import recalibrate
+from evosearch.seeding import Stream, generator
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
-from evosearch.tasks.scoring import score
+from evosearch.tasks.scoring import image_scores, score
 from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.elastic import ElasticConfig, train_elastic
 
@@ -356,3 +360,112 @@ def test_recovery_trains_candidates_but_not_the_base(
     full, mask = discovery.space.full_mask(), half(discovery, 4)
     assert plain.evaluate(full).score.loss == recovered.evaluate(full).score.loss
     assert plain.evaluate(mask).score.loss != recovered.evaluate(mask).score.loss
+
+
+def without_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Has convolutions of more images than that fail as on a full device; lists who failed."""
+    failed: list[int] = []
+    real = nn.Conv2d.forward
+
+    def forward(self: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > most:
+            failed.append(len(images))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 TiB")
+        return real(self, images)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", forward)
+    monkeypatch.setattr(memory, "_fitting", {})
+    return failed
+
+
+def test_images_that_do_not_fit_are_scored_in_smaller_batches(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores are those of a run that had the smaller batches, bit for bit."""
+    masks = [half(discovery, seed) for seed in range(2)]
+    small, large = (make(model, data, discovery, batch_size=size) for size in (16, 64))
+    expected = [small.image_scores(mask, 0, 100) for mask in masks]
+    for mask in masks:
+        large.image_scores(mask, 0, 50)  # builds its network
+    failed = without_memory(monkeypatch, 20)
+    for mask, scores in zip(masks, expected, strict=True):
+        measured = carried_out(large, Job(mask=mask, images=range(50, 100)))
+        assert measured.failure is None
+        assert measured.scores is not None
+        np.testing.assert_array_equal(measured.scores.losses, scores.losses[50:])
+    assert failed == [64, 32]  # of the first mask: the second one begins with what fits
+
+
+def test_calibration_takes_smaller_batches_where_larger_ones_do_not_fit(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = half(discovery, 1)
+    whole = make(model, data, discovery, build="recalibrated").evaluate(mask).score
+    failed = without_memory(monkeypatch, 64)
+    evaluator = make(model, data, discovery, build="recalibrated", batch_size=50)
+    assert evaluator.evaluate(mask).score.loss == pytest.approx(whole.loss, rel=0.05)
+    assert evaluator.knowledge(["l1", "taylor"]).scores.keys() == {"l1", "taylor"}
+    evaluator.builder.final(mask)
+    assert failed
+    del failed[:]
+    evaluator.evaluate(half(discovery, 2))  # begins with what fits
+    evaluator.builder.final(mask)
+    evaluator.builder.plain(mask)
+    assert not failed
+
+
+def test_candidates_are_not_compensated_on_fewer_images_than_those_before(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = make(model, data, discovery, build_images=80)
+    few = make(model, data, discovery, build_images=60, batch_size=64)
+    expected = few.evaluate(half(discovery, 1)).score
+    few._built.clear()
+    without_memory(monkeypatch, 64)
+    with pytest.raises(MemoryExhausted, match=r"on 80 images at once, lower .* build_images"):
+        carried_out(evaluator, Job(mask=half(discovery, 1), images=range(50)))
+    assert few.evaluate(half(discovery, 1)).score == expected
+
+
+def test_a_device_without_any_memory_is_no_fault_of_a_candidate(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = make(model, data, discovery)
+    without_memory(monkeypatch, 0)
+    for job in (Job(mask=half(discovery, 1), images=range(50)), Job(mask=half(discovery, 1))):
+        with pytest.raises(MemoryExhausted, match=r"images at once|a batch of 2 does not fit"):
+            carried_out(evaluator, job)
+
+
+def test_training_without_memory_names_the_batch_size(
+    data: SearchData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_memory(monkeypatch, 16)
+    with pytest.raises(MemoryExhausted, match="training, lower batch_size = 96: not enough"):
+        train_base(
+            digits_resnet(width=8), data.train, None, TrainConfig(epochs=1, batch_size=96), seed=0
+        )
+
+
+def test_search_images_are_normalised_once_for_all_candidates(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores are those of the split as it is read, bit for bit."""
+    evaluator = make(model, data, discovery, build="recalibrated")
+    normalised = []
+    real = Images.normalised
+    monkeypatch.setattr(
+        Images, "normalised", lambda self, raw: normalised.append(len(raw)) or real(self, raw)
+    )
+    masks = [half(discovery, seed) for seed in range(3)]
+    found = [evaluator.image_scores(mask, 0, 350) for mask in masks]
+    assert sum(normalised) == 350
+    order = generator(0, Stream.EVALUATION, "order").permutation(350)
+    for mask, scores in zip(masks, found, strict=True):
+        read = image_scores(
+            evaluator._candidate(mask),
+            data.search.take(order),
+            batch_size=64,
+            numerics=evaluator.builder.numerics,
+        )
+        np.testing.assert_array_equal(scores.losses, read.losses)
