@@ -84,6 +84,8 @@ class EvaluatorConfig(BaseModel):
 
 T = TypeVar("T")
 
+STATISTICS_KEPT = 2**28
+"""Bytes of statistics of layer inputs that stay once knowledge is made of them, at most."""
 WEIGHTS_KEPT = 2**25
 """Weights of the compact networks that are kept for the next rung of the same candidates: 128 MiB.
 All of a genetic round of small networks, a few of ResNet-50's."""
@@ -142,9 +144,8 @@ class MaskEvaluator:
         ]
         self._batches = [batch for batch, _ in self._labelled]
         self._seed = seed
-        self._judging = ResidentSplit(
-            calibration.shuffled(seed, config.build_images), place, numerics
-        )
+        judging = calibration.shuffled(seed, config.build_images)
+        self._judging = ResidentSplit(judging, place, numerics)
         self.builder = Builder(
             model=model.eval(),
             discovery=discovery,
@@ -268,13 +269,14 @@ class MaskEvaluator:
             return score_channels(criteria, network, labelled, rng)
 
         scores = self._in_batches(scored)
+        gram = gram_blocks(self._model, groups, self._consumers)
+        if sum(own.covariance.nbytes for own in self._consumers.values()) > STATISTICS_KEPT:
+            del self._consumers  # compensated errors, where they are wanted, measure them again
         return Knowledge(
-            gram=gram_blocks(self._model, groups, self._consumers),
+            gram=gram,
             scores=scores,
             comparable={
-                name: {
-                    group: criterion_class(name).normaliser(own) for group, own in found.items()
-                }
+                name: {group: criterion_class(name).normaliser(s) for group, s in found.items()}
                 for name, found in scores.items()
             },
         )

@@ -247,6 +247,19 @@ def test_what_layers_read_is_measured_once(
     assert len(passes) == 1
 
 
+def test_large_statistics_go_once_knowledge_is_made_of_them(
+    model: nn.Module, data: SearchData, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, freed = (make(model, data, discovery) for _ in range(2))
+    mask = half(discovery, 1)
+    kept.knowledge(["l1"])
+    monkeypatch.setattr(evaluator_module, "STATISTICS_KEPT", 1)
+    freed.knowledge(["l1"])
+    assert "_consumers" in vars(kept)
+    assert "_consumers" not in vars(freed)
+    assert freed.compensated_error(mask) == kept.compensated_error(mask)
+
+
 def test_compensation_helps_random_masks(
     model: nn.Module, data: SearchData, discovery: Discovery
 ) -> None:
