@@ -135,14 +135,13 @@ class Training:
 
         Raises:
             EvaluationError: the objective is no longer finite.
-            MemoryExhausted: a step does not fit into memory; names the batch size.
+            MemoryExhausted: a step does not fit into memory.
         """
         while self._done < (self._schedule.epochs if until is None else until):
             self._done += 1
-            with memory_needed(f"training, lower batch_size = {self._schedule.batch_size}"):
-                mean = self._epoch(self._done)
-            yield mean
+            yield self._epoch(self._done)
 
+    @memory_needed("training, lower batch_size")
     def _epoch(self, epoch: int) -> float:
         model, schedule = self._model, self._schedule
         model.train()
@@ -161,8 +160,7 @@ class Training:
                 part.before_step(moment)
             images, labels = self._drawn.batch(positions, self._rng)
             loss = self._objective(images, labels)
-            value = loss.item()
-            if not math.isfinite(value):
+            if not math.isfinite(value := loss.item()):
                 raise EvaluationError(
                     f"training diverged in epoch {epoch} of {schedule.epochs}"
                     f" (loss {value}); lower lr = {schedule.lr:g}"

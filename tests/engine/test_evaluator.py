@@ -454,7 +454,7 @@ def test_training_without_memory_names_the_batch_size(
     data: SearchData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_memory(monkeypatch, 16)
-    with pytest.raises(MemoryExhausted, match="training, lower batch_size = 96: not enough"):
+    with pytest.raises(MemoryExhausted, match="training, lower batch_size: not enough memory"):
         train_base(
             digits_resnet(width=8), data.train, None, TrainConfig(epochs=1, batch_size=96), seed=0
         )
