@@ -38,7 +38,8 @@ class ResidentSplit:
     They stay normalised where they fit (`room_on`). Else a device that is no CPU keeps them as
     their source gives them, a quarter of that for bytes; else they are read every time. Whatever
     is kept, a batch is normalised on the device, by the same arithmetic, so that its values do
-    not depend on it; images of several tensors come normalised. They are float32: convolutions round them to what they compute in.
+    not depend on it; images of several tensors come normalised. They are float32: convolutions
+    round them to what they compute in.
     """
 
     def __init__(self, split: Split, device: torch.device, numerics: Numerics) -> None:

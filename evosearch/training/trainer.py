@@ -151,11 +151,8 @@ class Training:
         order = torch.randperm(len(self._train), generator=self._rng)
         # Batches of nearly equal size: a last batch of one image would break BatchNorm.
         for step, positions in enumerate(order.tensor_split(self._steps)):
-            moment = Moment(
-                step=(epoch - 1) * self._steps + step,
-                epoch_steps=self._steps,
-                epochs=schedule.epochs,
-            )
+            done = (epoch - 1) * self._steps + step
+            moment = Moment(step=done, epoch_steps=self._steps, epochs=schedule.epochs)
             for part in self._parts:
                 part.before_step(moment)
             images, labels = self._drawn.batch(positions, self._rng)

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from evosearch.calling import SeveralInputs
 from evosearch.data.images import Images, StoredPixels
+from evosearch.data.several import SeveralImages
 from evosearch.data.splits import SearchSplit
 from evosearch.models.precision import PLAIN, Numerics
 from evosearch.tasks import resident
@@ -86,6 +88,23 @@ def test_what_stays_on_a_device_depends_on_its_room(
     assert placed._keeps == kept
     types = {"normalised": {torch.float32}, "raw": {torch.uint8}, "nothing": set()}
     assert {images.dtype for images in placed._kept.values()} == types[kept]
+
+
+def test_images_of_several_tensors_are_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, other = split(), split(np.float32, 1)
+    several = SeveralImages(parts={"picture": own.images, "mask": other.images})
+    both = SearchSplit(images=several, labels=own.labels, indices=own.indices)
+    monkeypatch.setattr(resident, "room_on", lambda _: 10 * (48 + 16) * 4)
+    placed = ResidentSplit(both, CPU, LAST)
+    first, again = ([images for images, _ in placed.batches(4)] for _ in range(2))
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    expected = several[slice(4, 8)]
+    assert isinstance(first[1], SeveralInputs)
+    for name, tensor in expected.parts.items():
+        assert torch.equal(first[1].parts[name], tensor)
+    monkeypatch.setattr(resident, "room_on", lambda _: 10 * (48 + 16) * 4 - 1)
+    assert read(ResidentSplit(both, CPU, LAST), 4)
+    assert ResidentSplit(both, META, LAST)._what_fits() == "nothing"
 
 
 def test_a_quarter_of_what_a_gpu_has_free(monkeypatch: pytest.MonkeyPatch) -> None:
