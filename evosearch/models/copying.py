@@ -1,6 +1,7 @@
 """A copy of a model, whatever its code has stored on its modules."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 Model = TypeVar("Model", bound=nn.Module)
+_CONTAINERS = (OrderedDict, dict, set, list)
 
 
 def copied(model: Model, *, keeping: Iterable[Tensor] = ()) -> Model:
@@ -18,7 +20,13 @@ def copied(model: Model, *, keeping: Iterable[Tensor] = ()) -> Model:
     """
     memo: dict[int, Any] = {id(tensor): tensor for tensor in keeping}
     for module in model.modules():
-        for leaf in pytree.tree_leaves(vars(module)):
-            if isinstance(leaf, Tensor) and not leaf.is_leaf:
-                memo.setdefault(id(leaf), leaf.detach().clone())
+        for value in vars(module).values():
+            if isinstance(value, _CONTAINERS) and not value:
+                # A module has a dozen empty ones, for hooks: most of what copying would cost.
+                if type(value) in _CONTAINERS:
+                    memo[id(value)] = type(value)()
+            elif not isinstance(value, str | int | float | None):
+                for leaf in pytree.tree_leaves(value):
+                    if isinstance(leaf, Tensor) and not leaf.is_leaf:
+                        memo.setdefault(id(leaf), leaf.detach().clone())
     return copy.deepcopy(model, memo)

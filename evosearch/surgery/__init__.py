@@ -5,6 +5,7 @@
 `tracing`         labels propagated over the exported graph: groups before proof
 `readings`        the loosest readings of a model's operators that its proof bears
 `proof`           comparison of compacted and masked networks, group by group and together
+`rerunning`       runs that differ in a few channels, what they share computed once
 `randomizing`     the random parameters under which that comparison hides nothing
 `compaction`      the compact network of a mask, cut from a copy or in place
 `slicing`         the same, which reads its weights out of the whole network's

@@ -16,8 +16,9 @@ from evosearch.models.modes import training_structure
 from evosearch.seeding import Stream, generator, integer
 from evosearch.space.mask import ChannelGroup, Mask, Member
 from evosearch.space.space import FrozenGroup
-from evosearch.surgery.compaction import compact, masked
+from evosearch.surgery.compaction import compact, dropped_readers, masked
 from evosearch.surgery.randomizing import randomize
+from evosearch.surgery.rerunning import Rerun
 from evosearch.surgery.tracing.export import Trace, failure
 from evosearch.surgery.tracing.walk import Layer
 
@@ -137,12 +138,15 @@ class Checker:
         self.example = pytree.tree_map(draw, arguments(self.model, example))
         try:
             randomize(self.model, self.example, random)
-            self._whole = self._output(self.model)
+            with Rerun(self.model) as run:
+                self._whole = self._output(self.model)
         except Exception as error:
             raise failure(model, "does not run in float64, as its proof must", error) from error
-        self._training = training and torch.equal(
-            self._training_output(self.model), self._training_output(self.model)
-        )
+        self._calls = run.calls
+        self._training = training  # compared where two runs give the same: random code may not
+        if training:
+            one, other = self._outputs(self.model), self._outputs(self.model)
+            self._training = torch.equal(one[1], other[1])
         self._proofs: dict[tuple[str, tuple[Member, ...]], GroupProof] = {}
 
     def _output(self, model: nn.Module) -> Tensor:
@@ -151,30 +155,53 @@ class Checker:
             leaves = pytree.tree_leaves(call(model, self.example))
             return torch.cat([leaf.flatten() for leaf in leaves if isinstance(leaf, Tensor)])
 
-    def _training_output(self, model: nn.Module) -> Tensor:
-        with training_structure(model):
-            return self._output(model)
-
     def compacted(self, groups: Sequence[ChannelGroup], mask: Mask) -> nn.Module:
         """Returns the copy without the channels that a mask drops; it shares other tensors."""
         return compact(self.model, groups, mask, share=True)
 
     def _compare(
-        self, groups: Sequence[ChannelGroup], layers: Sequence[Layer], mask: Mask
+        self,
+        groups: Sequence[ChannelGroup],
+        layers: Sequence[Layer],
+        mask: Mask,
+        *,
+        reusing: bool = False,
     ) -> tuple[float, float]:
-        """Returns the relative error of compaction under a mask, and the mask's effect."""
-        with masked(self.model, groups, layers, mask) as reference:
-            expected = self._output(reference)
-            expected_training = self._training_output(reference) if self._training else None
-        effect = _relative(expected, self._whole)
+        """Returns the relative error of compaction under a mask, and the mask's effect.
+
+        Args:
+            groups: that the mask is over.
+            layers: all that read channels.
+            mask: what stays.
+            reusing: whether a convolution is computed once for networks in which it has the same
+                weights and inputs. The masked network is the whole one up to the first layer that
+                reads what is dropped. The compact one is the masked one up to the first layer
+                that it has less of, and again behind the last, where nothing but rounding tells
+                inputs apart: at unit gains that stays rounding. Anything more is followed to the
+                outputs, and decided there.
+        """
+        parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        zeroed = [parameters[name] for name, _, _ in dropped_readers(groups, layers, mask)]
+        before = self._calls if reusing else ()
+        run = Rerun(self.model, before, zeroed, keeping=reusing)
+        with masked(self.model, groups, layers, mask) as reference, run:
+            expected = self._outputs(reference)
+        effect = _relative(expected[0], self._whole)
         try:
             network = self.compacted(groups, mask)
-            error = _relative(self._output(network), expected)
-            if expected_training is not None:
-                error = max(error, _relative(self._training_output(network), expected_training))
+            with Rerun(self.model, run.calls, zeroed, keeping=False):
+                actual = self._outputs(network)
         except Exception:  # whatever the user's code raises: the sizes do not fit
             return math.inf, effect
-        return error, effect
+        return max(map(_relative, actual, expected)), effect
+
+    def _outputs(self, model: nn.Module) -> list[Tensor]:
+        """Returns a network's output, and in training where that is compared too."""
+        outputs = [self._output(model)]
+        if self._training:
+            with training_structure(model):
+                outputs.append(self._output(model))
+        return outputs
 
     def alone(self, group: ChannelGroup, layers: Sequence[Layer]) -> GroupProof:
         """Returns what dropping a part of a group does; measured once.
@@ -186,7 +213,9 @@ class Checker:
         if key not in self._proofs:
             error = effect = 0.0
             for attempt in range(ATTEMPTS):
-                error_here, effect = self._compare([group], layers, self.some(group, attempt))
+                error_here, effect = self._compare(
+                    [group], layers, self.some(group, attempt), reusing=True
+                )
                 error = max(error, error_here)
                 if error > TOLERANCE or effect > MOVES:
                     break
@@ -217,10 +246,11 @@ class Checker:
         """Returns the mask under which a group is checked alone.
 
         About half of its channels stay: an odd number, since a size that is fixed in the code may
-        happen to fit half a width.
+        happen to fit half a width. Of those tried in turn the last one keeps a single channel.
         """
         rng = generator(self._seed, Stream.PROOF, f"alone {attempt}", group.name)
-        return Mask({group.name: rng.permutation(group.size) < (group.size // 4) * 2 + 1})
+        kept = (group.size // 4) * 2 + 1 if attempt < ATTEMPTS - 1 else 1
+        return Mask({group.name: rng.permutation(group.size) < kept})
 
     def _joint_mask(self, groups: Sequence[ChannelGroup], round_: int) -> Mask:
         """Returns a mask of random legal widths, or the smallest ones in round 0."""
