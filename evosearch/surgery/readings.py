@@ -23,7 +23,7 @@ from evosearch.space.mask import ChannelGroup
 from evosearch.space.space import FrozenGroup
 from evosearch.surgery.proof import TOLERANCE, Checker
 from evosearch.surgery.tracing.export import Export, Reading, Trace
-from evosearch.surgery.tracing.walk import EVALUATION
+from evosearch.surgery.tracing.graph import EVALUATION
 
 Shape = tuple[int, ...]
 
@@ -129,11 +129,15 @@ def _culprit(
     whole = _Recorder()
     with torch.enable_grad(), whole:
         ranges = _Replay(export, checker, whole).ranges
+    try:
+        network = checker.compacted([group], mask)
+    except Exception:  # then there is no run to compare
+        return None
     compacted = _Recorder()
     with torch.enable_grad(), compacted, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            call(checker.compacted([group], mask), checker.example)
+            call(network, checker.example)
         except Exception:  # whatever the user's code raises: it broke at the last call
             compacted.calls.append((None, []))
     for node, calls in ranges.items():

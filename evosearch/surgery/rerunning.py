@@ -112,7 +112,7 @@ class Rerun(TorchDispatchMode):
         return isinstance(earlier, Tensor) and _close(argument, earlier)
 
     def _kept(self, func: Any, args: Sequence[Any], result: Tensor) -> Call | None:
-        """Returns a call in copies: whatever is done to its tensors afterwards does not reach it."""
+        """Returns a call in copies, which code that goes on with its tensors leaves alone."""
         if self._room <= 0:
             return None
         arguments, copy = tuple(map(self._copied, args)), result.clone()

@@ -63,6 +63,18 @@ def split_network(split: Any, stem: int, left: int, right: int) -> Any:
     )
 
 
+def split_by_attributes(split: Any, stem: int, left: int, right: int, **sizes: int) -> Any:
+    """The same, with lengths that the module keeps."""
+    return between(
+        lambda net, x: two_ways(lambda channels: split(net, channels))(net, x),
+        stem=stem,
+        into=9,
+        left=lambda: conv(left, 4),
+        right=lambda: conv(right, 5),
+        **sizes,
+    )
+
+
 SPLIT = {"left": 4, "right": 5, **AFTER}
 
 
@@ -433,6 +445,47 @@ THAT_FOLLOW = {
     ),
 }
 
+BY_ATTRIBUTES = {
+    "split_by_attribute": Case(
+        build=split_by_attributes(lambda net, x: x.split(net.width, 1), 12, 6, 6, width=6),
+        groups={"stem": 6, **SPLIT},
+    ),
+    "split_by_attributes": Case(
+        build=split_by_attributes(
+            lambda net, x: x.split([net.few, net.many], 1), 14, 5, 9, few=5, many=9
+        ),
+        groups={"stem": 5, "stem#2": 9, **SPLIT},
+    ),
+    "slices_by_attribute": Case(
+        build=split_by_attributes(
+            lambda net, x: (x[:, : net.few], x[:, net.few :]), 14, 5, 9, few=5
+        ),
+        groups={"stem": 5, "stem#2": 9, **SPLIT},
+    ),
+    "narrow_by_attribute": Case(
+        build=split_by_attributes(lambda net, x: (x.narrow(1, 0, net.few), x), 14, 5, 14, few=5),
+        groups={"stem": 5, "stem#2": 9, **SPLIT},
+    ),
+    "slices_beside_an_attribute": Case(  # that happens to hold what the code derives
+        build=split_by_attributes(
+            lambda net, x: (x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]), 8, 4, 4, depth=4
+        ),
+        groups={"stem": 4, **SPLIT},
+    ),
+    "split_beside_an_attribute": Case(  # that happens to hold what the code fixes
+        build=split_by_attributes(lambda net, x: x.split([6, 10], 1), 16, 6, 10, few=6, many=10),
+        groups=SPLIT,
+        frozen={"stem": "split_with_sizes with sizes fixed"},
+    ),
+    "split_by_one_of_two_attributes": Case(
+        build=split_by_attributes(
+            lambda net, x: x.split([net.few, net.many], 1), 14, 5, 9, few=5, many=9, depth=5
+        ),
+        groups=SPLIT,
+        frozen={"stem": "split_with_sizes with sizes fixed"},
+    ),
+}
+
 THAT_ARE_FIXED = {
     "split_literal": Case(
         build=split_network(lambda x: x.split([6, 10], 1), 16, 6, 10),
@@ -552,4 +605,4 @@ THAT_ARE_FIXED = {
     ),
 }
 
-OPERATORS = {**WITH_GROUPS, **THAT_FOLLOW, **THAT_ARE_FIXED}
+OPERATORS = {**WITH_GROUPS, **THAT_FOLLOW, **BY_ATTRIBUTES, **THAT_ARE_FIXED}

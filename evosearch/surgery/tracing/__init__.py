@@ -3,6 +3,7 @@
 ====================  =====================================================================
 `export`              the exported graphs, the table of rules, and what a walk makes of them
 `parts`               parts of a model that are traced by themselves
+`graph`               an exported model, as a walk reads it
 `walk`                one walk over a graph: every result gets its labels by a rule
 `layer`               what every call of a layer reads and writes
 `labels`              the union-find over labels, and operations on label tensors

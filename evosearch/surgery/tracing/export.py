@@ -32,11 +32,11 @@ from evosearch.surgery.tracing import (
     rules_reshape,
     rules_sizes,
 )
+from evosearch.surgery.tracing.graph import EVALUATION, TRAINING, Graph
 from evosearch.surgery.tracing.grouping import Grouping, group_channels
 from evosearch.surgery.tracing.layer import Layer as Layer
 from evosearch.surgery.tracing.layer import Product
-from evosearch.surgery.tracing.rules_reshape import HEADS, WIDTHS_OF_HEADS
-from evosearch.surgery.tracing.walk import EVALUATION, TRAINING, Graph, Walk
+from evosearch.surgery.tracing.walk import Walk
 
 RULES = {
     **rules_operators.RULES,
@@ -46,8 +46,6 @@ RULES = {
     **rules_layers.RULES,
 }
 """Operator name -> what it does to labels."""
-_SIZES = ("groups", "num_groups", "num_channels", "num_features", *HEADS, *WIDTHS_OF_HEADS)
-"""Attributes of modules that hold a size which no tensor of theirs may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,12 +226,6 @@ def _graph(
     first_name: dict[int, str] = {}  # a shared parameter has many
     for tensor_name, tensor in tensors.items():
         first_name.setdefault(id(tensor), tensor_name)
-    attributes = {
-        f"{module_name}.{attribute}": (vars(module)[attribute],)
-        for module_name, module in model.named_modules()
-        for attribute in _SIZES
-        if isinstance(vars(module).get(attribute), int)
-    }
     return Graph(
         name=name,
         graph=program.graph,
@@ -243,11 +235,20 @@ def _graph(
                 signature.inputs_to_parameters | signature.inputs_to_buffers
             ).items()
         },
-        shapes=attributes | {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        attributes={name: _integers(module) for name, module in model.named_modules()},
         constants=frozenset(signature.inputs_to_lifted_tensor_constants),
         batch=images,
         norms=_norms_called_once(program, model),
     )
+
+
+def _integers(module: nn.Module) -> dict[str, int]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, int) and not isinstance(value, bool)
+    }
 
 
 def _norms_called_once(program: torch.export.ExportedProgram, model: nn.Module) -> frozenset[str]:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from evosearch.space.mask import ChannelGroup, Member
 from evosearch.space.space import FrozenGroup
+from evosearch.surgery.tracing.graph import EVALUATION
 from evosearch.surgery.tracing.layer import Product
-from evosearch.surgery.tracing.walk import EVALUATION, Walk
+from evosearch.surgery.tracing.walk import Walk
 
 Axis = tuple[str, int]
 _Signature = tuple[frozenset[tuple[Axis, int]], tuple[int, ...]]

@@ -36,8 +36,9 @@ def _reshape(walk: Walk, node: fx.Node) -> Value:
     # The longest part is the likeliest to follow the width, unless the code says which does. Of
     # two that may be the heads (three of them, for example) it is the one before their size.
     module = walk.module(node)
-    heads = {walk.graph.shapes.get(f"{module}.{attribute}") for attribute in HEADS}
-    counted = [dim for dim in split if tuple(_classes(walk, result, dim).shape) in heads]
+    kept = walk.graph.attributes.get(module, {})
+    heads = {kept.get(attribute) for attribute in HEADS}
+    counted = [dim for dim in split if len(_classes(walk, result, dim)) in heads]
     follow = sorted(
         split,
         key=lambda d: (

@@ -2,12 +2,13 @@
 
 An exported graph does not tell a size that follows a pruned width (`x.shape[1] // 2`) from one
 that the code fixes (`8`). So each of these operators has readings: in the loose ones its sizes
-follow, and positions are tied part by part where it cuts the channels; in the strict one its
-sizes are fixed, and the channels that must stay for it are frozen. The proof decides.
+follow, as attributes of a module or with positions tied part by part where it cuts the channels;
+in the strict one its sizes are fixed, and the channels that must stay for it are frozen. The
+proof decides.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import gcd
 
 import torch
@@ -42,12 +43,22 @@ def _expand(walk: Walk, node: fx.Node) -> Value:
     return labels.expand(shape)
 
 
-def _cut(walk: Walk, node: fx.Node, dim: int, bounds: Sequence[int]) -> Tensor | None:
+def _cut(
+    walk: Walk, node: fx.Node, dim: int, bounds: Sequence[int], counted: Sequence[range] = ()
+) -> Tensor | None:
     """Returns the labels of a node's input, which the node cuts at `bounds`.
 
-    A bound counts channels from the start, or from the end where it is negative. Loose: the cut
-    falls between equal parts, whose positions are tied. Strict: the channels that a bound counts
-    are frozen.
+    A bound counts channels from the start, or from the end where it is negative. Loosest: the
+    lengths are attributes of the calling module, which follow the widths. Loose: the cut falls
+    between equal parts, whose positions are tied. Strict: the channels that a bound counts are
+    frozen.
+
+    Args:
+        walk: that reads the node.
+        node: cuts its input.
+        dim: along this dimension.
+        bounds: where.
+        counted: the parts whose lengths the call gives.
     """
     labels = walk.tensor(walk.inputs(node)[0])
     if labels is None or not bounds or not walk.labels.changes(labels, dim):
@@ -56,8 +67,20 @@ def _cut(walk: Walk, node: fx.Node, dim: int, bounds: Sequence[int]) -> Tensor |
     if channels is None:
         return None
     unit = gcd(channels.numel(), *bounds)
-    reading = walk.choose(node, 2 if unit > 1 else 1, channels)
-    if reading == 0 and unit > 1:
+    lengths = {len(part): walk.attribute_of(node, len(part)) for part in counted}
+    ways = []
+    if lengths and all(lengths.values()):
+        ways.append("attributes")
+    if unit > 1:
+        ways.append("parts")
+    reading = walk.choose(node, len(ways) + 1, channels)
+    way = ways[reading] if reading < len(ways) else "strict"
+    if way == "attributes":
+        for length, attribute in lengths.items():
+            alike = [channels[part.start : part.stop] for part in counted if len(part) == length]
+            tied = walk.labels.tie(torch.stack(alike), [0])[0]
+            walk.bind_attribute(walk.module(node), str(attribute), tied)
+    elif way == "parts":
         channels = walk.labels.tie(channels.reshape(-1, unit), [0]).flatten()
     else:
         for bound in bounds:
@@ -65,9 +88,16 @@ def _cut(walk: Walk, node: fx.Node, dim: int, bounds: Sequence[int]) -> Tensor |
     return spread(channels, dim, labels.shape)
 
 
-def _cut_and_apply(walk: Walk, node: fx.Node, dim: int, bounds: Sequence[int]) -> Value:
-    labels = _cut(walk, node, dim, bounds)
+def _cut_and_apply(
+    walk: Walk, node: fx.Node, dim: int, bounds: Sequence[int], counted: Sequence[range] = ()
+) -> Value:
+    labels = _cut(walk, node, dim, bounds, counted)
     return walk.refuse(node, "on a weight") if labels is None else apply(node, labels)
+
+
+def _before(bounds: Sequence[int], size: int) -> list[range]:
+    """Returns the parts that bounds count, from the start or from the end."""
+    return [range(bound) if bound > 0 else range(size + bound, size) for bound in bounds]
 
 
 def _slice(walk: Walk, node: fx.Node) -> Value:
@@ -78,7 +108,7 @@ def _slice(walk: Walk, node: fx.Node) -> Value:
         bounds = [
             bound for bound in (start, size if end is None else end) if 0 < abs(bound) < size
         ]
-        return _cut_and_apply(walk, node, dim, bounds)
+        return _cut_and_apply(walk, node, dim, bounds, _before(bounds, size))
     labels = walk.tensor(walk.inputs(node)[0])
     if labels is None:
         return walk.refuse(node, "on a weight")
@@ -98,7 +128,8 @@ def _narrow(walk: Walk, node: fx.Node) -> Value:
     arguments = walk.arguments(node)
     start, length = arguments["start"], arguments["length"]
     bounds = [bound for bound in (start, start + length) if bound != 0]
-    return _cut_and_apply(walk, node, arguments["dim"], bounds)
+    counted = [*_before(bounds[:-1], 0), range(start, start + length)]
+    return _cut_and_apply(walk, node, arguments["dim"], bounds, counted)
 
 
 def _select(walk: Walk, node: fx.Node) -> Value:
@@ -119,17 +150,21 @@ def _split(walk: Walk, node: fx.Node) -> Value:
     size = node.all_input_nodes[0].meta["val"].shape[dim]
     name = operator_name(node)
     parts = arguments.get("chunks") or arguments.get("sections")
+    counted: list[range] = []
     if name == "split_with_sizes" or isinstance(arguments.get("split_size"), list):
         bounds = list(accumulate(arguments.get("split_sizes") or arguments["split_size"]))
+        counted = [range(start, end) for start, end in pairwise([0, *bounds])]
     elif name == "split":
-        bounds = list(range(arguments["split_size"], size, arguments["split_size"]))
+        length = arguments["split_size"]
+        bounds = list(range(length, size, length))
+        counted = [range(end - length, end) for end in range(length, size + 1, length)]
     elif "indices" in arguments:
         bounds = [bound for bound in arguments["indices"] if 0 < abs(bound) < size]
     elif size % parts == 0:
         bounds = list(range(size // parts, size + 1, size // parts))
     else:
         bounds = [1, size]  # of unequal lengths: no equal parts to tie
-    return _cut_and_apply(walk, node, dim, bounds)
+    return _cut_and_apply(walk, node, dim, bounds, counted)
 
 
 def _glu(walk: Walk, node: fx.Node) -> Value:

@@ -8,11 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx
 
+from evosearch.surgery.tracing.graph import Graph
 from evosearch.surgery.tracing.labels import Labels
 from evosearch.surgery.tracing.layer import Layer as Layer
-
-EVALUATION, TRAINING = "evaluation", "training"
-"""Names of a model's graphs: as it is used, and with the parts that only training reads."""
 
 
 @dataclass(frozen=True)
@@ -48,30 +46,6 @@ class Choice:
     def strict(self) -> bool:
         """Whether the last reading was taken."""
         return self.reading == self.readings - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Graph:
-    """An exported model.
-
-    Attributes:
-        name: tells it from other graphs of the same model.
-        graph: its operators.
-        sources: placeholder -> name of the parameter or buffer.
-        shapes: of parameters and buffers, by name. A size that a module keeps as an attribute
-            without a tensor of that size (`conv.groups`) is among them, as one dimension.
-        constants: placeholders of tensors that the code holds outside parameters and buffers.
-        batch: images in the example.
-        norms: the torch BatchNorms that it calls once: their statistics can be estimated anew.
-    """
-
-    name: str
-    graph: fx.Graph
-    sources: Mapping[str, str]
-    shapes: Mapping[str, tuple[int, ...]]
-    constants: frozenset[str]
-    batch: int
-    norms: frozenset[str]
 
 
 Value = Any
@@ -214,9 +188,14 @@ class Walk:
 
     def bind_attribute(self, module: str, attribute: str, labels: Tensor) -> None:
         """Makes a size that a module keeps as an attribute follow the labels `(size,)`."""
-        name = f"{module}.{attribute}"
-        if self.graph.shapes.get(name) == tuple(labels.shape):
-            self.bind(name, 0, labels)
+        if self.graph.attributes.get(module, {}).get(attribute) == len(labels):
+            self.bind(f"{module}.{attribute}", 0, labels)
+
+    def attribute_of(self, node: fx.Node, size: int) -> str | None:
+        """Returns which attribute of the calling module holds a size, where one alone does."""
+        kept = self.graph.attributes.get(self.module(node), {})
+        names = [name for name, value in kept.items() if value == size]
+        return names[0] if len(names) == 1 else None
 
     def add_product(self, node: fx.Node, labels: Tensor, macs: int) -> None:
         """Notes a product of two activations.
