@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from evosearch.errors import InfeasibleBudget
 from evosearch.models.copying import copied
 from evosearch.space.budget import Budget
 from evosearch.surgery.compaction import compact, masked
@@ -106,7 +107,7 @@ def half(model: nn.Module, example: tuple[Any, ...], found: Discovery) -> dict[s
     scores = {group.name: rng.random(group.size) for group in space.groups}
     try:
         mask = space.top_channels(space.fit_widths(space.full_widths, budget), scores)
-    except ValueError as error:
+    except InfeasibleBudget as error:
         return {"failed": f"no candidate at half the FLOPs: {error}"}
     own = copied(model).double().eval()
     doubles = tuple(tensor.double() for tensor in example)

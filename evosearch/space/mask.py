@@ -23,7 +23,8 @@ class Member:
 
     Attributes:
         tensor: name of a parameter or buffer, as in the state dict; or of an integer that a
-            module keeps (`norm.num_groups`), which counts as a tensor of one dimension.
+            module keeps, alone or in a sequence (`norm.num_groups`, `conv.splits.1`), which
+            counts as a tensor of one dimension.
         dim: the dimension that the channels run along.
         positions: indices along `dim`, channel by channel: with r positions per channel (a
             flattened map has as many as it has pixels), channel j owns `positions[j*r:(j+1)*r]`.

@@ -23,7 +23,8 @@ Cut = Mapping[int, NDArray[np.int64]]
 def dropped_positions(groups: Iterable[ChannelGroup], mask: Mask) -> dict[str, Cut]:
     """Returns where in which tensors a mask drops channels.
 
-    A size that a module keeps as an attribute (`conv.groups`) counts as a tensor of one dimension.
+    A size that a module keeps as an attribute (`conv.groups`), or in one (`conv.splits.1`), counts
+    as a tensor of one dimension.
     """
     drops: dict[str, dict[int, list[NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
@@ -110,8 +111,7 @@ def _replace(
     """Gives a model new tensors without what is dropped, in place; all new ones, if so asked."""
     named = _named_tensors(model)
     for attribute in drops.keys() - {name for name, _ in named}:
-        owner, leaf = _place(model, attribute)
-        setattr(owner, leaf, getattr(owner, leaf) - len(drops[attribute][0]))
+        _lower(model, attribute, len(drops[attribute][0]))
     cuts: dict[int, Cut] = {}
     for name, tensor in named:
         # A tensor of several names is cut under one of them.
@@ -135,6 +135,19 @@ def _replace(
     for module in changed:
         fit_attributes(module)
     return tuple(made.values())
+
+
+def _lower(model: nn.Module, attribute: str, by: int) -> None:
+    """Lowers an integer that a module keeps, or one of several (`conv.splits.1`), in place."""
+    name, _, number = attribute.rpartition(".")
+    if not number.isdigit():
+        owner, leaf = _place(model, attribute)
+        setattr(owner, leaf, getattr(owner, leaf) - by)
+        return
+    owner, leaf = _place(model, name)
+    kept = getattr(owner, leaf)
+    lowered = [size - by if i == int(number) else size for i, size in enumerate(kept)]
+    setattr(owner, leaf, type(kept)(lowered))
 
 
 def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:

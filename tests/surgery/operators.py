@@ -63,7 +63,7 @@ def split_network(split: Any, stem: int, left: int, right: int) -> Any:
     )
 
 
-def split_by_attributes(split: Any, stem: int, left: int, right: int, **sizes: int) -> Any:
+def split_by_attributes(split: Any, stem: int, left: int, right: int, **sizes: Any) -> Any:
     """The same, with lengths that the module keeps."""
     return between(
         lambda net, x: two_ways(lambda channels: split(net, channels))(net, x),
@@ -454,6 +454,16 @@ BY_ATTRIBUTES = {
         build=split_by_attributes(
             lambda net, x: x.split([net.few, net.many], 1), 14, 5, 9, few=5, many=9
         ),
+        groups={"stem": 5, "stem#2": 9, **SPLIT},
+    ),
+    "split_by_list": Case(
+        build=split_by_attributes(
+            lambda net, x: x.split(net.parts, 1), 12, 6, 6, parts=[6, 6], depth=6
+        ),
+        groups={"stem": 6, "stem#2": 6, **SPLIT},
+    ),
+    "split_by_tuple": Case(
+        build=split_by_attributes(lambda net, x: x.split(net.parts, 1), 14, 5, 9, parts=(5, 9)),
         groups={"stem": 5, "stem#2": 9, **SPLIT},
     ),
     "slices_by_attribute": Case(

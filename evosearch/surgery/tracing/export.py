@@ -236,19 +236,22 @@ def _graph(
             ).items()
         },
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        attributes={name: _integers(module) for name, module in model.named_modules()},
+        attributes={name: _sizes(module) for name, module in model.named_modules()},
         constants=frozenset(signature.inputs_to_lifted_tensor_constants),
         batch=images,
         norms=_norms_called_once(program, model),
     )
 
 
-def _integers(module: nn.Module) -> dict[str, int]:
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, int) and not isinstance(value, bool)
-    }
+def _sizes(module: nn.Module) -> dict[str, int | tuple[int, ...]]:
+    """Returns the integers that a module keeps, and its lists and tuples of them."""
+    found: dict[str, int | tuple[int, ...]] = {}
+    for name, value in vars(module).items():
+        if type(value) is int:
+            found[name] = value
+        elif type(value) in (list, tuple) and value and all(type(one) is int for one in value):
+            found[name] = tuple(value)
+    return found
 
 
 def _norms_called_once(program: torch.export.ExportedProgram, model: nn.Module) -> frozenset[str]:

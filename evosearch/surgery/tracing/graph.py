@@ -18,8 +18,8 @@ class Graph:
         graph: its operators.
         sources: placeholder -> name of the parameter or buffer.
         shapes: of parameters and buffers, by name.
-        attributes: integers that modules keep (`conv.groups`), by module and name: sizes that no
-            tensor may have.
+        attributes: integers that modules keep (`conv.groups`), and sequences of them, by module
+            and name: sizes that no tensor may have.
         constants: placeholders of tensors that the code holds outside parameters and buffers.
         batch: images in the example.
         norms: the torch BatchNorms that it calls once: their statistics can be estimated anew.
@@ -29,7 +29,7 @@ class Graph:
     graph: fx.Graph
     sources: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
-    attributes: Mapping[str, Mapping[str, int]]
+    attributes: Mapping[str, Mapping[str, int | tuple[int, ...]]]
     constants: frozenset[str]
     batch: int
     norms: frozenset[str]

@@ -67,19 +67,14 @@ def _cut(
     if channels is None:
         return None
     unit = gcd(channels.numel(), *bounds)
-    lengths = {len(part): walk.attribute_of(node, len(part)) for part in counted}
-    ways = []
-    if lengths and all(lengths.values()):
-        ways.append("attributes")
-    if unit > 1:
-        ways.append("parts")
+    kept = _attributes(walk, node, counted)
+    ways = [*(["attributes"] if kept else []), *(["parts"] if unit > 1 else [])]
     reading = walk.choose(node, len(ways) + 1, channels)
     way = ways[reading] if reading < len(ways) else "strict"
     if way == "attributes":
-        for length, attribute in lengths.items():
-            alike = [channels[part.start : part.stop] for part in counted if len(part) == length]
-            tied = walk.labels.tie(torch.stack(alike), [0])[0]
-            walk.bind_attribute(walk.module(node), str(attribute), tied)
+        for attribute, parts in kept.items():
+            alike = torch.stack([channels[part.start : part.stop] for part in parts])
+            walk.bind(attribute, 0, walk.labels.tie(alike, [0])[0])
     elif way == "parts":
         channels = walk.labels.tie(channels.reshape(-1, unit), [0]).flatten()
     else:
@@ -93,6 +88,24 @@ def _cut_and_apply(
 ) -> Value:
     labels = _cut(walk, node, dim, bounds, counted)
     return walk.refuse(node, "on a weight") if labels is None else apply(node, labels)
+
+
+def _attributes(walk: Walk, node: fx.Node, counted: Sequence[range]) -> dict[str, list[range]]:
+    """Returns the sizes that the calling module keeps, each with the parts that it counts.
+
+    Nothing where any part is counted by none: by a list of all lengths, or by one integer alone.
+    """
+    module, lengths = walk.module(node), tuple(len(part) for part in counted)
+    whole = walk.attribute_of(module, lengths)
+    if whole is not None:
+        return {f"{module}.{whole}.{i}": [part] for i, part in enumerate(counted)}
+    kept: dict[str, list[range]] = {}
+    for part, length in zip(counted, lengths, strict=True):
+        attribute = walk.attribute_of(module, length)
+        if attribute is None:
+            return {}
+        kept.setdefault(f"{module}.{attribute}", []).append(part)
+    return kept
 
 
 def _before(bounds: Sequence[int], size: int) -> list[range]:

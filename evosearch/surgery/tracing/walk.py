@@ -191,10 +191,10 @@ class Walk:
         if self.graph.attributes.get(module, {}).get(attribute) == len(labels):
             self.bind(f"{module}.{attribute}", 0, labels)
 
-    def attribute_of(self, node: fx.Node, size: int) -> str | None:
-        """Returns which attribute of the calling module holds a size, where one alone does."""
-        kept = self.graph.attributes.get(self.module(node), {})
-        names = [name for name, value in kept.items() if value == size]
+    def attribute_of(self, module: str, value: int | tuple[int, ...]) -> str | None:
+        """Returns which attribute of a module holds a size, or sizes, where one alone does."""
+        kept = self.graph.attributes.get(module, {})
+        names = [name for name, held in kept.items() if held == value]
         return names[0] if len(names) == 1 else None
 
     def add_product(self, node: fx.Node, labels: Tensor, macs: int) -> None:
