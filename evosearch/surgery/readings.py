@@ -127,11 +127,11 @@ def _culprit(
     mask = checker.some(group)
     dropped = current.grouping.roots[group.name][~mask[group.name]]
     whole = _Recorder()
-    with torch.enable_grad(), whole:
-        ranges = _Replay(export, checker, whole).ranges
     try:
+        with torch.enable_grad(), whole:
+            ranges = _Replay(export, checker, whole).ranges
         network = checker.compacted([group], mask)
-    except Exception:  # then there is no run to compare
+    except Exception:  # the graph holds types as they were exported, and code may fix them
         return None
     compacted = _Recorder()
     with torch.enable_grad(), compacted, warnings.catch_warnings():

@@ -456,6 +456,17 @@ BY_ATTRIBUTES = {
         ),
         groups={"stem": 5, "stem#2": 9, **SPLIT},
     ),
+    "split_by_half_an_attribute": Case(
+        build=split_by_attributes(lambda net, x: x.split(net.width // 2, 1), 12, 6, 6, width=12),
+        groups={"stem": 6, **SPLIT},
+    ),
+    "split_after_a_type": Case(  # which the exported graph holds: it runs in no other
+        build=split_by_attributes(
+            lambda net, x: x.to(net.left.weight.dtype).split([6, 10], 1), 16, 6, 10
+        ),
+        groups=SPLIT,
+        frozen={"stem": "split_with_sizes with sizes fixed"},
+    ),
     "split_by_list": Case(
         build=split_by_attributes(
             lambda net, x: x.split(net.parts, 1), 12, 6, 6, parts=[6, 6], depth=6

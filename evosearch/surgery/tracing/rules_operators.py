@@ -192,6 +192,25 @@ def _along(walk: Walk, node: fx.Node) -> Value:
     return labels
 
 
+def _pixel_shuffle(walk: Walk, node: fx.Node) -> Value:
+    """The channels that make the pixels of one output channel go together."""
+    arguments = walk.arguments(node)
+    channels = walk.channels(arguments["self"], 1)
+    if channels is None:
+        return walk.refuse(node)
+    parts = channels.reshape(-1, arguments["upscale_factor"] ** 2)
+    return spread(walk.labels.tie(parts, [1])[:, 0], 1, node.meta["val"].shape)
+
+
+def _pixel_unshuffle(walk: Walk, node: fx.Node) -> Value:
+    arguments = walk.arguments(node)
+    channels = walk.channels(arguments["self"], 1)
+    if channels is None:
+        return walk.refuse(node)
+    repeated = channels.repeat_interleave(arguments["downscale_factor"] ** 2)
+    return spread(repeated, 1, node.meta["val"].shape)
+
+
 def _rules(rule: Rule, names: str) -> dict[str, Rule]:
     return dict.fromkeys(names.split(), rule)
 
@@ -224,6 +243,8 @@ RULES: dict[str, Rule] = {
         " upsample_bicubic2d upsample_trilinear3d _upsample_nearest_exact2d reflection_pad1d"
         " reflection_pad2d replication_pad1d replication_pad2d replication_pad3d",
     ),
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
     **_rules(_reduce, "mean sum amax amin max min prod var std logsumexp linalg_vector_norm"),
     **_rules(_along, "softmax log_softmax cumsum"),
 }

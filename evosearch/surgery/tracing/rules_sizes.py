@@ -50,8 +50,8 @@ def _cut(
 
     A bound counts channels from the start, or from the end where it is negative. Loosest: the
     lengths are attributes of the calling module, which follow the widths. Loose: the cut falls
-    between equal parts, whose positions are tied. Strict: the channels that a bound counts are
-    frozen.
+    between equal parts, whose positions are tied; their total is an attribute, or is not. Strict:
+    the channels that a bound counts are frozen.
 
     Args:
         walk: that reads the node.
@@ -68,15 +68,20 @@ def _cut(
         return None
     unit = gcd(channels.numel(), *bounds)
     kept = _attributes(walk, node, counted)
-    ways = [*(["attributes"] if kept else []), *(["parts"] if unit > 1 else [])]
+    total = walk.attribute_of(walk.module(node), channels.numel()) if counted else None
+    ways = ["attributes"] if kept else []
+    if unit > 1:
+        ways += ["total", "parts"] if total else ["parts"]
     reading = walk.choose(node, len(ways) + 1, channels)
     way = ways[reading] if reading < len(ways) else "strict"
     if way == "attributes":
         for attribute, parts in kept.items():
             alike = torch.stack([channels[part.start : part.stop] for part in parts])
             walk.bind(attribute, 0, walk.labels.tie(alike, [0])[0])
-    elif way == "parts":
+    elif way in ("total", "parts"):
         channels = walk.labels.tie(channels.reshape(-1, unit), [0]).flatten()
+        if way == "total":
+            walk.bind(f"{walk.module(node)}.{total}", 0, channels)
     else:
         for bound in bounds:
             walk.freeze(channels[:bound] if bound > 0 else channels[bound:], fixed(node))
@@ -254,25 +259,6 @@ def _channel_shuffle(walk: Walk, node: fx.Node) -> Value:
     return spread(tied.T.flatten(), 1, node.meta["val"].shape)
 
 
-def _pixel_shuffle(walk: Walk, node: fx.Node) -> Value:
-    """The channels that make the pixels of one output channel go together."""
-    arguments = walk.arguments(node)
-    channels = walk.channels(arguments["self"], 1)
-    if channels is None:
-        return walk.refuse(node)
-    parts = channels.reshape(-1, arguments["upscale_factor"] ** 2)
-    return spread(walk.labels.tie(parts, [1])[:, 0], 1, node.meta["val"].shape)
-
-
-def _pixel_unshuffle(walk: Walk, node: fx.Node) -> Value:
-    arguments = walk.arguments(node)
-    channels = walk.channels(arguments["self"], 1)
-    if channels is None:
-        return walk.refuse(node)
-    repeated = channels.repeat_interleave(arguments["downscale_factor"] ** 2)
-    return spread(repeated, 1, node.meta["val"].shape)
-
-
 def _constant(walk: Walk, node: fx.Node) -> Value:  # noqa: ARG001
     return Constant()
 
@@ -288,7 +274,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     "roll": _roll,
     "channel_shuffle": _channel_shuffle,
-    "pixel_shuffle": _pixel_shuffle,
-    "pixel_unshuffle": _pixel_unshuffle,
     **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty"), _constant),
 }
