@@ -61,6 +61,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
     "tf_efficientnet_lite0": (of_timm("tf_efficientnet_lite0"), 64, 0.95),
     "resnetv2_50": (of_timm("resnetv2_50"), 64, 0.95),
     "repvgg_a0": (of_timm("repvgg_a0"), 64, 0.95),
+    "res2net50_26w_4s": (of_timm("res2net50_26w_4s"), 64, 0.95),
+    "mixnet_s": (of_timm("mixnet_s"), 64, 0.95),
+    "cspresnet50": (of_timm("cspresnet50"), 64, 0.95),
 }
 """How to build it, the sides of its images, and the least prunable share of its MACs."""
 
