@@ -63,6 +63,26 @@ def split_network(split: Any, stem: int, left: int, right: int) -> Any:
     )
 
 
+class Blur(nn.Module):
+    """A fixed filter on each channel, with as many groups as an attribute says."""
+
+    def __init__(self, channels: int, across: int = 1) -> None:
+        super().__init__()
+        self.channels = channels // across
+        shape = (channels, across, 3, 3)
+        self.register_buffer("filter", torch.full(shape, 1 / 9), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.filter, stride=2, groups=self.channels)
+
+
+class OwnBlur(Blur):
+    """The same, with as many groups as channels come."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.filter, stride=2, groups=x.shape[1])
+
+
 def split_by_attributes(split: Any, stem: int, left: int, right: int, **sizes: Any) -> Any:
     """The same, with lengths that the module keeps."""
     return between(
@@ -446,6 +466,19 @@ THAT_FOLLOW = {
 }
 
 BY_ATTRIBUTES = {
+    "blur": Case(
+        build=between(lambda net, x: net.blur(x), blur=lambda: Blur(8)),
+        groups={"stem": 8, **AFTER},
+    ),
+    "blur_of_any_width": Case(
+        build=between(lambda net, x: net.blur(x), blur=lambda: OwnBlur(8)),
+        groups={"stem": 8, **AFTER},
+    ),
+    "fixed_filter_over_channels": Case(
+        build=between(lambda net, x: net.blur(x), blur=lambda: Blur(8, across=8)),
+        groups=AFTER,
+        frozen={"stem": "conv2d with a fixed weight over channels"},
+    ),
     "split_by_attribute": Case(
         build=split_by_attributes(lambda net, x: x.split(net.width, 1), 12, 6, 6, width=6),
         groups={"stem": 6, **SPLIT},

@@ -57,7 +57,7 @@ class Trace:
         frozen: channels that stay, with reasons, by the module that writes them.
         layers: every call of a convolution or linear layer, in execution order.
         training_layers: those of the training graph, where there is one.
-        products: of two activations, in execution order.
+        products: of two activations, and fixed filters, in execution order.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -237,6 +237,9 @@ def _graph(
         },
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         attributes={name: _sizes(module) for name, module in model.named_modules()},
+        buffers=frozenset(
+            first_name[id(tensors[name])] for name in signature.inputs_to_buffers.values()
+        ),
         constants=frozenset(signature.inputs_to_lifted_tensor_constants),
         batch=images,
         norms=_norms_called_once(program, model),

@@ -20,6 +20,7 @@ class Graph:
         shapes: of parameters and buffers, by name.
         attributes: integers that modules keep (`conv.groups`), and sequences of them, by module
             and name: sizes that no tensor may have.
+        buffers: names of those sources that are no parameters.
         constants: placeholders of tensors that the code holds outside parameters and buffers.
         batch: images in the example.
         norms: the torch BatchNorms that it calls once: their statistics can be estimated anew.
@@ -30,6 +31,7 @@ class Graph:
     sources: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
     attributes: Mapping[str, Mapping[str, int | tuple[int, ...]]]
+    buffers: frozenset[str]
     constants: frozenset[str]
     batch: int
     norms: frozenset[str]

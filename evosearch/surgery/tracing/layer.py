@@ -65,7 +65,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """One product of two activations, as attention has them.
+    """One product of two activations, as attention has them, or of one and a fixed filter.
 
     Attributes:
         module: name of the module whose code calls it.

@@ -17,6 +17,8 @@ def _convolution(walk: Walk, node: fx.Node) -> Value:
     channels = walk.channels(arguments["input"], 1)
     if channels is None or not isinstance(weight, Source):
         return walk.refuse(node, "with a computed weight or input")
+    if weight.name in walk.graph.buffers:
+        return _fixed_filter(walk, node, weight, channels)
     reads, writes = (0, 1) if transposed else (1, 0)
     if groups == 1:
         walk.bind(weight.name, reads, channels)
@@ -46,6 +48,25 @@ def _convolution(walk: Walk, node: fx.Node) -> Value:
         written = walk.axis(weight.name, 1).expand(groups, -1).flatten()
     walk.freeze(written, f"operator {operator_name(node)} with groups")
     return _record(walk, node, written, reads=None, writes=writes)
+
+
+def _fixed_filter(walk: Walk, node: fx.Node, weight: Source, channels: Tensor) -> Value:
+    """A filter for each channel that is not trained, as to blur: no layer, but for what it costs.
+
+    The code may take the number of conv groups from an attribute, which then follows.
+    """
+    size = channels.numel()
+    depthwise = walk.arguments(node)["groups"] == size and weight.shape[:2] == (size, 1)
+    if not depthwise or "transpose" in operator_name(node):
+        return walk.refuse(node, "with a fixed weight over channels")
+    walk.bind(weight.name, 0, channels)
+    module = walk.module(node)
+    attribute = walk.attribute_of(module, size)
+    if attribute is not None and walk.choose(node, 2, channels) == 0:
+        walk.bind(f"{module}.{attribute}", 0, channels)
+    written = spread(channels, 1, node.meta["val"].shape)
+    walk.add_product(node, written, prod(weight.shape[1:]))
+    return written
 
 
 def _whole_groups(walk: Walk, node: fx.Node, weight: Source, parts: Tensor, outputs: int) -> Value:

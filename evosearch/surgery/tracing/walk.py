@@ -198,7 +198,7 @@ class Walk:
         return names[0] if len(names) == 1 else None
 
     def add_product(self, node: fx.Node, labels: Tensor, macs: int) -> None:
-        """Notes a product of two activations.
+        """Notes a product of two activations, or of one and a fixed filter.
 
         Args:
             node: that computes it.
