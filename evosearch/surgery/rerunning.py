@@ -80,7 +80,7 @@ class Rerun(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Computes a call, or takes the result of the one in its place in the run before."""
-        if func.overloadpacket not in _LINEAR:
+        if func.overloadpacket not in _LINEAR or kwargs:  # these scale a product, or give its type
             return func(*args, **(kwargs or {}))
         place = len(self.calls)
         earlier = self._before[place] if place < len(self._before) else None
@@ -88,7 +88,7 @@ class Rerun(TorchDispatchMode):
             self.calls.append(earlier)
             self.reused += 1
             return earlier.result.clone()
-        result = func(*args, **(kwargs or {}))
+        result = func(*args)
         self.calls.append(self._kept(func, args, result))
         return result
 

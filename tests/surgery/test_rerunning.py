@@ -80,6 +80,17 @@ def test_a_weight_that_changed_is_used_as_it_is() -> None:
     assert torch.equal(output, plain(model, IMAGES))
 
 
+def test_arguments_by_name_count() -> None:
+    def scaled(net: Net, x: Tensor) -> Tensor:
+        return torch.addmm(net.c.bias, x.flatten(1), net.plane.weight.T, beta=net.beta)
+
+    model = Net(scaled, c=conv(3, 4), plane=nn.Linear(3 * 6 * 6, 4)).double()
+    model.beta = 1.0
+    _, recorded = run(model, IMAGES)
+    model.beta = 2.0
+    assert torch.equal(run(model, IMAGES, recorded.calls)[0], plain(model, IMAGES))
+
+
 @pytest.mark.parametrize(("relative", "reused"), [(1e-15, 3), (1e-10, 0)])
 def test_rounding_is_overlooked_and_nothing_else(relative: float, reused: int) -> None:
     model = built(by_values)
