@@ -6,14 +6,12 @@ it, the last as it is finished.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from evosearch.calling import call
 from evosearch.criteria import criterion_class
 from evosearch.criteria.learned import learned_gates
 from evosearch.machine import torch_seeded
@@ -157,7 +155,7 @@ class Course:
                 network,
                 subject.data.train,
                 train,
-                label_loss(partial(call, network), train, subject.task),
+                label_loss(network, train, subject.task),
                 rng,
                 numerics=numerics,
                 discovery=narrow(self._discovery, cycle.mask),

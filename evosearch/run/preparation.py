@@ -129,7 +129,7 @@ def prepare(
 
     with torch_threads(search.threads):
         subject = load_subject(
-            space_file,
+            space_file.model_copy(update={"elastic": elastic}),
             space_folder,
             on_stage=on_stage,
             on_epoch=callbacks.on_epoch,

@@ -26,6 +26,7 @@ from evosearch.tasks.fitting import require_fit
 from evosearch.tasks.task import Task
 from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.epochs import OnEpoch
+from evosearch.training.objective import require_comparable
 
 BASE_SEED = 0
 """Of base training and of the proof: both belong to the space, so every run shares them."""
@@ -114,6 +115,8 @@ def load_subject(
         file.traced.require(discovery.space)
     on_space(discovery.space)
     require_fit(model, data, task)
+    if weights is None:
+        _require_comparable(model, data, task, file)
     on_stage("identity of data and weights")
     identity = identify(file, folder, model, example, data if identify_images else None)
     if weights is None and fresh is None and file.model.weights is None:
@@ -128,6 +131,25 @@ def load_subject(
         discovery=discovery,
         identity=identity,
     )
+
+
+def _require_comparable(model: nn.Module, data: SearchData, task: Task, file: SpaceFile) -> None:
+    """Checks that all that a space file trains on a teacher's outputs can compare these.
+
+    Raises:
+        InputError: the task cannot; names the section.
+    """
+    sections = {"finetune": file.finetune, "elastic": file.elastic}
+    for name, config in sections.items():
+        if config is not None:
+            require_comparable(
+                model,
+                data.train,
+                temperature=config.temperature,
+                alpha=config.alpha,
+                task=task,
+                section=name,
+            )
 
 
 def load_network(file: SpaceFile, folder: Path, weights: Path) -> ProvenNetwork:

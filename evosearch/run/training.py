@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Set
-from functools import partial
 from pathlib import Path
 
-from evosearch.calling import call
 from evosearch.criteria import criterion_class
 from evosearch.criteria.learned import learned_gates
 from evosearch.errors import InputError
@@ -93,7 +91,7 @@ def begin_training(
         )
         model, space = subject.model.to(search.device), subject.discovery.space
         # These refuse what does not fit.
-        label_loss(partial(call, model), space_file.train, subject.task)
+        label_loss(model, space_file.train, subject.task)
         Penalties(prune.penalties, Wired.of(model, subject.discovery))
         began = time.perf_counter()
         scores = image_scores(model, subject.data.search, task=subject.task)

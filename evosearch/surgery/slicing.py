@@ -1,13 +1,12 @@
 """A slice: a compact network that reads its weights out of the whole network's."""
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import final
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from evosearch.calling import Inputs, arguments
 from evosearch.space.mask import ChannelGroup, Mask
 from evosearch.surgery.compaction import compact, dropped_positions, kept_positions
 
@@ -51,9 +50,14 @@ class Slice:
             for name, parameter in model.named_parameters()
         }
 
-    def __call__(self, images: Inputs) -> object:
-        """Returns what the slice puts out for images, as the model does."""
-        return functional_call(self._network, self.weights(), *arguments(self._network, images))
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Returns what the slice puts out for its inputs, as the model does."""
+        return functional_call(self._network, self.weights(), args, kwargs)
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        """The forward pass of the model, by which `calling` tells how it takes its inputs."""
+        return self._network.forward
 
     def weights(self) -> dict[str, Tensor]:
         """Returns the slice's parameters by name, as differentiable functions of the whole's."""

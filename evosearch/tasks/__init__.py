@@ -5,6 +5,7 @@
 ================  ====================================================
 `config`          the `[task]` section of a space file
 `task`            the loss, the metric, and the output that they judge
+`ownlosses`       losses that networks compute themselves while they train
 `classification`  cross-entropy and accuracy of logits, the default
 `segmentation`    cross-entropy and mean IoU of the classes of pixels
 `regression`      squared error and R2 of numbers

@@ -20,7 +20,16 @@ from evosearch.tasks.regression import REGRESSION
 from evosearch.tasks.segmentation import IGNORED, segmentation
 from evosearch.tasks.task import Task
 
-OWN = ("loss", "metric", "pooled", "output", "collate", "distil", "predictions")
+OWN = (
+    "loss",
+    "training_loss",
+    "metric",
+    "pooled",
+    "output",
+    "collate",
+    "distil",
+    "predictions",
+)
 """Keys that name callables."""
 _FIRST = ("loss", "metric", "output")
 """Keys that digests have always named."""
@@ -33,11 +42,15 @@ class TaskConfig(BaseModel):
 
     Attributes:
         name: "classification" (cross-entropy of logits, accuracy), "segmentation" (of pixels,
-            mIoU), "regression" (squared error, R2) or "detection" (your loss, mAP). What follows
-            takes the place of its parts.
+            mIoU), "regression" (squared error, R2) or "detection" (mAP; without a loss of yours
+            the network's own, as torchvision's detectors return it). What follows takes the place
+            of its parts.
         given: "object:task", the `Task` that a program gave in place of a name.
         loss: `loss(output, target) -> (images,)`: what training lowers and the search compares,
             image by image, with gradients.
+        training_loss: `training_loss(network, images, target) -> number, or (images,)`, for a
+            network that computes its own: it calls the network. Training lowers that of batches;
+            the search compares that of single images, for each of which it calls the network.
         metric: `metric(output, target) -> (images,)`, each in [0, 1], higher is better; tables
             show its mean under its name. For detection also "mAP" or "mAP50".
         pooled: `pooled(statistics) -> number in [0, 1]`, for a metric of all images together:
@@ -54,6 +67,7 @@ class TaskConfig(BaseModel):
             mean squared difference; and none for detection, so that `[finetune] alpha` is 0.
         predictions: `predictions(output) -> [{boxes, scores, labels}, ...]`, of detection: boxes
             `(boxes, 4)` as left, top, right and bottom, with the scores and the classes of each.
+            Without it the output is such a list.
         ignore: the label of pixels that do not count, of segmentation; without it 255.
     """
 
@@ -62,6 +76,7 @@ class TaskConfig(BaseModel):
     name: Literal["classification", "segmentation", "regression", "detection"] = "classification"
     given: Literal["object:task"] | None = None
     loss: str | None = None
+    training_loss: str | None = None
     metric: str | None = None
     pooled: str | None = None
     output: str | None = None
@@ -72,8 +87,13 @@ class TaskConfig(BaseModel):
 
     @model_validator(mode="after")
     def _keys_fit_the_name(self) -> Self:
-        if self.name == "detection" and (self.loss is None or self.predictions is None):
-            raise ValueError('detection needs loss and predictions, each as "file.py:name"')
+        if self.loss is not None and self.training_loss is not None:
+            raise ValueError("loss is of outputs, training_loss calls the network: give one")
+        if self.name == "detection" and self.loss is not None and self.predictions is None:
+            raise ValueError('detection by a loss of outputs needs predictions, as "file.py:name"')
+        own = self.training_loss is not None or (self.name == "detection" and self.loss is None)
+        if own and self.distil is not None:
+            raise ValueError("distil compares outputs, which a network with its own loss has not")
         if self.name != "detection" and self.predictions is not None:
             raise ValueError("predictions is for name = 'detection'")
         if self.name != "segmentation" and self.ignore is not None:
@@ -111,6 +131,8 @@ def load_task(config: TaskConfig, folder: Path) -> Task:
         found["measure"] = Measure(name=name, pooled=found.pop("pooled", None))
     elif config.metric is not None:
         found["measure"] = SHIPPED[config.metric]
+    if "training_loss" in found:
+        found |= {"loss": None, "distil": None}
     found.pop("predictions", None)
     return replace(task, **found)
 
@@ -123,7 +145,7 @@ def _shipped(config: TaskConfig, found: Mapping[str, Any]) -> Task:
     if config.name == "segmentation":
         return segmentation(IGNORED if config.ignore is None else config.ignore)
     if config.name == "detection":
-        return detection(found["loss"], found["predictions"])
+        return detection(found.get("loss"), found.get("predictions"))
     return REGRESSION if config.name == "regression" else CLASSIFICATION
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from evosearch.errors import InputError
 from evosearch.study.scores import Measure, Reals
+from evosearch.tasks.ownlosses import summed_losses
 from evosearch.tasks.task import Judge, Task
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -34,8 +35,10 @@ Boxes = Sequence[Mapping[str, Tensor]]
 they are predicted `scores` `(boxes,)`."""
 
 
-def detection(loss: Judge, predictions: Callable[[Any], Boxes]) -> Task:
-    """Returns the task of a detector.
+def detection(
+    loss: Judge | None = None, predictions: Callable[[Any], Boxes] | None = None
+) -> Task:
+    """Returns the task of a detector; by default of one that is called as torchvision's are.
 
     Args:
         loss: see `TaskConfig`.
@@ -43,11 +46,12 @@ def detection(loss: Judge, predictions: Callable[[Any], Boxes]) -> Task:
     """
     return Task(
         loss=loss,
-        metric=partial(matches, predictions=predictions),
+        metric=partial(matches, predictions=predictions or _everything),
         measure=MAP,
         output=_everything,
         collate=list,
         distil=None,
+        training_loss=summed_losses if loss is None else None,
     )
 
 

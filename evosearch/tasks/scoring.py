@@ -111,20 +111,21 @@ def scores_of(
     place = device_of(model)
     losses: list[Tensor] = []
     metrics: list[Reals] = []
-    waiting: list[tuple[Any, Labels]] = []
+    waiting: list[tuple[Any, Tensor | None, Labels]] = []
 
     def judge() -> None:
-        for returned, labels in waiting:
+        for returned, own, labels in waiting:
             output = pytree.tree_map(lambda leaf: leaf.cpu(), returned)
-            losses.append(task.losses(output, labels))
+            losses.append(task.losses(output, labels) if own is None else own)
             metrics.append(task.metrics(output, labels).numpy())
         waiting.clear()
 
     with evaluating(model), torch.inference_mode(), numerics.computing(place):
         elements = 0
         for images, labels in batches:
-            output = task.outputs(call(model, numerics.images(images.to(place))))
-            waiting.append((output, labels))
+            laid = numerics.images(images.to(place))
+            output = task.outputs(call(model, laid))
+            waiting.append((output, task.own_losses(model, laid, labels), labels))
             elements += sum(leaf.numel() for leaf in pytree.tree_leaves(output))
             if elements > WAITING:
                 judge()

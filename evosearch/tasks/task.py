@@ -5,15 +5,18 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 from torch.utils.data import default_collate
 
 from evosearch.callables import one_line
+from evosearch.calling import Inputs, call
 from evosearch.data.labels import Labels
 from evosearch.errors import InputError
+from evosearch.machine import device_of
 from evosearch.study.scores import ACCURACY, Measure
+from evosearch.tasks.ownlosses import Network, TrainingLoss, called_alone
 
 MAIN_OUTPUTS = ("out", "logits")
 """What the main output is called where a model gives several."""
@@ -74,21 +77,24 @@ class Task:
     """What networks are judged by; see `TaskConfig` for the contract of each callable.
 
     Attributes:
-        loss: `(output, target) -> (images,)`.
+        loss: `(output, target) -> (images,)`; None where the network computes its own.
         metric: `(output, target) -> (images,)` in [0, 1], or statistics `(images, numbers)`.
         measure: what the metric is called, and how its statistics are pooled.
         output: what the model returns -> `(images, ...)`, or a nest of such tensors.
         collate: labels of images that are nests -> the target of a batch.
         distil: outputs of student and teacher, temperature -> their divergence; None where they
             cannot be compared.
+        training_loss: network, images, target -> the loss of a batch or of each image, for
+            networks that compute their own.
     """
 
-    loss: Judge
+    loss: Judge | None
     metric: Judge
     measure: Measure = ACCURACY
     output: Callable[[Any], Any] = main_output
     collate: Callable[[list[Any]], Any] = default_collate
     distil: Divergence | None = softened
+    training_loss: TrainingLoss | None = None
 
     def outputs(self, returned: Any) -> Any:
         """Returns the output that is judged, `(images, ...)`, in float32 at least.
@@ -122,10 +128,63 @@ class Task:
         """Returns the loss of each image, `(images,)`, with gradients.
 
         Raises:
-            InputError: `loss` fails, or does not give one number per image.
+            InputError: `loss` fails, or does not give one number per image; or there is none.
         """
+        if self.loss is None:
+            raise InputError(
+                "this task's networks compute their own loss, and it cannot be had of their"
+                " outputs; do without what asks for that, or give [task] loss"
+            )
         values = _call("loss", self.loss, output, self.targets(labels))
         return _numbers("loss", values, len(labels))
+
+    def batch_loss(self, network: Network, images: Inputs, labels: Labels) -> Tensor:
+        """Calls a network and returns the mean loss of a batch, with gradients.
+
+        Args:
+            network: in the mode that it trains in.
+            images: on its device.
+            labels: likewise.
+
+        Raises:
+            InputError: `loss`, `output` or `training_loss` fails, or gives something else.
+        """
+        if self.training_loss is None:
+            return self.losses(self.outputs(call(network, images)), labels).mean()
+        value = _call("training_loss", self.training_loss, network, images, self.targets(labels))
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if shape not in ((), (len(images),)):
+            raise InputError(
+                "[task] training_loss: expected one number, or one per image,"
+                f" ({len(images)},), got {shape}"
+            )
+        mean: Tensor = value.mean()
+        return mean
+
+    def own_losses(self, network: nn.Module, images: Inputs, labels: Labels) -> Tensor | None:
+        """Returns the loss of each image in evaluation that a network computes, on the CPU.
+
+        It is called for each image, with it alone; see `called_alone`.
+
+        Args:
+            network: in evaluation mode.
+            images: on its device.
+            labels: on the CPU.
+
+        Returns:
+            `(images,)`; None where the loss is one of outputs.
+
+        Raises:
+            InputError: see `batch_loss`.
+        """
+        if self.training_loss is None:
+            return None
+        losses, place = [], device_of(network)
+        for position in range(len(images)):
+            one = slice(position, position + 1)
+            with called_alone(network):
+                losses.append(self.batch_loss(network, images[one], labels[one].to(place)).cpu())
+        return torch.stack(losses)
 
     def metrics(self, output: Any, labels: Labels) -> Tensor:
         """Returns the metric of each image, float64 `(images,)` in [0, 1], or its statistics.
@@ -148,6 +207,11 @@ class Task:
         Raises:
             InputError: they cannot be compared.
         """
+        if self.training_loss is not None:
+            raise InputError(
+                "networks that compute their own loss give no outputs to compare while they train;"
+                " set it to 0: they learn from labels, and where asked from [finetune] attention"
+            )
         if self.distil is None:
             raise InputError(
                 "this task has nothing that compares the outputs of two networks; set it to 0, or"

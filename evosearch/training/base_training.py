@@ -1,9 +1,7 @@
 """The training of a base network from scratch."""
 
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -104,7 +102,7 @@ def train_base(
             or a penalty is about what the network has not.
     """
     frozen = None if config.freeze is None else FrozenPrefix(model, train, config.freeze)
-    loss = label_loss(frozen or partial(call, model), config, task)
+    loss = label_loss(model, config, task, frozen)
     began = time.perf_counter()
     rng = torch.Generator().manual_seed(integer(seed, Stream.BASE_TRAINING, "images"))
     place = device_of(model)
@@ -142,8 +140,16 @@ def train_base(
     return tuple(history)
 
 
-def label_loss(model: Callable[[Inputs], Any], config: TrainConfig, task: Task) -> BatchLoss:
+def label_loss(
+    model: nn.Module, config: TrainConfig, task: Task, prefix: FrozenPrefix | None = None
+) -> BatchLoss:
     """Returns the objective of training on labels: the task's loss, smoothed where asked for.
+
+    Args:
+        model: what is trained.
+        config: the `[train]` section.
+        task: whose loss is lowered.
+        prefix: what is called in the model's place, where its first layers are to be frozen.
 
     Raises:
         InputError: labels are to be smoothed for a loss of the task's own.
@@ -152,7 +158,9 @@ def label_loss(model: Callable[[Inputs], Any], config: TrainConfig, task: Task) 
         raise InputError("[train] label_smoothing is for cross-entropy; [task] has its own loss")
 
     def loss(images: Inputs, labels: Labels) -> Tensor:
-        output = task.outputs(model(images))
+        if prefix is None and not config.label_smoothing:
+            return task.batch_loss(model, images, labels)
+        output = task.outputs(call(model, images) if prefix is None else prefix(images))
         if config.label_smoothing:
             target = task.targets(labels)
             return functional.cross_entropy(output, target, label_smoothing=config.label_smoothing)

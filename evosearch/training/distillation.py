@@ -251,7 +251,7 @@ def _training(
     weights = {"temperature": config.temperature, "alpha": config.alpha}
     require_comparable(teacher, train, **weights, task=task)
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
-    holders = [student.get_submodule(name) for name in holders_of_heads(teacher, train.images[:2])]
+    holders = [student.get_submodule(name) for name in holders_of_heads(teacher, train, task)]
     seeded = torch_seeded(integer(seed, Stream.FINETUNING, "dropout"), device_of(student))
     imitation = imitating(
         teacher,

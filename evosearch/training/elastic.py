@@ -27,7 +27,7 @@ from evosearch.tasks.scoring import working_numerics
 from evosearch.tasks.task import Task
 from evosearch.training.checkpoint import Checkpoint
 from evosearch.training.heads import holders_of_heads
-from evosearch.training.objective import distillation_loss
+from evosearch.training.objective import students_loss
 from evosearch.training.parts import Moment, Part
 from evosearch.training.trainer import Training
 
@@ -104,7 +104,7 @@ def train_elastic(
     place, elastic = device_of(base), copied(base)
     fastest = fastest_numerics(place, precision=config.precision)
     numerics, _ = working_numerics(base, train, fastest, task=task)
-    heads = holders_of_heads(base, train.images[:2])
+    heads = holders_of_heads(base, train, task)
     slices = [Slice(elastic, groups, mask, evaluating=heads) for mask in palette]
     sandwich = Sandwich(base, slices, config, seed, task)
     rng = torch.Generator().manual_seed(integer(seed, Stream.ELASTIC, "images"))
@@ -164,13 +164,16 @@ class Sandwich(Part):
             InputError: the task cannot compare such outputs, but `alpha` is not 0.
         """
         task, config = self._task, self._config
-        with torch.no_grad():
-            target = task.outputs(call(self._base, images))
+        target = None
+        if config.alpha:
+            with torch.no_grad():
+                target = task.outputs(call(self._base, images))
         losses = [
-            distillation_loss(
-                task.outputs(network(images)),
-                target,
+            students_loss(
+                network,
+                images,
                 labels,
+                target,
                 temperature=config.temperature,
                 alpha=config.alpha,
                 task=task,

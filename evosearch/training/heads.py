@@ -3,12 +3,14 @@
 import torch
 from torch import nn
 
-from evosearch.calling import Inputs, call
+from evosearch.calling import call
+from evosearch.data.splits import TrainSplit
 from evosearch.machine import device_of, torch_seeded
 from evosearch.models.copying import copied
+from evosearch.tasks.task import Task
 
 
-def holders_of_heads(model: nn.Module, images: Inputs) -> tuple[str, ...]:
+def holders_of_heads(model: nn.Module, train: TrainSplit, task: Task) -> tuple[str, ...]:
     """Returns the modules that run other modules in training only, such as GoogLeNet itself.
 
     A network that was cut was traced in evaluation: its auxiliary heads still expect the
@@ -17,15 +19,16 @@ def holders_of_heads(model: nn.Module, images: Inputs) -> tuple[str, ...]:
 
     Args:
         model: not changed; a copy of it is run in both modes.
-        images: two or more.
+        train: of which two images are looked at.
+        task: how networks are called in training.
     """
-    probe = copied(model)
-    images = images.to(device_of(model))
+    probe, place = copied(model), device_of(model)
+    images, labels = train.images[:2].to(place), train.labels[:2].to(place)
     ran: set[str] = set()
     for name, module in probe.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
     holders: set[str] = set()
-    with torch.no_grad(), torch_seeded(0, device_of(model)):
+    with torch.no_grad(), torch_seeded(0, place):
         call(probe.eval(), images)
         always = frozenset(ran)
         while True:
@@ -34,7 +37,7 @@ def holders_of_heads(model: nn.Module, images: Inputs) -> tuple[str, ...]:
             for holder in holders:
                 probe.get_submodule(holder).training = False
             try:
-                call(probe, images)
+                task.batch_loss(probe, images, labels)
             except Exception:
                 # A head may take no images as small as these: without it the rest is seen.
                 if _holders(ran, always) <= holders:

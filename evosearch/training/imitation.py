@@ -11,7 +11,7 @@ from evosearch.data.labels import Labels
 from evosearch.models.modes import evaluating
 from evosearch.tasks.task import Task
 from evosearch.training.attention import attention_loss, attention_map, module_outputs
-from evosearch.training.objective import distillation_loss
+from evosearch.training.objective import students_loss
 from evosearch.training.trainer import BatchLoss
 
 
@@ -44,12 +44,15 @@ def imitating(
     ):
 
         def loss(images: Inputs, labels: Labels) -> Tensor:
-            with torch.no_grad():
-                target = task.outputs(call(teacher, images))
-            total = distillation_loss(
-                task.outputs(call(student, images)),
-                target,
+            target = None
+            if alpha or layers:
+                with torch.no_grad():
+                    target = task.outputs(call(teacher, images))
+            total = students_loss(
+                student,
+                images,
                 labels,
+                target,
                 temperature=temperature,
                 alpha=alpha,
                 task=task,

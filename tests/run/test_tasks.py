@@ -216,20 +216,25 @@ def test_a_drop_of_a_pooled_metric_is_refused_before_training(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.slow
-def test_outputs_that_cannot_be_compared_are_refused_before_fine_tuning(
-    searched: tuple[str, Path, evosearch.Run], tmp_path: Path
+@pytest.mark.parametrize(
+    ("extra", "section"),
+    [
+        ("", "finetune"),
+        ("alpha = 0.0\n\n[search.evaluator]\nbuild = 'elastic'\n", "elastic"),
+    ],
+)
+def test_outputs_that_cannot_be_compared_are_refused_before_training(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: str,
+    section: str,
 ) -> None:
-    name, _, _ = searched
-    if name == "maps":
-        pytest.skip("logits of pixels can be compared")
-    write_space(tmp_path, "boxes")
-    run = evosearch.search(
-        tmp_path / "boxes.toml", flops="50%", trials=1, seed=0, out=tmp_path / "run", anyway=True
-    )
-    message = r"\[finetune\] alpha = 0.9: this task has nothing that compares the outputs"
-    with pytest.raises(InputError, match=message):
-        evosearch.finetune(run.folder)
+    monkeypatch.setattr("evosearch.run.subject.train_base", None)
+    space = write_space(tmp_path, "boxes", extra)
+    message = rf"\[{section}\] alpha = 0.9: this task has nothing that compares the outputs"
+    with pytest.raises(InputError, match=message) as error:
+        evosearch.search(space, flops="50%", out=tmp_path / "run")
+    assert "\n" not in str(error.value)
 
 
 def test_labels_that_a_task_cannot_judge_are_refused_before_training(

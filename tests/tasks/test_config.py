@@ -155,7 +155,9 @@ def test_outputs_that_cannot_be_compared_are_refused_before_training(folder):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"name": "detection"}, "detection needs loss and predictions"),
+        (own("loss", name="detection"), "a loss of outputs needs predictions"),
+        (own("distil", name="detection"), "distil compares outputs, which a network with its"),
+        (own("loss") | {"training_loss": "own.py:loss"}, "training_loss calls the network: give"),
         ({"name": "pose"}, "'classification', 'segmentation', 'regression' or 'detection'"),
         ({"predictions": "own.py:predictions"}, "predictions is for name = 'detection'"),
         ({"ignore": 3}, "ignore is for name = 'segmentation'"),

@@ -9,6 +9,7 @@ from torch import nn
 
 from evosearch.data import splits as data
 from evosearch.tasks.config import TaskConfig, load_task
+from evosearch.tasks.ownlosses import summed_losses
 from evosearch.tasks.scoring import image_scores, score
 from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.distillation import FinetuneConfig, distil
@@ -79,6 +80,11 @@ def test_a_metric_of_all_images_together(tmp_path):
     assert found.accuracy == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
 
 
-def test_the_section_of_a_detector():
-    section = TaskConfig(**tomllib.loads(code_blocks("tasks", "toml")[1])["task"])
+def test_the_sections_of_detectors(tmp_path):
+    raw, own = (tomllib.loads(block) for block in code_blocks("tasks", "toml")[1:3])
+    section = TaskConfig(**raw["task"])
     assert (section.name, section.metric) == ("detection", None)
+    assert FinetuneConfig(**raw["finetune"]).alpha == 0
+    task = load_task(TaskConfig(**own["task"]), tmp_path)
+    assert task.training_loss is summed_losses
+    assert FinetuneConfig(**own["finetune"]).alpha == 0

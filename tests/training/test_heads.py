@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from evosearch.data import splits as data
+from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.training.base_training import TrainConfig, train_base
 from evosearch.training.distillation import FinetuneConfig, distil
 from evosearch.training.heads import holders_of_heads
@@ -58,7 +59,7 @@ def test_a_cut_network_is_distilled_without_its_heads(few, kind, holder):
     teacher, student = kind(), kind(inner=4)
     with pytest.raises(RuntimeError):
         student.train()(few[0].images[:2])
-    assert holders_of_heads(teacher, few[0].images[:2]) == (holder,)
+    assert holders_of_heads(teacher, few[0], CLASSIFICATION) == (holder,)
     modes = []
     student.get_submodule(f"{holder}.drop".strip(".")).register_forward_hook(
         lambda module, *_: modes.append(module.training)
@@ -75,7 +76,7 @@ def test_networks_without_heads_have_no_holders(few):
     before = torch.get_rng_state()
     model = nn.Sequential(nn.Dropout(0.5), nn.Flatten(), nn.Linear(64, 10)).train()
     state = torch.get_rng_state()
-    assert holders_of_heads(model, few[0].images[:2]) == ()
+    assert holders_of_heads(model, few[0], CLASSIFICATION) == ()
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(before, state)
@@ -92,8 +93,8 @@ def test_torchvisions_networks_with_heads(name):
     model = getattr(torchvision.models, name)(
         weights=None, num_classes=4, aux_logits=True, init_weights=False
     )
-    assert holders_of_heads(model, torch.randn(2, 3, size, size)) == ("",)
     train = split_of(data.TrainSplit, torch.randn(4, 3, size, size), [0, 1, 2, 3])
+    assert holders_of_heads(model, train, CLASSIFICATION) == ("",)
     search = split_of(data.SearchSplit, torch.randn(2, 3, size, size), [0, 1])
     train_base(model, train, search, TrainConfig(epochs=1, batch_size=4, lr=0.01), 0)
     config = FinetuneConfig(epochs=1, batch_size=4, lr=0.01)
@@ -107,7 +108,8 @@ def test_a_head_that_takes_no_images_as_small_as_these_is_found():
     images = torch.rand(2, 1, 8, 8)
     with pytest.raises(RuntimeError, match="too small"):
         net.train()(images)
-    assert holders_of_heads(net, images) == ("net",)
+    train = split_of(data.TrainSplit, images, [0, 1])
+    assert holders_of_heads(net, train, CLASSIFICATION) == ("net",)
 
 
 def test_a_network_that_fails_in_training_without_a_head_fails():
@@ -118,4 +120,6 @@ def test_a_network_that_fails_in_training_without_a_head_fails():
             return images
 
     with pytest.raises(RuntimeError, match="not in training"):
-        holders_of_heads(Failing(), torch.rand(2, 1, 8, 8))
+        holders_of_heads(
+            Failing(), split_of(data.TrainSplit, torch.rand(2, 1, 8, 8), [0, 1]), CLASSIFICATION
+        )
