@@ -34,10 +34,13 @@ class Measure:
         name: as tables show it.
         pooled: statistics of any choice of images, `(images, numbers)` with NaN behind rows that
             are shorter -> value in [0, 1]; None where the mean over images is the value.
+        chosen: statistics, and how often each choice of images has each, `(choices, images)` ->
+            the values of all choices, `(choices,)`; None where `pooled` is called for each.
     """
 
     name: str
     pooled: Callable[[Reals], float] | None = None
+    chosen: Callable[[Reals, NDArray[np.int64]], Reals] | None = None
 
     def value(self, statistics: Reals) -> float:
         """Returns the value of a pooled metric.
@@ -53,7 +56,11 @@ class Measure:
 
     def resampled(self, statistics: Reals) -> Reals:
         """Returns the values on choices of the images, the same for all networks."""
-        return np.array([self.value(statistics[chosen]) for chosen in _choices(len(statistics))])
+        images = len(statistics)
+        if self.chosen is None:
+            return np.array([self.value(statistics[chosen]) for chosen in _choices(images)])
+        counts = [np.bincount(chosen, minlength=images) for chosen in _choices(images)]
+        return self.chosen(statistics, np.stack(counts))
 
 
 ACCURACY = Measure(name="accuracy")

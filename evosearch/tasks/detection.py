@@ -28,6 +28,8 @@ MOST = 100
 """Boxes of a class in one image that count: those of the highest scores."""
 _NUMBERS = 3
 """That statistics have of a box: class; score, or NaN of a true one; its matches, as bits."""
+_AT_ONCE = 2**21
+"""Boxes of all choices that are counted at a time: some 16 MiB for each array of them."""
 _BITS = 1 << np.arange(len(THRESHOLDS))
 
 Boxes = Sequence[Mapping[str, Tensor]]
@@ -100,41 +102,80 @@ def average_precision(statistics: Reals, *, thresholds: int = len(THRESHOLDS)) -
         statistics: of `matches`, `(images, 3 boxes)`.
         thresholds: how many of `THRESHOLDS` count, from the first on.
     """
+    once = np.ones((1, len(statistics)), dtype=np.int64)
+    return float(average_precisions(statistics, once, thresholds=thresholds)[0])
+
+
+def average_precisions(
+    statistics: Reals, counts: NDArray[np.int64], *, thresholds: int = len(THRESHOLDS)
+) -> Reals:
+    """Returns the mean average precision of several choices of images, `(choices,)`.
+
+    Boxes are sorted once. A box of an image that is chosen twice counts as two of equal score, one
+    after the other; of images with equal scores the first comes first.
+
+    Args:
+        statistics: of `matches`, `(images, 3 boxes)`.
+        counts: how often each choice has each image, `(choices, images)`.
+        thresholds: how many of `THRESHOLDS` count, from the first on.
+    """
     rows = statistics.reshape(-1, _NUMBERS)
-    rows = rows[~np.isnan(rows[:, 0])]
+    images = np.repeat(np.arange(len(statistics)), len(rows) // max(1, len(statistics)))
+    there = ~np.isnan(rows[:, 0])
+    rows, images = rows[there], images[there]
     is_true = np.isnan(rows[:, 1])
-    true, predicted = rows[is_true, 0], rows[~is_true]
-    predicted = predicted[np.argsort(-predicted[:, 1], kind="stable")]
-    right = (predicted[:, 2].astype(np.int64)[:, None] & _BITS[:thresholds]) > 0
-    averages = [
-        _averages(right[predicted[:, 0] == label], int(count))
-        for label, count in zip(*np.unique(true, return_counts=True), strict=True)
-    ]
-    return float(np.mean(averages)) if averages else 0.0
+    true, true_images = rows[is_true, 0], images[is_true]
+    order = np.flatnonzero(~is_true)[np.argsort(-rows[~is_true, 1], kind="stable")]
+    labels, bits, images = rows[order, 0], rows[order, 2].astype(np.int64), images[order]
+    total, classes = np.zeros(len(counts)), np.zeros(len(counts))
+    by_image = np.ascontiguousarray(counts.T, dtype=np.int32)
+    for label in np.unique(true):
+        own = labels == label
+        right = (bits[own, None] & _BITS[:thresholds]) > 0
+        size = max(1, _AT_ONCE // max(1, len(right)))
+        for part in (slice(first, first + size) for first in range(0, len(counts), size)):
+            truths = by_image[true_images[true == label], part].sum(0)
+            total[part] += _averages(by_image[images[own], part], right, truths)
+            classes[part] += truths > 0
+    return total / np.maximum(classes, 1)
 
 
-MAP = Measure(name="mAP", pooled=average_precision)
+MAP = Measure(name="mAP", pooled=average_precision, chosen=average_precisions)
 """Mean average precision over intersections over union from 0.5 to 0.95."""
-MAP50 = Measure(name="mAP50", pooled=partial(average_precision, thresholds=1))
+MAP50 = Measure(
+    name="mAP50",
+    pooled=partial(average_precision, thresholds=1),
+    chosen=partial(average_precisions, thresholds=1),
+)
 """Mean average precision at an intersection over union of 0.5."""
 
 
-def _averages(right: NDArray[np.bool_], true: int) -> Reals:
-    """Returns the average precision of a class at each threshold, `(thresholds,)`.
+def _averages(
+    counts: NDArray[np.int32], right: NDArray[np.bool_], truths: NDArray[np.int64]
+) -> Reals:
+    """Returns the average precision of a class, the mean over thresholds, `(choices,)`.
+
+    Precision rises with every box that matches and falls with every other, so the best one from a
+    recall on is that of a box that matches.
 
     Args:
-        right: whether each predicted box matches, by falling score, `(boxes, thresholds)`.
-        true: number of true boxes.
+        counts: how often each choice has each box, by falling score, `(boxes, choices)`.
+        right: whether each box matches, `(boxes, thresholds)`.
+        truths: number of true boxes of each choice; where it is 0, so is what is returned.
     """
-    hits = right.cumsum(0)
-    precisions = hits / np.arange(1, len(hits) + 1)[:, None]
-    best = np.maximum.accumulate(precisions[::-1])[::-1]
-    found = np.zeros(right.shape[1])
-    for threshold, column in enumerate(hits.T):
-        at = np.searchsorted(column / true, RECALLS)
-        reached = at < len(column)
-        found[threshold] = best[at[reached], threshold].sum() / len(RECALLS)
-    return found
+    choices = np.arange(len(truths))
+    most = np.arange(truths.max() + 1)[:, None]
+    # How many recalls are reached by so many boxes that match.
+    reached = np.searchsorted(RECALLS, most / np.maximum(truths, 1), side="right")
+    before, found = counts.cumsum(0, dtype=np.int32), np.zeros(len(truths))
+    for column in right.T:
+        if not column.any():
+            continue
+        hits = counts[column].cumsum(0, dtype=np.int32)
+        precisions = hits / np.maximum(before[column], 1)
+        best = np.maximum.accumulate(precisions[::-1])[::-1]
+        found += (best * np.diff(reached[hits, choices], axis=0, prepend=0)).sum(0)
+    return found / (len(RECALLS) * right.shape[1])
 
 
 def _matched(boxes: Reals, labels: Reals, true_boxes: Reals, true_labels: Reals) -> Reals:

@@ -1,6 +1,7 @@
 """Mean average precision by hand, and against the evaluation that comes with COCO."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -91,8 +92,11 @@ def test_classes_without_true_boxes_and_images_without_boxes():
     assert value(MAP, predicted, true) == pytest.approx(0.5)
 
 
-def scenes(seed, count=12):
-    """Returns predicted and true boxes that overlap by chance, some of them by much."""
+def scenes(seed, count=12, *, ties=True):
+    """Returns predicted and true boxes that overlap by chance, some of them by much.
+
+    Scores are of few digits, so that some are equal; or none are.
+    """
     rng = np.random.default_rng(seed)
     predicted, true = [], []
     for _ in range(count):
@@ -104,8 +108,7 @@ def scenes(seed, count=12):
         guesses = boxes[copies] + rng.normal(0, 1.5, (len(copies), 4)) if len(boxes) else boxes
         turned = rng.random(len(copies)) < 0.2
         kinds = np.where(turned, rng.integers(0, 3, len(copies)), labels[copies])
-        # Scores of few digits, so that some are equal.
-        scores = rng.integers(0, 40, len(copies)) / 40
+        scores = rng.integers(0, 40, len(copies)) / 40 if ties else rng.random(len(copies))
         predicted.append(image(guesses.tolist(), kinds.tolist(), scores.tolist()))
     return predicted, true
 
@@ -157,6 +160,38 @@ def test_it_is_that_of_coco(seed):
     assert 0.1 < wanted[0] < 0.9
     assert value(MAP, predicted, true) == pytest.approx(wanted[0], abs=1e-9)
     assert value(MAP50, predicted, true) == pytest.approx(wanted[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("at_once", [1, 2**21])
+@pytest.mark.parametrize("measure", [MAP, MAP50])
+def test_the_bootstrap_is_that_of_every_choice_by_itself(measure, at_once, monkeypatch):
+    monkeypatch.setattr("evosearch.tasks.detection._AT_ONCE", at_once)
+    predicted, true = scenes(5, ties=False)
+    rows = statistics(predicted, true)
+    naive = replace(measure, chosen=None).resampled(rows)
+    assert len(set(naive)) > 100
+    np.testing.assert_allclose(measure.resampled(rows), naive, rtol=0, atol=1e-12)
+
+
+def test_a_choice_of_images_is_judged_as_coco_judges_it():
+    predicted, true = scenes(6, ties=False)
+    chosen = [0, 0, 3, 4, 4, 4, 7, 8, 9, 10, 11, 11]
+    counts = np.bincount(chosen, minlength=12)[None]
+    wanted = by_coco([predicted[i] for i in chosen], [true[i] for i in chosen])
+    rows = statistics(predicted, true)
+    assert 0.1 < wanted[0] < 0.9
+    assert MAP.chosen(rows, counts) == pytest.approx(wanted[0], abs=1e-9)
+    assert MAP50.chosen(rows, counts) == pytest.approx(wanted[1], abs=1e-9)
+
+
+def test_a_choice_without_true_boxes_is_worth_nothing():
+    rows = statistics(
+        [image([SQUARE], [0], [0.9]), image([], [], [])], [image([], []), image([SQUARE], [0])]
+    )
+    counts = np.array([[2, 0], [0, 2], [1, 1]])
+    assert MAP.chosen(rows, counts).tolist() == [0, 0, 0]
+    rows = statistics([image([SQUARE], [0], [0.9])] * 2, [image([SQUARE], [0]), image([], [])])
+    assert MAP.chosen(rows, counts) == pytest.approx([1, 0, 1])
 
 
 def test_only_the_best_boxes_of_a_class_in_an_image_count():
