@@ -173,4 +173,12 @@ def _spec(name: str) -> ModuleSpec | None:
     above = _spec(package)
     if above is None or above.submodule_search_locations is None:
         return None
-    return PathFinder.find_spec(name, above.submodule_search_locations)
+    try:
+        return PathFinder.find_spec(name, above.submodule_search_locations)
+    except KeyError:  # a folder without `__init__.py`, in a package that is not imported
+        folders = [
+            Path(place, name.rpartition(".")[2]) for place in above.submodule_search_locations
+        ]
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
+        return spec

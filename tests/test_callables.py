@@ -13,6 +13,7 @@ import torch
 from evosearch import callables
 from evosearch.callables import code_digest, files_without_name, resolve_callable
 from evosearch.errors import InputError
+from evosearch.sourcecode import own_modules
 
 CODE = """
 def loss(output, target):
@@ -285,6 +286,18 @@ def test_code_of_the_files_beside_it_counts(beside):
     assert digest(beside(lazy=5)) != before
     assert digest(beside()) == before
     assert digest(beside(name="elsewhere/own.py")) == before
+
+
+def test_folders_without_a_name_of_their_own_are_followed(tmp_path, monkeypatch):
+    """Python itself looks into a namespace package once the package above it is imported."""
+    folder = tmp_path / "outermost" / "inner" / "innermost"
+    folder.mkdir(parents=True)
+    (tmp_path / "outermost" / "__init__.py").write_text("")
+    (folder / "module.py").write_text("VALUE = 2")
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "outermost.inner.innermost.module"
+    assert own_modules([name]) == {name: b"VALUE = 2", "outermost": b""}
+    assert own_modules(["outermost.nowhere.at_all"]) == {"outermost": b""}
 
 
 def test_where_a_file_lies_does_not_count(own, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import evosearch
+from evosearch.cli import main
 from evosearch.errors import InputError
 from evosearch.models.build import build_model
 from evosearch.report.networks import networks_table
@@ -235,6 +236,70 @@ def test_outputs_that_cannot_be_compared_are_refused_before_training(
     with pytest.raises(InputError, match=message) as error:
         evosearch.search(space, flops="50%", out=tmp_path / "run")
     assert "\n" not in str(error.value)
+
+
+FAR = """
+def metric(output, target):
+    return target[:, 0, 0] + 2.0
+"""
+RAGGED = """
+import numpy as np
+from own import boxes
+
+def ragged():
+    found = boxes()
+    for _, labels in found.values():
+        labels[1] = {name: np.concatenate([own, own]) for name, own in labels[1].items()}
+    return found
+"""
+STACKED = """
+import torch
+
+def collate(labels):
+    return {name: torch.stack([own[name] for own in labels]) for name in labels[0]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "task", "extra", "message"),
+    [
+        (
+            "maps", FAR, 'metric = "odd.py:metric"', "",
+            "[data] train: [task] metric: expected values in [0, 1], got 2 to ",
+        ),
+        (
+            "boxes", STACKED, 'collate = "odd.py:collate"', "alpha = 0.0",
+            "[data] train: [task] collate: RuntimeError: ",
+        ),
+        (
+            "boxes", "", "", "",
+            "[finetune] alpha = 0.9: this task has nothing that compares the outputs",
+        ),
+    ],
+)  # fmt: skip
+def test_the_command_line_says_in_a_line_what_is_wrong_before_any_training(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    code: str,
+    task: str,
+    extra: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr("evosearch.run.subject.train_base", None)
+    space = write_space(tmp_path, name, extra)
+    text = space.read_text().replace(SECTIONS[name], f"{SECTIONS[name]}\n{task}")
+    ragged = text.replace("own.py:boxes", "odd.py:ragged") if "collate" in task else text
+    (tmp_path / "odd.py").write_text(code + RAGGED)
+    space.write_text(ragged)
+    arguments = ["search", str(space), "--flops", "50%", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["evosearch", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"evosearch: {message}")
 
 
 def test_labels_that_a_task_cannot_judge_are_refused_before_training(
