@@ -207,6 +207,33 @@ def test_scenes_of_digits(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolo11n", "yolov8n"])
+def test_yolo(
+    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if importlib.util.find_spec("ultralytics") is None:
+        pytest.skip(
+            "ultralytics is not installed: its licence is the AGPL, so nothing asks for it"
+        )
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    out = example("yolo.py", "--name", name, "--out", tmp_path / "run")
+    share = re.search(
+        r"^\d+ groups, ([\d.]+)% of the MACs; 0 failed the proof$", out, re.MULTILINE
+    )
+    assert share is not None, out
+    assert float(share[1]) >= 98
+    assert "10 trials; the best: loss " in out
+    (left, before, after) = re.findall(
+        r"^([\d.]+)% of the params; its own loss ([\d.]+), after a step ([\d.]+)$",
+        out,
+        re.MULTILINE,
+    )[0]
+    assert float(left) < 75
+    assert float(after) < float(before)
+    assert {path.name for path in (tmp_path / "run" / "exported").iterdir()} >= {"plan.json"}
+
+
+@pytest.mark.slow
 def test_stamp(example: Example) -> None:
     out = example("stamp.py", "--episodes", "100", "--trials", "32")
     plan, seeded, *others = (float(x) for x in re.findall(r"\d\.\d{3}", out))

@@ -175,7 +175,8 @@ def _averages(
         precisions = hits / np.maximum(before[column], 1)
         best = np.maximum.accumulate(precisions[::-1])[::-1]
         found += (best * np.diff(reached[hits, choices], axis=0, prepend=0)).sum(0)
-    return found / (len(RECALLS) * right.shape[1])
+    averages: Reals = found / (len(RECALLS) * right.shape[1])
+    return averages
 
 
 def _matched(boxes: Reals, labels: Reals, true_boxes: Reals, true_labels: Reals) -> Reals:

@@ -248,8 +248,9 @@ def _training(
     parts: Sequence[Part] = (),
 ) -> Iterator[Training]:
     """Gives the training of a student on its teacher's outputs, and on attention at `layers`."""
-    weights = {"temperature": config.temperature, "alpha": config.alpha}
-    require_comparable(teacher, train, **weights, task=task)
+    require_comparable(
+        teacher, train, temperature=config.temperature, alpha=config.alpha, task=task
+    )
     rng = torch.Generator().manual_seed(integer(seed, Stream.FINETUNING, "images"))
     holders = [student.get_submodule(name) for name in holders_of_heads(teacher, train, task)]
     seeded = torch_seeded(integer(seed, Stream.FINETUNING, "dropout"), device_of(student))
