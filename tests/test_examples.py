@@ -223,13 +223,13 @@ def test_yolo(
     assert share is not None, out
     assert float(share[1]) >= 98
     assert "10 trials; the best: loss " in out
-    (left, before, after) = re.findall(
-        r"^([\d.]+)% of the params; its own loss ([\d.]+), after a step ([\d.]+)$",
-        out,
-        re.MULTILINE,
+    (left, value) = re.findall(
+        r"^([\d.]+)% of the params; .* loss of ([\d.]+)$", out, re.MULTILINE
     )[0]
     assert float(left) < 75
-    assert float(after) < float(before)
+    assert float(value) > 0
+    (moved, count) = re.findall(r"^moved (\d+) of (\d+) tensors$", out, re.MULTILINE)[0]
+    assert int(moved) > 0.9 * int(count)
     assert {path.name for path in (tmp_path / "run" / "exported").iterdir()} >= {"plan.json"}
 
 

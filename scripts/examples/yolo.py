@@ -131,17 +131,19 @@ def noise() -> dict[str, tuple[Any, Any]]:
     return {"train": part(24), "search": part(8), "test": part(8)}
 
 
-def step(model: nn.Module, images: Tensor, target: Boxes) -> tuple[float, float]:
-    """Returns Ultralytics' loss of a batch before and after a step of training."""
-    optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-5)
-    found = []
-    for _ in range(2):
-        value = model({"img": images, **batch_of(target)})[0].sum()
-        found.append(value.item())
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-    return found[0], found[1]
+def step(model: nn.Module, images: Tensor, target: Boxes) -> tuple[float, int, int]:
+    """Returns Ultralytics' loss of a batch, how many weights a step of it moved, and of how many.
+
+    Boxes of noise may be answered for at some sizes of feature maps only.
+    """
+    learning = [own for own in model.train().parameters() if own.requires_grad]
+    before = [own.detach().clone() for own in learning]
+    optimizer = torch.optim.SGD(learning, lr=1e-3)
+    value = model({"img": images, **batch_of(target)})[0].sum()
+    value.backward()
+    optimizer.step()
+    moved = sum(not torch.equal(*pair) for pair in zip(learning, before, strict=True))
+    return value.item(), moved, len(learning)
 
 
 def main() -> None:
@@ -165,9 +167,10 @@ def main() -> None:
     network = plain(done.artifact.load(lambda: make_model(options.name)))
     images, target = noise()["train"]
     tensors = [{key: torch.from_numpy(value) for key, value in own.items()} for own in target]
-    before, after = step(network, torch.from_numpy(images).float() / 255, tensors)
+    value, moved, count = step(network, torch.from_numpy(images).float() / 255, tensors)
     whole, left = (own.cost.params for own in (done.networks[0], done.networks[-1]))
-    print(f"{left / whole:.1%} of the params; its own loss {before:.3f}, after a step {after:.3f}")
+    print(f"{left / whole:.1%} of the params; a step on its own loss of {value:.3f}")
+    print(f"moved {moved} of {count} tensors")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import torchvision
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.retinanet import RetinaNet
+from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 
 from evosearch.data import splits as data
 from evosearch.data.labels import read_labels
@@ -136,14 +137,15 @@ def test_a_small_one_learns_scenes_of_digits_and_is_cut(monkeypatch):
         image_mean=[0.13],
         image_std=[0.25],
         anchor_generator=AnchorGenerator(((12, 16), (20, 24)), ((1.0,),) * 2),
+        head=RetinaNetHead(32, 2, 10, norm_layer=partial(nn.GroupNorm, 8)),
         detections_per_img=20,
         topk_candidates=100,
     )
-    config = TrainConfig(epochs=12, batch_size=16, lr=0.02)
+    config = TrainConfig(epochs=20, batch_size=16, lr=0.05)
     train_base(network, train, None, config, 0, task=DETECTION)
     base = score(network, search, task=DETECTION).accuracy
     student = halved(network, 64, channels=1)
-    config = FinetuneConfig(epochs=4, batch_size=16, lr=0.01, alpha=0.0, attention=1.0)
+    config = FinetuneConfig(epochs=6, batch_size=16, lr=0.02, alpha=0.0, attention=1.0)
     done = distil(network, student, train, search, config, 0, task=DETECTION)
     cut, trained = done.history[0].search.accuracy, done.best.search.accuracy
     assert base > 0.2
