@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,19 +90,17 @@ def test_a_step_of_fine_tuning(name, options, side):
 
 
 class Body(nn.Module):
-    """Feature maps of a quarter and of an eighth of the image's size."""
+    """Feature maps of a quarter of the image's size."""
 
     out_channels = 32
 
     def __init__(self):
         super().__init__()
-        self.first = nn.Sequential(*block(1, 16), *block(16, 32))
-        self.second = nn.Sequential(*block(32, 32, 1), *block(32, 64))
-        self.put = nn.ModuleList([nn.Conv2d(32, 32, 1), nn.Conv2d(64, 32, 1)])
+        self.layers = nn.Sequential(*block(1, 16), *block(16, 32), *block(32, 64, 1))
+        self.put = nn.Conv2d(64, 32, 1)
 
     def forward(self, images):
-        first = self.first(images)
-        return {"0": self.put[0](first), "1": self.put[1](self.second(first))}
+        return {"0": self.put(self.layers(images))}
 
 
 def block(channels, wider, stride=2):
@@ -136,8 +133,8 @@ def test_a_small_one_learns_scenes_of_digits_and_is_cut(monkeypatch):
         max_size=64,
         image_mean=[0.13],
         image_std=[0.25],
-        anchor_generator=AnchorGenerator(((12, 16), (20, 24)), ((1.0,),) * 2),
-        head=RetinaNetHead(32, 2, 10, norm_layer=partial(nn.GroupNorm, 8)),
+        anchor_generator=AnchorGenerator(((12, 18, 24),), ((1.0,),)),
+        head=RetinaNetHead(32, 3, 10, norm_layer=nn.BatchNorm2d),
         detections_per_img=20,
         topk_candidates=100,
     )
