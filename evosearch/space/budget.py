@@ -234,8 +234,8 @@ def _checked_bound(resource: Resource, text: str, base: Cost) -> Bound:
     whole = resource.of(base)
     if not whole:
         raise InputError(
-            f"--{resource.option}: this run has no {resource.label} profile; begin a new one with"
-            " it"
+            f"--{resource.option}: this run does not know the {resource.label} of its networks;"
+            " begin a new one with it"
         )
     bound = _read_bound(resource, text, resource.scale * whole)
     if bound.high > resource.scale * whole:
