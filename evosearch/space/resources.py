@@ -25,14 +25,12 @@ class Quantity:
         units: unit -> how many of a cost's own units it is; in upper case, "" for none.
         examples: what error messages give as such.
         show: an amount as people read it.
-        is_range: whether a budget may be a range of it.
         unit: of numbers in JSON, and the end of their keys; one of `units`.
     """
 
     units: dict[str, float]
     examples: str
     show: Callable[[float], str]
-    is_range: bool
     unit: str = ""
 
     def read(self, part: str, text: str, option: str, base: int) -> int:
@@ -74,13 +72,12 @@ COUNT = Quantity(
     examples="an amount such as 40M, 0.5G or 12000, a share such as 50%, or a range such as"
     " 30%..70%",
     show=format_count,
-    is_range=True,
 )
 TIME = Quantity(
     units={"S": 1e12, "MS": 1e9, "US": 1e6},
-    examples="a time with its unit, such as 3.5ms, or a share of the base network's, such as 60%",
+    examples="a time with its unit, such as 3.5ms, a share of the base network's, such as 60%, or"
+    " a range such as 40%..70%",
     show=format_time,
-    is_range=False,
     unit="ms",
 )
 
@@ -98,7 +95,6 @@ SPACE = Quantity(
     examples="an amount with its unit, such as 500KB, 2MB or 1.5MiB, a share such as 50%, or a"
     " range such as 30%..70%",
     show=format_bytes,
-    is_range=True,
     unit="bytes",
 )
 
@@ -198,7 +194,7 @@ RESOURCES: dict[str, Resource] = {
             quantity=TIME,
             exact=False,
             is_usual=True,
-            help="60% or 3.5ms of one batch, measured on this device.",
+            help="60%, 40%..70% or 3.5ms of one batch, measured on this device.",
         ),
         Resource(
             name="memory",
