@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ class Artifact:
             with writing(folder):
                 partial.mkdir(parents=True)
                 write_json(partial / PLAN, plan)
-                write_card(partial, card)
                 save_weights(network, partial / WEIGHTS)
+                card = {**card, "files": {WEIGHTS: file_json(partial / WEIGHTS)}}
+                write_card(partial, card)
                 rebuild_module.write_outputs(network, partial)
                 verify_reload(partial, space_folder)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -175,6 +177,13 @@ class Artifact:
         shutil.copyfile(calling.__file__, partial / "calling.py")
         shutil.copyfile(cut_attention.__file__, partial / "cut_attention.py")
         partial.rename(target)
+
+
+def file_json(path: Path) -> dict[str, Any]:
+    """Returns the size and the hash of a file, as a card has them."""
+    with path.open("rb") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
