@@ -47,7 +47,8 @@ class Polynomials:
         """Returns the values at many plans `(plans, groups)`, `(plans, polynomials)`."""
         padded = np.ones((len(widths), self._groups + 1), dtype=np.int64)
         padded[:, 1:] = widths
-        return (padded[:, self._left] * padded[:, self._right]) @ self._coefficients
+        values = (padded[:, self._left] * padded[:, self._right]) @ self._coefficients
+        return np.asarray(values, dtype=np.int64)
 
     def largest(self, widths: Integers) -> Integers:
         """Returns the largest value at each of many plans, `(plans,)`; 0 without polynomials."""

@@ -118,7 +118,7 @@ class _Solver:
         """Returns which forms of a resource are over its bound at full width, or the largest."""
         full = self._space.forms[name].values(self._space.full_widths[None])[0]
         over = np.flatnonzero(full > bound.high)
-        return over if over.size else np.argmax(full)[None]
+        return over if over.size else np.array([np.argmax(full)])
 
     def solve(self) -> Widths:
         best, seen = np.zeros_like(self._count), set()

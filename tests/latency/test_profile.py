@@ -14,6 +14,7 @@ from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import layer_kinds, profile, random_widths
 from evosearch.latency.runtimes import RUNTIMES, Runtime
 from evosearch.latency.steps import find_steps
+from evosearch.latency.stopwatch import torch_stopwatch
 from evosearch.run.profiling import profile_space
 from tests.latency.fakes import FakeRun, FakeStopwatch, fake_meter
 
@@ -144,6 +145,21 @@ def test_the_digits_really(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "torch" in model.conditions.versions
     assert space.base_cost.latency > 0
     assert stages[-1] == "latency of random networks: 9 of 9 networks at most"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["exported", "compile"])
+def test_a_profile_is_made_from_end_to_end(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    for name, number in {"FIRST": 4, "MORE": 2, "MOST": 6, "VALIDATED": 2}.items():
+        monkeypatch.setattr(profiling, name, number)
+    monkeypatch.setattr("evosearch.latency.steps.STEPS", (8,))
+    monkeypatch.setattr("evosearch.latency.stopwatch.MOST", 15)
+    meter = fake_meter(monkeypatch, torch_stopwatch(1), runtime=runtime)
+    model = profile(meter)
+    assert model.conditions.runtime == runtime
+    assert model.fitted in (4, 6)
+    assert model.timed(meter.discovery.space).base_cost.latency > 0
+    assert profile(meter) == model
 
 
 def test_a_damaged_model_is_named(tmp_path: Path) -> None:
