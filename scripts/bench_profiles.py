@@ -5,13 +5,13 @@ Run it with the code before and after a change on PYTHONPATH, each with a name:
     PYTHONPATH=BEFORE python scripts/bench_profiles.py before --to profiles.jsonl
     PYTHONPATH=AFTER python scripts/bench_profiles.py after --to profiles.jsonl
 
-A run is a line of the file; one that is there is not made again.
+A run is a line of the file; one that is there is not made again. Each has a cache of its own
+beside the file, so one that was stopped goes on.
 """
 
 import argparse
 import json
 import os
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -31,9 +31,8 @@ def main() -> None:
     key = [asked.name, asked.runtime, asked.space.stem]
     if any(json.loads(line)["key"] == key for line in done):
         return
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["EVOSEARCH_CACHE"] = cache
-        row = {"key": key, **profiled(asked.space, asked.runtime)}
+    os.environ["EVOSEARCH_CACHE"] = str(asked.to.resolve().with_suffix(f".{'-'.join(key)}"))
+    row = {"key": key, **profiled(asked.space, asked.runtime)}
     with asked.to.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(row, indent=1))
@@ -42,27 +41,21 @@ def main() -> None:
 def profiled(space: Path, runtime: str) -> dict[str, object]:
     """Returns what a profile took and found."""
     from evosearch.latency.journal import Journal
-    from evosearch.latency.meter import Meter
     from evosearch.run.profiling import profile_space
 
     counts: Counter[str] = Counter()
-    prepare, timing = Meter.runner, Journal.timing
+    delete = Journal.delete
 
-    def counted_timing(self, key, measure):  # type: ignore[no-untyped-def]
-        counts[key.split()[0]] += 1 if key not in self._entries else 0
-        return timing(self, key, measure)
+    def counted(self: Journal) -> None:
+        counts.update(key.split()[0] for key in self._entries)
+        delete(self)
 
-    def counted_prepare(self, module, images):  # type: ignore[no-untyped-def]
-        counts["prepared"] += 1
-        return prepare(self, module, images)
-
-    Meter.runner, Journal.timing = counted_prepare, counted_timing  # type: ignore[method-assign]
+    Journal.delete = counted  # type: ignore[method-assign]
     began, processor = time.monotonic(), time.process_time()
     model, _ = profile_space(space, {"runtime": runtime}, "cpu")
     return {
         "networks": counts["network"],
         "pairs_of_layers": counts["layer"],
-        "prepared": counts["prepared"],
         "seconds": round(time.monotonic() - began, 1),
         "processor_seconds": round(time.process_time() - processor, 1),
         "fitted": model.fitted,
