@@ -127,6 +127,8 @@ class Implanting:
     def cost(self, mask: Mask) -> Cost:
         """Returns the cost of the network in which what a mask adds to the plan is implants."""
         full = self.discovery.space.cost(mask)
+        if mask == self.plan:
+            return full
         drops = dropped_positions(self.discovery.space.groups, mask)
         macs, params = full.macs, full.params
         for group, layers in self.writers.items():

@@ -52,7 +52,7 @@ class Polynomials:
 
     def largest(self, widths: Integers) -> Integers:
         """Returns the largest value at each of many plans, `(plans,)`; 0 without polynomials."""
-        return self.values(widths).max(axis=1, initial=0)
+        return np.asarray(self.values(widths).max(axis=1, initial=0))
 
     def coefficients(self) -> tuple[Floats, Floats]:
         """Returns the polynomials as `constant + linear @ w + w @ quadratic @ w / 2`.
