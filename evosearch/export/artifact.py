@@ -5,7 +5,6 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from evosearch import calling
 from evosearch.errors import InputError
 from evosearch.export import rebuild as rebuild_module
 from evosearch.export.card import CARD, CARD_TEXT, PLAN, card_markdown
+from evosearch.export.checking import file_hash
 from evosearch.export.rebuild import CHECK, Implanted, implant
 from evosearch.export.reloading import verify_reload
 from evosearch.files import write_json, write_text, writing
@@ -181,9 +181,7 @@ class Artifact:
 
 def file_json(path: Path) -> dict[str, Any]:
     """Returns the size and the hash of a file, as a card has them."""
-    with path.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
