@@ -240,9 +240,13 @@ def _checked_bound(resource: Resource, text: str, base: Cost) -> Bound:
     """Returns the bound that a text stands for, in the cost's own unit."""
     whole = resource.of(base)
     if not whole:
+        reason = (
+            "it is counted in models that are traced as a whole, by runs of this version on"
+            if resource.exact
+            else "begin a new run with it"
+        )
         raise InputError(
-            f"--{resource.option}: this run does not know the {resource.label} of its networks;"
-            " begin a new one with it"
+            f"--{resource.option}: the {resource.label} of these networks is not known; {reason}"
         )
     bound = _read_bound(resource, text, resource.scale * whole)
     if bound.high > resource.scale * whole:

@@ -165,7 +165,7 @@ def test_a_missing_package_names_the_command(
 def test_the_profile_is_printed(run: InProcess, place: Path) -> None:
     done = run("profile", "quick.toml", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "predictions for 20 others are off by 0.0% in the median" in flat(done.stdout)
+    assert "predictions for 12 others are off by 0.0% in the median" in flat(done.stdout)
     assert "eager, batch 4, 1 thread" in flat(done.stdout)
     done = run("profile", "quick.toml", "--json", cwd=place)
-    assert json.loads(done.stdout)["validated"] == 20
+    assert json.loads(done.stdout)["validated"] == 12

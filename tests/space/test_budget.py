@@ -128,8 +128,8 @@ def test_bad_bytes_are_one_line(text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_of_an_earlier_version_does_not_know_its_bytes() -> None:
-    with pytest.raises(InputError, match="does not know the memory of its networks"):
+def test_where_bytes_are_not_known_a_budget_of_them_is_refused() -> None:
+    with pytest.raises(InputError, match="memory of these networks is not known; it is"):
         BudgetRequest.of(memory="50%").resolve(BASE)
 
 
