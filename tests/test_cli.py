@@ -107,7 +107,7 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
     assert names[3] == names[4] == card["plan"]
     assert card["networks"][-1]["ratios"]["macs"] <= 0.6
     assert card["latency"]["timing"]["ratio_high"] >= card["latency"]["timing"]["ratio_low"] > 0
-    assert "- Latency of a batch: " in (artifact / "card.md").read_text()
+    assert "- Latency of a batch: " in (artifact / "README.md").read_text()
     assert json.loads((place / "run" / "test.json").read_text())["opened"] == 5
 
     shown = json.loads(evosearch("pareto", "run", "--json", cwd=place).stdout)
@@ -121,7 +121,7 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
         "weights.safetensors",
         "check.safetensors",
         "card.json",
-        "card.md",
+        "README.md",
         "load.py",
         "calling.py",
         "cut_attention.py",

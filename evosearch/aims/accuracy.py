@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import final
 
 from evosearch.aims.base import Measurer
-from evosearch.space.budget import BY_DROP, Bound, Budget
+from evosearch.aims.latency import CHECKED, certificate, timed
+from evosearch.space.budget import Bound, Budget
 from evosearch.space.cost import Cost
 from evosearch.space.resources import RESOURCES
 from evosearch.study.accuracy_certificate import (
@@ -21,7 +22,7 @@ from evosearch.study.accuracy_certificate import (
 )
 from evosearch.study.certificate import Claim
 from evosearch.study.front import ParetoFront
-from evosearch.study.latency_certificate import Check
+from evosearch.study.latency_certificate import Check, corrected
 from evosearch.study.records import Header, Segment
 from evosearch.study.study import Study
 from evosearch.study.trial import Trial
@@ -48,18 +49,30 @@ class AccuracyAim:
         study: Study,
         budget: Budget,
         smallest: Cost,
-        checks: Sequence[Check],  # noqa: ARG002
+        checks: Sequence[Check],
     ) -> Budget:
         """See `Aim.next`."""
+        if budget.measured:
+            budget = corrected(budget, checks, study.header.base_cost.latency)
         return next_size(study.trials, study.segments, budget, study.header, smallest)
 
     def is_due(self, segments: Sequence[Segment], trials: int) -> bool:
         """See `Aim.is_due`."""
         return trials - segments[-1].first >= SEGMENT_TRIALS
 
-    def check(self, study: Study, measurer: Measurer) -> tuple[Check, ...]:  # noqa: ARG002
-        """See `Aim.check`: trials are scored anyway."""
-        return ()
+    def check(self, study: Study, measurer: Measurer) -> tuple[Check, ...]:
+        """See `Aim.check`: trials are scored anyway; a latency is timed of the smallest.
+
+        That is the one whose size is claimed in the end. It joins those that were timed last.
+        """
+        front = study.front()
+        known = study.segments[-1].checks
+        if not study.requested.measured or not front.members:
+            return ()
+        smallest = front.smallest()
+        if smallest.number in {check.trial for check in known}:
+            return ()
+        return (*known, *timed([smallest], measurer))[-CHECKED:]
 
     def conclude(
         self, study: Study, measurer: Measurer, earlier: Sequence[Claim]
@@ -75,6 +88,9 @@ class AccuracyAim:
         From the smallest up, each of n tests would have to err n times as rarely, which few
         hundred images cannot show.
 
+        The one that is claimed is then timed, where the budget has a latency: its own, which no
+        other trial is tried in place of.
+
         Where even a network that is right on the same images as the base network cannot be
         certified to lose no more than asked, trials are held to what can be certified.
         """
@@ -83,7 +99,8 @@ class AccuracyAim:
         asked = study.header.base.search.accuracy - budget.least_accuracy
         limit = limit_of(asked, images)
         attempts: list[Confirmation] = []
-        for trial in confirmation_sequence(study.front(RESOURCES[BY_DROP])) if images else ():
+        front = study.front(RESOURCES[budget.shrunk])
+        for trial in confirmation_sequence(front) if images else ():
             drop = ConfirmedDrop.of(*measurer.confirm(trial.mask))
             attempts.append(Confirmation(trial=trial.number, drop=drop))
             if drop.bound > limit:
@@ -97,8 +114,13 @@ class AccuracyAim:
         )
         known = [claim for claim in earlier if isinstance(claim, AccuracyCertificate)]
         # Networks that were claimed since do not make it another one.
-        same = bool(known) and replace(known[-1], earlier=new.earlier) == new
-        return known[-1] if same else new
+        same = bool(known) and replace(known[-1], earlier=new.earlier, latency=None) == new
+        if same:
+            return known[-1]
+        if not budget.measured or new.winner is None:
+            return new
+        winner = study.trials[new.winner.trial]
+        return replace(new, latency=certificate(study, [winner], measurer))
 
     def winner(self, front: ParetoFront) -> Trial:
         """See `Aim.winner`: the smallest."""
@@ -115,9 +137,10 @@ def confirmation_sequence(front: ParetoFront) -> list[Trial]:
     """
     sequence: list[Trial] = []
     largest = float("inf")
-    for trial in sorted(front.candidates, key=lambda t: t.cost.macs, reverse=True):
-        if trial.cost.macs < SAME_SIZE * largest:
-            largest = trial.cost.macs
+    size = front.size.of
+    for trial in sorted(front.candidates, key=lambda t: size(t.cost), reverse=True):
+        if size(trial.cost) < SAME_SIZE * largest:
+            largest = size(trial.cost)
             sequence.append(trial)
         elif trial.loss < sequence[-1].loss:
             sequence[-1] = trial
@@ -145,16 +168,17 @@ def next_size(
         header: of the study; its first reference is the base network.
         smallest: the smallest reachable cost.
     """
-    floor, bound = budget.least_accuracy, budget.bounds[BY_DROP]
+    floor, shrunk = budget.least_accuracy, RESOURCES[budget.shrunk]
+    bound = budget.bounds[shrunk.name]
     assert floor is not None
     base_accuracy = header.base.search.accuracy
     complete = [trial for trial in trials if trial.is_complete]
     feasible = [trial for trial in complete if trial.violation(budget) == 0]
-    best = min(feasible, key=lambda trial: trial.cost.macs, default=None)
-    size = bound.high if best is None else best.cost.macs
+    best = min(feasible, key=lambda trial: shrunk.of(trial.cost), default=None)
+    size = bound.high if best is None else shrunk.of(best.cost)
     slack = (base_accuracy if best is None else _accuracy(best)) - floor
-    failed = _largest_in_vain(complete, segments, size)
-    if best is None and bound.high < header.base_cost.macs:
+    failed = _largest_in_vain(complete, segments, shrunk.name, size)
+    if best is None and bound.high < shrunk.of(header.base_cost):
         target = float(size)
     elif failed is None:
         share = min(1.0, slack / max(base_accuracy - floor, 1e-9))
@@ -165,9 +189,9 @@ def next_size(
         low, lost = failed[0], floor - failed[1]
         fraction = min(0.75, max(0.25, slack / max(slack + lost, 1e-9)))
         target = size * (low / size) ** fraction
-    macs = max(round(target), smallest.macs)
-    others = {name: other for name, other in budget.bounds.items() if name != BY_DROP}
-    return Budget(bounds={BY_DROP: Bound(low=macs, high=macs), **others})
+    aimed = max(round(target), shrunk.of(smallest))
+    others = {name: other for name, other in budget.bounds.items() if name != shrunk.name}
+    return Budget(bounds={shrunk.name: Bound(low=aimed, high=aimed), **others})
 
 
 def _accuracy(trial: Trial) -> float:
@@ -176,13 +200,13 @@ def _accuracy(trial: Trial) -> float:
 
 
 def _largest_in_vain(
-    complete: Sequence[Trial], segments: Sequence[Segment], size: int
+    complete: Sequence[Trial], segments: Sequence[Segment], resource: str, size: int
 ) -> tuple[int, float] | None:
     """Returns the largest size below `size` that was aimed at, and the best accuracy there."""
     tried: dict[int, float] = {}
     ends = [*(float(segment.first) for segment in segments[1:]), float("inf")]
     for segment, end in zip(segments, ends, strict=True):
-        aimed = segment.aim.bounds.get(BY_DROP)
+        aimed = segment.aim.bounds.get(resource)
         accuracies = [_accuracy(t) for t in complete if segment.first <= t.number < end]
         if aimed is not None and aimed.high < size and accuracies:
             tried[aimed.high] = max(*accuracies, tried.get(aimed.high, 0.0))

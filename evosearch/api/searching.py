@@ -77,7 +77,8 @@ def search(
         sections: with a model: what a space file says beside, as `{"data": {"search": 2000}}`;
             left out, a tenth of the training images calibrates and a fifth is searched on, at most
             1,000 and 5,000.
-        accuracy_drop: points of search accuracy that may be lost, for the fewest FLOPs.
+        accuracy_drop: points of search accuracy that may be lost, for the fewest FLOPs; or, with
+            latency (100% is no limit), for the least of it.
         strategy: who proposes masks: rates (default), genetic, layerwise; or, with nothing to
             measure first, uniform, global, random, ...
         criterion: importance of channels (default two_step); evosearch criteria lists them.
@@ -154,7 +155,7 @@ def resume(
     Args:
         run: folder of a run; in Python also the `Run`, which one made from objects has to be.
         accuracy_drop: another budget from the next trial on: points of search accuracy that may
-            be lost, for the fewest FLOPs.
+            be lost, for the fewest FLOPs or the least latency.
         trials: evaluated masks in all, earlier ones included (default as at first).
         seconds: wall time of this session (default no limit).
         workers: processes that measure (default this one); the outcome is the same.

@@ -15,6 +15,7 @@ from evosearch import calling
 from evosearch.errors import InputError
 from evosearch.export import rebuild as rebuild_module
 from evosearch.export.card import CARD, CARD_TEXT, PLAN, card_markdown
+from evosearch.export.checking import file_hash
 from evosearch.export.rebuild import CHECK, Implanted, implant
 from evosearch.export.reloading import verify_reload
 from evosearch.files import write_json, write_text, writing
@@ -94,8 +95,9 @@ class Artifact:
             with writing(folder):
                 partial.mkdir(parents=True)
                 write_json(partial / PLAN, plan)
-                write_card(partial, card)
                 save_weights(network, partial / WEIGHTS)
+                card = {**card, "files": {WEIGHTS: file_json(partial / WEIGHTS)}}
+                write_card(partial, card)
                 rebuild_module.write_outputs(network, partial)
                 verify_reload(partial, space_folder)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -175,6 +177,11 @@ class Artifact:
         shutil.copyfile(calling.__file__, partial / "calling.py")
         shutil.copyfile(cut_attention.__file__, partial / "cut_attention.py")
         partial.rename(target)
+
+
+def file_json(path: Path) -> dict[str, Any]:
+    """Returns the size and the hash of a file, as a card has them."""
+    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from evosearch.errors import InputError
+from evosearch.export.hubcard import details, front_matter, purpose
 from evosearch.export.quantized import Quantized
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
@@ -15,16 +16,17 @@ from evosearch.study.scores import Score
 from evosearch.study.timing import Conditions, Timing
 from evosearch.study.trial import Evaluation
 
-PLAN, CARD, CARD_TEXT = "plan.json", "card.json", "card.md"
+PLAN, CARD, CARD_TEXT = "plan.json", "card.json", "README.md"
 
 
 def network_json(network: NamedNetwork, base: Cost) -> dict[str, Any]:
     """Returns a network as a card has it, its sizes also as shares of the base's."""
+    known = [r for r in RESOURCES.values() if r.of(base) and r.of(network.cost)]
     return {
         "name": network.name,
-        **{r.key: r.to_json(network.cost) for r in RESOURCES.values() if r.of(base)},
+        **{r.key: r.to_json(network.cost) for r in known},
         "activations": network.cost.activations,
-        "ratios": network.cost.relative_to(base),
+        "ratios": {name: x for name, x in network.cost.relative_to(base).items() if x},
         "search": asdict(network.search),
         **({} if network.test is None else {"test": asdict(network.test)}),
     }
@@ -52,13 +54,13 @@ def _cost(entry: Mapping[str, Any]) -> Cost:
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
-    """Returns a card as Markdown; what a card does not say is left out.
+    """Returns a card as Markdown, with metadata for hubs; what it does not say is left out.
 
     Raises:
         InputError: what it says is malformed.
     """
     try:
-        return "\n".join(_lines(card)) + "\n"
+        return front_matter(card) + "\n".join(_lines(card)) + "\n"
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"malformed card ({error!r})") from error
 
@@ -66,6 +68,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
 def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {card.get('plan', 'compact network')}"
     yield ""
+    yield from purpose(card)
     yield "Scores are in percent, with their 95 % intervals."
     yield ""
     networks = card.get("networks", ())
@@ -79,11 +82,14 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
     for entry in networks:
         sizes = [
             f"{r.shown(r.from_json(entry[r.key]))} ({entry['ratios'][r.name]:.1%})"
+            if r.key in entry
+            else "not known"
             for r in resources
         ]
         scores = [Score(**entry[split]).accuracy_text for split in splits]
         yield f"| {' | '.join([entry['name'], *sizes, *scores])} |"
     yield ""
+    yield from details(card)
     latency = card.get("latency")
     if latency is not None:
         yield f"- Latency of a batch: {Timing(**latency['timing'])};"

@@ -89,11 +89,15 @@ class LatencyModel:
     def require_finer(self, budget: Budget) -> None:
         """Checks that a budget is not closer to the base network than can be told apart.
 
+        Where an accuracy is kept, all of the base network's time may be asked for: the fastest.
+
         Raises:
             InputError: it is.
         """
         bound = budget.bounds.get("latency")
         if bound is None:
+            return
+        if budget.least_accuracy is not None and bound.high >= self.base_picoseconds:
             return
         saved = 1 - bound.high / self.base_picoseconds
         if saved <= self.noise:

@@ -1,9 +1,12 @@
 """The latency profile: a model measured, fitted and checked on this device, and cached."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from evosearch.files import cache_folder, writing
@@ -13,14 +16,20 @@ from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyModel, stepped
 from evosearch.latency.steps import find_steps
 from evosearch.seeding import Stream, generator
+from evosearch.space.costform import LatencyTerm
 from evosearch.space.space import SearchSpace, Widths
 from evosearch.stages import Countdown, OnStage
 from evosearch.study.identity import VERSIONS, Part
 from evosearch.study.timing import Timing
 from evosearch.surgery.discovery import Discovery
 
-FITTED, VALIDATED = 40, 20
-"""Random compact networks that the model is fitted on, and others that it is checked on."""
+FIRST, MORE, MOST = 12, 8, 44
+"""Random compact networks that the model is fitted on: at first, that join at a time, at most."""
+CLOSE = 0.02
+"""No others join where those that joined last were predicted as closely, by the median error, or
+as half the noise: as closely as they are known."""
+VALIDATED = 12
+"""Further networks that the finished model is checked on: what ended the fit flatters it."""
 SMALLEST, SPREAD = 0.1, 0.5
 """A random network keeps a share of all channels from this to 1; its groups' shares differ by
 so many standard deviations of the logarithm."""
@@ -28,6 +37,9 @@ so many standard deviations of the logarithm."""
 
 def profile(meter: Meter, on_stage: OnStage = lambda _: None) -> LatencyModel:
     """Returns the latency model of a space under the meter's conditions, measured once.
+
+    Networks are timed a few at a time, and each few are predicted before they join the fit: it
+    ends where that was right.
 
     What is measured is kept at once: an interrupted profile goes on where it stopped, and a
     finished one is read back.
@@ -43,32 +55,42 @@ def profile(meter: Meter, on_stage: OnStage = lambda _: None) -> LatencyModel:
     if path.is_file():
         return LatencyModel.load(path)
     journal = Journal(path.with_suffix(".jsonl"))
-    on_stage("widths at which latency falls")
-    steps = find_steps(meter, journal)
+    steps = find_steps(meter, journal, on_stage)
     space = stepped(meter.discovery.space, steps)
     rng = generator(0, Stream.LATENCY, "networks")
-    widths = np.stack([random_widths(space, rng) for _ in range(FITTED + VALIDATED)])
-    timings = []
-    countdown = Countdown(on_stage, "latency of random networks", len(widths), "networks")
-    for number, row in enumerate(widths, 1):
-        timings.append(_timed(meter, journal, space, row))
-        countdown.done(number)
-    base = int(1e12 * np.median([timing.base_seconds for timing in timings]))
-    ratios = np.array([timing.ratio for timing in timings])
+    widths = np.stack([random_widths(space, rng) for _ in range(MOST + VALIDATED)])
     kinds = layer_kinds(meter.model, meter.discovery)
-    terms = fit_latency(space, kinds, widths[:FITTED], ratios[:FITTED], base)
-    errors = np.abs(predict(terms, space, widths[FITTED:]) / base / ratios[FITTED:] - 1)
+    timed = _Timed(meter, journal, space)
+    countdown = Countdown(on_stage, "latency of random networks", len(widths), "networks at most")
+
+    def measure(rows: Widths) -> None:
+        for row in rows:
+            timed.add(row)
+            countdown.done(len(timed.timings))
+
+    measure(widths[:FIRST])
+    fitted, error = FIRST, np.inf
+    while fitted < MOST and error > max(CLOSE, timed.noise / 2):
+        base = timed.base
+        terms = fit_latency(space, kinds, timed.widths, timed.ratios, base)
+        measure(widths[fitted : fitted + MORE])
+        error = float(np.median(timed.errors(terms, base, MORE)))
+        fitted += MORE
+    base = timed.base
+    terms = fit_latency(space, kinds, timed.widths, timed.ratios, base)
+    measure(widths[MOST:])
+    errors = timed.errors(terms, base, VALIDATED)
     model = LatencyModel(
         space_digest=meter.discovery.space.digest,
         conditions=meter.conditions,
         base_picoseconds=base,
         terms=terms,
         steps=steps,
-        fitted=FITTED,
+        fitted=fitted,
         validated=VALIDATED,
         median_error=float(np.median(errors)),
         worst_error=float(errors.max()),
-        noise=float(np.median([timing.spread for timing in timings])),
+        noise=timed.noise,
     )
     with writing(path):
         model.save(path)
@@ -100,10 +122,44 @@ def random_widths(space: SearchSpace, rng: np.random.Generator) -> Widths:
     return np.array(widths, dtype=np.int64)
 
 
-def _timed(meter: Meter, journal: Journal, space: SearchSpace, widths: Widths) -> Timing:
-    scores = {group.name: -np.arange(group.size) for group in space.groups}
-    mask = space.top_channels(widths, scores)
-    return journal.timing(f"network {widths.tolist()}", lambda: meter.time(mask))
+@final
+class _Timed:
+    """The networks that were timed so far."""
+
+    def __init__(self, meter: Meter, journal: Journal, space: SearchSpace) -> None:
+        self._meter, self._journal, self._space = meter, journal, space
+        self._rows: list[Widths] = []
+        self.timings: list[Timing] = []
+
+    def add(self, widths: Widths) -> None:
+        """Times one more network, or reads what an interrupted profile timed."""
+        scores = {group.name: -np.arange(group.size) for group in self._space.groups}
+        mask = self._space.top_channels(widths, scores)
+        key = f"network {widths.tolist()}"
+        self.timings.append(self._journal.timing(key, lambda: self._meter.time(mask)))
+        self._rows.append(widths)
+
+    @property
+    def widths(self) -> Widths:
+        return np.stack(self._rows)
+
+    @property
+    def ratios(self) -> NDArray[np.float64]:
+        return np.array([timing.ratio for timing in self.timings])
+
+    @property
+    def base(self) -> int:
+        """Picoseconds of the base network."""
+        return int(1e12 * np.median([timing.base_seconds for timing in self.timings]))
+
+    @property
+    def noise(self) -> float:
+        return float(np.median([timing.spread for timing in self.timings]))
+
+    def errors(self, terms: Sequence[LatencyTerm], base: int, last: int) -> NDArray[np.float64]:
+        """Returns by what share predictions of the last so many networks are off."""
+        predicted = predict(terms, self._space, self.widths[-last:])
+        return np.asarray(np.abs(predicted / base / self.ratios[-last:] - 1))
 
 
 def _cached(meter: Meter) -> Path:

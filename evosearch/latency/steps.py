@@ -7,6 +7,7 @@ and removes whole blocks; this does, group by group.
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from evosearch.calling import call
 from evosearch.latency.journal import Journal
 from evosearch.latency.meter import Meter
-from evosearch.latency.stopwatch import compare
+from evosearch.latency.stopwatch import Runner, compare
 from evosearch.space.mask import ChannelGroup, Mask
+from evosearch.stages import Countdown, OnStage
 from evosearch.study.timing import Timing
 from evosearch.surgery.cut_attention import projections_called
 
@@ -31,10 +33,16 @@ VISIBLE = 0.02
 SECONDS = 0.05
 """That a layer is timed at two widths in turn, about."""
 
-_Parts = dict[str, tuple[nn.Module, Tensor]]
+EVEN = 0.4
+"""Half a block that saves more than this share of what the whole one does is no part of a step."""
+
+_Part = tuple[nn.Module, Tensor]
+_Parts = dict[str, _Part]
 
 
-def find_steps(meter: Meter, journal: Journal) -> dict[str, int]:
+def find_steps(
+    meter: Meter, journal: Journal, on_stage: OnStage = lambda _: None
+) -> dict[str, int]:
     """Returns the step of every group whose channels save time only together.
 
     A group has a step where cutting half a block of so many channels saves its layers next to
@@ -43,45 +51,73 @@ def find_steps(meter: Meter, journal: Journal) -> dict[str, int]:
     Args:
         meter: times layers in the runtime.
         journal: keeps what was timed.
+        on_stage: told how far it is.
     """
-    steps = {group.name: _step(meter, journal, group) for group in meter.discovery.space.groups}
+    groups, found = meter.discovery.space.groups, _Saved(meter, journal)
+    countdown = Countdown(on_stage, "widths at which latency falls", len(groups), "groups")
+    steps = {}
+    for number, group in enumerate(groups, 1):
+        steps[group.name] = _step(found, group)
+        countdown.done(number)
     return {name: step for name, step in steps.items() if step > 1}
 
 
-def _step(meter: Meter, journal: Journal, group: ChannelGroup) -> int:
+def _step(saved: "_Saved", group: ChannelGroup) -> int:
     """Returns the largest step of a group, 1 where there is none."""
     for step in STEPS:
         ends = range(2 * step, group.size + 1, step)[-PROBES:]
         if not ends or step % group.multiple_of:
             continue
-        half = sum(_saved(meter, journal, group, end - step // 2, end) for end in ends)
-        whole = sum(_saved(meter, journal, group, end - step, end) for end in ends)
+        half = whole = 0.0
+        for count, end in enumerate(reversed(ends), 1):
+            half += saved(group, end - step // 2, end)
+            whole += saved(group, end - step, end)
+            if whole > VISIBLE * count and half > EVEN * whole:
+                break  # it falls evenly: other blocks would not tell otherwise
         if whole > VISIBLE * len(ends) and half < FREE * whole:
             return step
     return 1
 
 
-def _saved(meter: Meter, journal: Journal, group: ChannelGroup, width: int, whole: int) -> float:
-    """Returns the share of its layers' time that cutting a group to a width saves."""
-    cut, kept = _layers(meter, group, width), _layers(meter, group, whole)
-    before = after = 0.0
-    for name, part in kept.items():
-        timing = _compared(meter, journal, cut[name], part)
-        before += timing.base_seconds
-        after += timing.ratio * timing.base_seconds
-    return 1 - after / before if before else 0.0
+@final
+class _Saved:
+    """What cutting groups saves of their layers' time; every layer is prepared once a width."""
 
+    def __init__(self, meter: Meter, journal: Journal) -> None:
+        self._meter, self._journal = meter, journal
+        self._layers: dict[tuple[str, int], _Parts] = {}
+        self._runners: dict[str, Runner] = {}
 
-def _compared(
-    meter: Meter, journal: Journal, cut: tuple[nn.Module, Tensor], kept: tuple[nn.Module, Tensor]
-) -> Timing:
-    """Times one layer at two widths in turn; a pair of shapes is timed once for all groups."""
-    key = f"layer {_signature(*cut)} / {_signature(*kept)}"
+    def __call__(self, group: ChannelGroup, width: int, whole: int) -> float:
+        """Returns the share of its layers' time that cutting a group to a width saves."""
+        cut, kept = self._parts(group, width), self._parts(group, whole)
+        before = after = 0.0
+        for name, part in kept.items():
+            timing = self._compared(cut[name], part)
+            before += timing.base_seconds
+            after += timing.ratio * timing.base_seconds
+        return 1 - after / before if before else 0.0
 
-    def measure() -> Timing:
-        return compare(meter.runner(*cut), meter.runner(*kept), meter.stopwatch, SECONDS)
+    def _parts(self, group: ChannelGroup, width: int) -> _Parts:
+        place = group.name, width
+        if place not in self._layers:
+            self._layers[place] = _layers(self._meter, group, width)
+        return self._layers[place]
 
-    return journal.timing(key, measure)
+    def _compared(self, cut: _Part, kept: _Part) -> Timing:
+        """Times one layer at two widths in turn; a pair of shapes is timed for all groups."""
+
+        def measure() -> Timing:
+            runners = self._runner(cut), self._runner(kept)
+            return compare(*runners, self._meter.stopwatch, SECONDS)
+
+        return self._journal.timing(f"layer {_signature(*cut)} / {_signature(*kept)}", measure)
+
+    def _runner(self, part: _Part) -> Runner:
+        name = _signature(*part)
+        if name not in self._runners:
+            self._runners[name] = self._meter.runner(*part)
+        return self._runners[name]
 
 
 def _signature(module: nn.Module, images: Tensor) -> str:

@@ -16,8 +16,6 @@ from evosearch.study.scores import ACCURACY, Difference, Score
 from evosearch.study.study import Study
 from evosearch.study.timing import Timing
 
-ALWAYS = ("macs", "params")
-"""The resources that every table of networks shows."""
 METRIC = "{metric}"
 """What stands in headings for the name of the task's metric."""
 
@@ -56,7 +54,7 @@ def size_columns(*studies: Study) -> tuple[NetworkColumn, ...]:
     return tuple(
         size_column(resource, base)
         for name, resource in RESOURCES.items()
-        if name in ALWAYS or name in limited or (not resource.exact and resource.of(base))
+        if name in limited or (resource.is_usual and resource.of(base))
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from rich.table import Table
 
 from evosearch.report.columns import (
-    ALWAYS,
     MEASURED,
     NAME,
     PREDICTED_LOSS,
@@ -54,5 +53,6 @@ def networks_table(study: Study, networks: Sequence[NamedNetwork]) -> Table:
 
 def cut_table(base: NamedNetwork, plan: NamedNetwork) -> Table:
     """Returns a network that was cut and not trained, beside its base network."""
-    sizes = (size_column(RESOURCES[name], base.cost) for name in ALWAYS)
+    usual = [resource for resource in RESOURCES.values() if resource.is_usual]
+    sizes = (size_column(own, base.cost) for own in usual if own.of(base.cost))
     return terminal_table((NAME, *sizes, *naming(base.search.metric, *MEASURED)), [base, plan])

@@ -26,12 +26,13 @@ from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
 from evosearch.space.knowledge import ImportanceScores
 from evosearch.space.mask import Mask
-from evosearch.space.resources import RESOURCES
 from evosearch.surgery.compaction import compact, dropped_positions
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.narrowing import narrow
 from evosearch.surgery.tracing.layer import Layer
 
+COUNTED = frozenset({"macs", "params"})
+"""The resources that are known of a network with implants."""
 BATCH = 128
 """Calibration images in one pass, at most."""
 
@@ -76,10 +77,10 @@ def require_counted(budget: Budget, *, timed: bool) -> None:
         InputError: the budget is none that is counted, or the network is to be timed.
     """
     counted = budget.bounds and budget.least_accuracy is None
-    if timed or not counted or any(not RESOURCES[name].exact for name in budget.bounds):
+    if timed or not counted or not COUNTED.issuperset(budget.bounds):
         raise InputError(
-            "[finetune] implants keep a run's budget of FLOPs or params, and are not timed: they"
-            " take a search with --flops or --params, and no --latency"
+            "[finetune] implants keep a run's budget of FLOPs or params alone, and are not timed:"
+            " they take a search with --flops or --params, and nothing else"
         )
 
 
@@ -126,6 +127,8 @@ class Implanting:
     def cost(self, mask: Mask) -> Cost:
         """Returns the cost of the network in which what a mask adds to the plan is implants."""
         full = self.discovery.space.cost(mask)
+        if mask == self.plan:
+            return full
         drops = dropped_positions(self.discovery.space.groups, mask)
         macs, params = full.macs, full.params
         for group, layers in self.writers.items():
@@ -137,7 +140,7 @@ class Implanting:
                 reads -= len(drops.get(layer.weight, {}).get(layer.reads, ()))
                 saved = back * reads * (int(np.prod(layer.geometry.kernel)) - 1)
                 macs, params = macs - saved * layer.positions, params - saved
-        return replace(full, macs=macs, params=params)
+        return replace(full, macs=macs, params=params, memory=0, size=0)  # which are not known
 
     def build(self, cut: nn.Module, mask: Mask) -> nn.Module:
         """Returns the network in which what a mask adds to the plan is implants.

@@ -148,7 +148,8 @@ def prepare(
             latency = profile(make_meter(search, space_file, subject), on_stage)
             subject = timed(subject, latency)
             base_cost = replace(base_cost, latency=latency.base_picoseconds)
-            _require_certifiable(request.resolve(base_cost), latency, subject.discovery.space)
+            asked = request.resolve(base_cost, base.score.accuracy)
+            _require_certifiable(asked, latency, subject.discovery.space)
         space = subject.discovery.space
         on_stage("statistics of layer inputs")
         knowledge = evaluator.knowledge(criteria_of(search))

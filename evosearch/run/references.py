@@ -1,9 +1,10 @@
 """The reference networks in a run's tables: the base network, and plans without a search."""
 
 from evosearch.engine.evaluator import MaskEvaluator
-from evosearch.space.budget import BY_DROP, Bound, Budget
+from evosearch.space.budget import Bound, Budget
 from evosearch.space.knowledge import Knowledge
 from evosearch.space.mask import Mask
+from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace
 from evosearch.stages import Countdown, OnStage
 from evosearch.strategies.fixed_plans import global_mask, uniform_mask, uniform_widths
@@ -85,6 +86,7 @@ def plans_without_search(
 
 def _sizes(space: SearchSpace, budget: Budget) -> list[Budget]:
     if budget.least_accuracy is not None:
-        least, most = space.smallest_cost.macs, budget.bounds[BY_DROP].high
-        budget = Budget(bounds={BY_DROP: Bound(low=least, high=most)})
+        name = budget.shrunk
+        low, high = RESOURCES[name].of(space.smallest_cost), budget.bounds[name].high
+        budget = Budget(bounds={name: Bound(low=min(low, high), high=high)})
     return [budget.at(position) for position in (POSITIONS if budget.is_range else (1.0,))]

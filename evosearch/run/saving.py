@@ -66,9 +66,24 @@ def save_artifact(
             "space_digest": space.digest,
             "networks": [network_json(network, space.base_cost) for network in networks],
             "environment": environment(torch.get_num_threads()),
+            "about": about(config, subject),
+            "kept": {name: [int(bits.sum()), bits.size] for name, bits in compared.mask.items()},
             **card,
         },
     )
+
+
+def about(config: RunConfig, subject: Subject) -> dict[str, Any]:
+    """Returns what a card says of the model and the data that a network is of."""
+    section, data = config.space.model, subject.data
+    splits = ("train", "calibration", "search", "confirmation")
+    return {
+        "task": config.space.task.name,
+        "build": section.build,
+        "input": [list(shape) for shape in section.input_shapes],
+        "data": config.space.data.name,
+        "images": {name: len(getattr(data, name)) for name in splits},
+    }
 
 
 def cut_note(builder: Builder, mask: Mask) -> str:

@@ -8,7 +8,7 @@ from evosearch.errors import InputError, unknown_name
 from evosearch.space.cost import Cost
 from evosearch.space.resources import RESOURCES, Resource
 
-BY_DROP = "macs"
+FLOPS = "macs"
 """The resource that is minimised where a budget is an accuracy alone."""
 
 
@@ -99,6 +99,11 @@ class Budget:
         return {name: b for name, b in self.bounds.items() if not RESOURCES[name].exact}
 
     @property
+    def shrunk(self) -> str:
+        """The resource that is minimised where an accuracy is kept: a measured one, or FLOPs."""
+        return next(iter(self.measured), FLOPS)
+
+    @property
     def is_range(self) -> bool:
         """Whether any resource has more than one bound to serve."""
         return any(bound.low < bound.high for bound in self.bounds.values())
@@ -151,8 +156,8 @@ class BudgetRequest:
     Attributes:
         amounts: option of a resource ("flops") -> text: "40M" (absolute), "50%" (of the base
             network) or "30%..70%" (a range); a time has its unit, such as "3.5ms".
-        accuracy_drop: points of accuracy on the search split that may be lost; then the FLOPs
-            are minimised.
+        accuracy_drop: points of accuracy on the search split that may be lost; then the latency
+            is minimised where that has an amount ("100%" is no limit), or else the FLOPs.
     """
 
     amounts: Mapping[str, str] = field(default_factory=dict)
@@ -165,9 +170,10 @@ class BudgetRequest:
                 raise unknown_name("budget", option, [*options, "accuracy_drop"])
             if options[option].exact:
                 continue
-            if self.accuracy_drop is not None:
+            if len({part.strip().endswith("%") for part in text.split("..")}) > 1:
                 raise InputError(
-                    f"--{option} and --accuracy-drop are both aimed at: give one of them"
+                    f"--{option} {text!r}: the ends of a range that is measured are both shares,"
+                    " or both amounts"
                 )
             _read_bound(options[option], text, base=1_000_000)  # before anything is measured
 
@@ -206,7 +212,8 @@ class BudgetRequest:
         amounts, floor = dict(self.amounts), None
         if self.accuracy_drop is not None:
             floor = self._least_accuracy(base_accuracy)
-            amounts.setdefault(RESOURCES[BY_DROP].option, "100%")
+            if not self.needs_model:
+                amounts.setdefault(RESOURCES[FLOPS].option, "100%")
         bounds = {
             resource.name: _checked_bound(resource, amounts[resource.option], base)
             for resource in RESOURCES.values()
@@ -233,9 +240,13 @@ def _checked_bound(resource: Resource, text: str, base: Cost) -> Bound:
     """Returns the bound that a text stands for, in the cost's own unit."""
     whole = resource.of(base)
     if not whole:
+        reason = (
+            "it is counted in models that are traced as a whole, by runs of this version on"
+            if resource.exact
+            else "begin a new run with it"
+        )
         raise InputError(
-            f"--{resource.option}: this run has no {resource.label} profile; begin a new one with"
-            " it"
+            f"--{resource.option}: the {resource.label} of these networks is not known; {reason}"
         )
     bound = _read_bound(resource, text, resource.scale * whole)
     if bound.high > resource.scale * whole:
@@ -249,9 +260,8 @@ def _checked_bound(resource: Resource, text: str, base: Cost) -> Bound:
 
 def _read_bound(resource: Resource, text: str, base: int) -> Bound:
     """Returns the bound that a text stands for, in what users count."""
-    option, quantity = f"--{resource.option}", resource.quantity
-    parts = text.split("..") if quantity.is_range else [text]
-    ends = [quantity.read(part, text, option, base) for part in parts]
+    option = f"--{resource.option}"
+    ends = [resource.quantity.read(part, text, option, base) for part in text.split("..")]
     if len(ends) > 2:
         raise InputError(f"{option} {text!r}: a range is written LOW..HIGH, such as 30%..70%")
     if ends[0] > ends[-1]:

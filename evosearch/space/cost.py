@@ -1,4 +1,4 @@
-"""The cost of one network, exactly, and amounts as people read them.
+"""The cost of one network, and amounts as people read them.
 
 MACs are the multiply-accumulates of convolution, linear and attention products for one image;
 FLOPs are twice that, as `torch.utils.flop_counter` counts them.
@@ -16,12 +16,16 @@ class Cost:
         params: elements of all parameters (buffers do not count).
         activations: elements of the outputs of all convolution and linear layers.
         latency: predicted time of one batch, in picoseconds; 0 in a space without a latency model.
+        memory: bytes of the activations that are alive at once, at most; the weights not counted.
+        size: bytes of the file of its weights. Both are 0 in records of earlier versions.
     """
 
     macs: int
     params: int
     activations: int
     latency: int = 0
+    memory: int = 0
+    size: int = 0
 
     @property
     def flops(self) -> int:
@@ -41,6 +45,11 @@ def format_time(picoseconds: float) -> str:
         if picoseconds >= scale * 0.9995:
             return f"{picoseconds / scale:.3g} {unit}"
     return f"{picoseconds / 1e6:.3g} us"
+
+
+def format_bytes(count: float) -> str:
+    """Returns a number of bytes with three significant digits and its unit, such as "2.05 MB"."""
+    return f"{format_count(count).rstrip('GMK')} {format_count(count).lstrip('.0123456789')}B"
 
 
 def format_count(count: float) -> str:

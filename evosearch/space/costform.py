@@ -1,4 +1,4 @@
-"""The cost of a module as a polynomial in the widths of its channel groups."""
+"""What a part of a network costs, as a polynomial in the widths of its channel groups."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,9 @@ import numpy as np
 from evosearch.space.cost import Cost
 
 FORMS = ("macs", "params", "activations")
-"""The fields of a `Cost` that are exact forms in the widths."""
+"""The fields of a `Cost` that every module has its own exact form of."""
+BYTES = ("size", "memory")
+"""The fields of a `Cost` that are bytes."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class CostTerm:
 
     def evaluate(self, widths: Mapping[str, int]) -> Cost:
         """Returns the module's cost at the given widths."""
-        return Cost(**{name: _total(getattr(self, name), widths) for name in FORMS})
+        return Cost(**{name: total(getattr(self, name), widths) for name in FORMS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +56,24 @@ class LatencyTerm:
 
     def evaluate(self, widths: Mapping[str, int]) -> int:
         """Returns the part's picoseconds at the given widths."""
-        return _total(self.picoseconds, widths)
+        return total(self.picoseconds, widths)
 
 
-def _total(monomials: Iterable[Monomial], widths: Mapping[str, int]) -> int:
+@dataclass(frozen=True, kw_only=True)
+class ByteTerm:
+    """Bytes that something takes, exactly, as a sum of monomials in the widths.
+
+    Attributes:
+        name: what takes them: a module, or a point of the program where tensors are alive.
+        bytes: of them.
+    """
+
+    name: str
+    bytes: tuple[Monomial, ...]
+
+
+def total(monomials: Iterable[Monomial], widths: Mapping[str, int]) -> int:
+    """Returns a sum of monomials at the given widths."""
     return sum(
         m.coefficient * int(np.prod([widths[g] for g in m.groups], dtype=np.int64))
         for m in monomials

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import final
 
 from evosearch.errors import InputError
-from evosearch.space.cost import Cost, format_count, format_time
+from evosearch.space.cost import Cost, format_bytes, format_count, format_time
 
 _NUMBER = r"(?P<number>\d+(\.\d*)?|\.\d+)\s*"
 
@@ -25,14 +25,12 @@ class Quantity:
         units: unit -> how many of a cost's own units it is; in upper case, "" for none.
         examples: what error messages give as such.
         show: an amount as people read it.
-        is_range: whether a budget may be a range of it.
         unit: of numbers in JSON, and the end of their keys; one of `units`.
     """
 
     units: dict[str, float]
     examples: str
     show: Callable[[float], str]
-    is_range: bool
     unit: str = ""
 
     def read(self, part: str, text: str, option: str, base: int) -> int:
@@ -60,8 +58,9 @@ class Quantity:
         return amount
 
     def to_json(self, amount: int) -> float:
-        """Returns an amount in `unit`; a count stays whole."""
-        return amount / self.units[self.unit.upper()] if self.unit else amount
+        """Returns an amount in `unit`; what is counted one by one stays whole."""
+        scale = self.units[self.unit.upper()]
+        return amount if scale == 1 else amount / scale
 
     def from_json(self, number: float) -> int:
         """Reads what `to_json` gave."""
@@ -73,14 +72,30 @@ COUNT = Quantity(
     examples="an amount such as 40M, 0.5G or 12000, a share such as 50%, or a range such as"
     " 30%..70%",
     show=format_count,
-    is_range=True,
 )
 TIME = Quantity(
     units={"S": 1e12, "MS": 1e9, "US": 1e6},
-    examples="a time with its unit, such as 3.5ms, or a share of the base network's, such as 60%",
+    examples="a time with its unit, such as 3.5ms, a share of the base network's, such as 60%, or"
+    " a range such as 40%..70%",
     show=format_time,
-    is_range=False,
     unit="ms",
+)
+
+
+SPACE = Quantity(
+    units={
+        "B": 1.0,
+        "BYTES": 1.0,
+        "KB": 1e3,
+        "MB": 1e6,
+        "GB": 1e9,
+        "KIB": 2.0**10,
+        "MIB": 2.0**20,
+    },
+    examples="an amount with its unit, such as 500KB, 2MB or 1.5MiB, a share such as 50%, or a"
+    " range such as 30%..70%",
+    show=format_bytes,
+    unit="bytes",
 )
 
 
@@ -98,6 +113,7 @@ class Resource:
         scale: how many of what users count are one of a cost's: a MAC is two FLOPs.
         exact: whether it is arithmetic in the widths, so that a budget holds by construction;
             else a model predicts it, and a budget is aimed at and then measured.
+        is_usual: whether it is said of a network that no budget of it limits.
         help: what an amount of it may look like, for the command line.
     """
 
@@ -108,6 +124,7 @@ class Resource:
     quantity: Quantity
     scale: int = 1
     exact: bool = True
+    is_usual: bool = False
     help: str
 
     @property
@@ -157,6 +174,7 @@ RESOURCES: dict[str, Resource] = {
             unit=" FLOPs",
             quantity=COUNT,
             scale=2,
+            is_usual=True,
             help="50%, 30%..70% or 40M, of one image.",
         ),
         Resource(
@@ -165,6 +183,7 @@ RESOURCES: dict[str, Resource] = {
             label="params",
             unit=" params",
             quantity=COUNT,
+            is_usual=True,
             help="50%, 30%..70% or 0.2M.",
         ),
         Resource(
@@ -174,7 +193,24 @@ RESOURCES: dict[str, Resource] = {
             unit=" predicted latency",
             quantity=TIME,
             exact=False,
-            help="60% or 3.5ms of one batch, measured on this device.",
+            is_usual=True,
+            help="60%, 40%..70% or 3.5ms of one batch, measured on this device.",
+        ),
+        Resource(
+            name="memory",
+            option="memory",
+            label="memory",
+            unit=" of activations",
+            quantity=SPACE,
+            help="2MB, 50% or 30%..70%: activations of one image alive at once, weights apart.",
+        ),
+        Resource(
+            name="size",
+            option="size",
+            label="size",
+            unit=" of weights",
+            quantity=SPACE,
+            help="500KB, 50% or 30%..70%, of the file of the weights.",
         ),
     )
 }
@@ -183,8 +219,8 @@ RESOURCES: dict[str, Resource] = {
 
 def amounts(cost: Cost) -> str:
     """Returns what a network takes, in a few words: "172K FLOPs, 9.14K params"."""
-    taken = [(r, r.of(cost)) for r in RESOURCES.values()]
-    return ", ".join(f"{r.shown(amount)}{r.unit}" for r, amount in taken if r.exact or amount)
+    taken = [(r, r.of(cost)) for r in RESOURCES.values() if r.is_usual]
+    return ", ".join(f"{r.shown(amount)}{r.unit}" for r, amount in taken if amount)
 
 
 def resource_of(option: str) -> Resource | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,18 @@ from numpy.typing import NDArray
 from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.space.budget import Budget
 from evosearch.space.cost import Cost
-from evosearch.space.costform import FORMS, CostTerm, LatencyTerm, Monomial
+from evosearch.space.costform import (
+    BYTES,
+    FORMS,
+    ByteTerm,
+    CostTerm,
+    LatencyTerm,
+    Monomial,
+    total,
+)
 from evosearch.space.digest import digest_of
 from evosearch.space.mask import Bits, ChannelGroup, Mask
+from evosearch.space.polynomials import Polynomials
 from evosearch.space.resources import RESOURCES, amounts
 
 Widths = NDArray[np.int64]
@@ -37,6 +47,9 @@ class SearchSpace:
         terms: the cost of every module; their sum is the network's.
         frozen: what stays, with reasons.
         latency: the predicted time of one batch on one device, as a sum; empty without a model.
+        size: bytes of the file of the weights, as a sum.
+        memory: bytes of the activations that are alive at each point of the program that may need
+            the most of them. This and `size` are empty in spaces that earlier versions saved.
         reference: the sections of the space file that say which model and data this is.
     """
 
@@ -44,6 +57,8 @@ class SearchSpace:
     terms: tuple[CostTerm, ...]
     frozen: tuple[FrozenGroup, ...] = ()
     latency: tuple[LatencyTerm, ...] = ()
+    size: tuple[ByteTerm, ...] = ()
+    memory: tuple[ByteTerm, ...] = ()
     reference: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -53,7 +68,11 @@ class SearchSpace:
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits that change with the groups or the costs."""
+        """16 hexadecimal digits that change with the groups or the costs.
+
+        Bytes follow from the same graph, and do not count: runs from before they were known keep
+        their digest.
+        """
         return digest_of((self.groups, self.terms, *([self.latency] if self.latency else [])))
 
     def __repr__(self) -> str:
@@ -64,46 +83,42 @@ class SearchSpace:
 
     # Cost
 
+    def parts(self, resource: str) -> list[tuple[str, tuple[Monomial, ...]]]:
+        """Returns the parts of what a network takes of a resource, each behind its name.
+
+        The sum of them counts; of memory they are points of the program, and the largest counts.
+        """
+        if resource in FORMS:
+            return [(term.name, getattr(term, resource)) for term in self.terms]
+        if resource == "latency":
+            return [(term.name, term.picoseconds) for term in self.latency]
+        return [(term.name, term.bytes) for term in getattr(self, resource)]
+
+    def sums(self, resource: str) -> tuple[tuple[Monomial, ...], ...]:
+        """Returns the forms of which the largest is what a network takes of a resource."""
+        parts = tuple(monomials for _, monomials in self.parts(resource))
+        return parts if resource == "memory" else (tuple(chain.from_iterable(parts)),)
+
     @cached_property
-    def _forms(self) -> dict[str, tuple[Widths, Widths, Widths]]:
-        """Per resource: coefficients and the two columns that each multiplies (0 is the 1)."""
-        column = {group.name: i + 1 for i, group in enumerate(self.groups)}
-        parts: dict[str, list[Monomial]] = {
-            resource: [m for term in self.terms for m in getattr(term, resource)]
-            for resource in FORMS
-        }
-        parts["latency"] = [m for term in self.latency for m in term.picoseconds]
-        forms = {}
-        for resource, monomials in parts.items():
-            totals: dict[tuple[int, int], int] = {}
-            for monomial in monomials:
-                columns = sorted(column[name] for name in monomial.groups)
-                left, right = [0] * (2 - len(columns)) + columns
-                totals[left, right] = totals.get((left, right), 0) + monomial.coefficient
-            keys = np.array(list(totals), dtype=np.int64).reshape(-1, 2)
-            coefficients = np.array(list(totals.values()), dtype=np.int64)
-            forms[resource] = coefficients, keys[:, 0], keys[:, 1]
-        return forms
+    def forms(self) -> dict[str, Polynomials]:
+        """The same for many plans at once, by resource."""
+        every = (*FORMS, "latency", *BYTES)
+        return {name: Polynomials(self.sums(name), tuple(self.sizes)) for name in every}
 
     def costs(self, widths: Widths) -> dict[str, Widths]:
-        """Returns the exact costs of many plans at once.
+        """Returns the costs of many plans at once.
 
         Args:
             widths: `(plans, groups)`.
 
         Returns:
-            For each of "macs", "params", "activations" and "latency" an array `(plans,)`.
+            For each field of a `Cost` an array `(plans,)`.
         """
-        padded = np.ones((len(widths), len(self.groups) + 1), dtype=np.int64)
-        padded[:, 1:] = widths
-        return {
-            resource: (padded[:, left] * padded[:, right]) @ coefficients
-            for resource, (coefficients, left, right) in self._forms.items()
-        }
+        return {resource: form.largest(widths) for resource, form in self.forms.items()}
 
     def cost_of_widths(self, widths: Widths) -> Cost:
         """Returns the exact cost of one plan, `(groups,)`."""
-        costs = self.costs(np.asarray(widths)[None])
+        costs = self.costs(np.asarray(widths, dtype=np.int64)[None])
         return Cost(**{resource: int(values[0]) for resource, values in costs.items()})
 
     def cost(self, mask: Mask) -> Cost:
@@ -164,13 +179,9 @@ class SearchSpace:
             if smallest <= bound.low:
                 continue
             least = dict(zip(self.sizes, self.least_widths.tolist(), strict=True))
-            amounts = (
-                {term.name: resource.of(term.evaluate(least)) for term in self.terms}
-                if resource.exact
-                else {term.name: term.evaluate(least) for term in self.latency}
-            )
-            rest = sorted(amounts.items(), key=lambda item: (-item[1], item[0]))
-            holders = ", ".join(f"{part} {resource.shown(c)}" for part, c in rest[:3] if c)
+            amounts = [(total(parts, least), part) for part, parts in self.parts(name)]
+            rest = sorted(amounts, key=lambda item: (-item[0], item[1]))
+            holders = ", ".join(f"{part} {resource.shown(c)}" for c, part in rest[:3] if c)
             raise InfeasibleBudget(
                 f"budget of {resource.shown(bound.low)}{resource.unit} ({bound.low / base:.1%} of"
                 " the base) is out of reach: the smallest reachable network has"

@@ -8,7 +8,7 @@ from typing import Any
 import tomli_w
 
 from evosearch.errors import InputError
-from evosearch.space.costform import FORMS, CostTerm, LatencyTerm, Monomial
+from evosearch.space.costform import BYTES, FORMS, ByteTerm, CostTerm, LatencyTerm, Monomial
 from evosearch.space.mask import ChannelGroup, Member
 from evosearch.space.space import FrozenGroup, SearchSpace
 
@@ -23,6 +23,8 @@ def space_to_toml(space: SearchSpace) -> str:
     }
     if space.latency:
         traced["latency"] = [latency_to_json(term) for term in space.latency]
+    for resource in BYTES:
+        traced[resource] = [_bytes_to_json(term) for term in getattr(space, resource)]
     return tomli_w.dumps({**space.reference, "traced": traced})
 
 
@@ -41,6 +43,7 @@ def load_space(path: Path) -> SearchSpace:
             terms=tuple(_term_from_json(term) for term in traced["term"]),
             frozen=tuple(FrozenGroup(**part) for part in traced["frozen"]),
             latency=tuple(latency_from_json(part) for part in traced.get("latency", ())),
+            **{r: tuple(map(_bytes_from_json, traced.get(r, ()))) for r in BYTES},
             reference=data,
         )
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
@@ -86,6 +89,14 @@ def latency_to_json(term: LatencyTerm) -> dict[str, Any]:
 def latency_from_json(data: dict[str, Any]) -> LatencyTerm:
     """Reads what `latency_to_json` wrote."""
     return LatencyTerm(name=data["name"], picoseconds=_monomials_from_json(data["picoseconds"]))
+
+
+def _bytes_to_json(term: ByteTerm) -> dict[str, Any]:
+    return {"name": term.name, "bytes": _monomials_to_json(term.bytes)}
+
+
+def _bytes_from_json(data: dict[str, Any]) -> ByteTerm:
+    return ByteTerm(name=data["name"], bytes=_monomials_from_json(data["bytes"]))
 
 
 def _monomials_to_json(monomials: Iterable[Monomial]) -> list[list[Any]]:

@@ -14,8 +14,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from evosearch.space.budget import Budget
+from evosearch.space.budget import Bound, Budget
 from evosearch.space.knowledge import Array
+from evosearch.space.resources import RESOURCES
 from evosearch.space.space import SearchSpace, Widths
 from evosearch.strategies.fixed_plans import uniform_widths
 from evosearch.strategies.knapsack import knapsack
@@ -24,7 +25,7 @@ from evosearch.strategies.two_step import ErrorCurve
 ROUNDS = 6
 """Most times that costs are linearised."""
 START_GROUPS = 40
-"""The iteration starts from this many plans, divided by groups and bounds; from 1 to 5."""
+"""The iteration starts from this many plans, divided by groups and limits; from 1 to 5."""
 BUCKETS = 1000
 """Equal parts of the budget that the dynamic program counts in."""
 REACH = 16
@@ -45,15 +46,14 @@ class _Tables:
             last width.
         count: number of distinct options, `(groups,)`.
         errors: error of each option, falling, `(groups, options)`; infinite beyond `count`.
-        linear, quadratic: per resource, the form of its cost in the widths; see `_coefficients`.
+        coefficients: of every resource's forms; see `Polynomials.coefficients`.
     """
 
     space: SearchSpace
     options: Widths
     count: NDArray[np.int64]
     errors: Array
-    linear: dict[str, Array]
-    quadratic: dict[str, Array]
+    coefficients: dict[str, tuple[Array, Array]]
 
 
 @final
@@ -67,7 +67,6 @@ class Allocator:
         """
         chosen = [_decreasing(curves[group.name]) for group in space.groups]
         length = max(len(curve.widths) for curve in chosen)
-        linear, quadratic = _coefficients(space)
         self._tables = _Tables(
             space=space,
             options=np.stack(
@@ -75,8 +74,7 @@ class Allocator:
             ),
             count=np.array([len(curve.widths) for curve in chosen]),
             errors=np.stack([_padded(curve.errors, length, np.inf) for curve in chosen]),
-            linear=linear,
-            quadratic=quadratic,
+            coefficients={name: space.forms[name].coefficients() for name in RESOURCES},
         )
 
     def allocate(self, weights: Array, budget: Budget) -> Widths:
@@ -106,10 +104,21 @@ class _Solver:
         self._options, self._count = tables.options, tables.count
         self._weighted = weights[:, None] * tables.errors
         self._rows = np.arange(len(weights))
-        # Costs as shares of their bounds: `(resources, groups)` and `(resources, groups, groups)`.
-        bounds = budget.bounds
-        self._linear = np.stack([tables.linear[n] / bounds[n].high for n in bounds])
-        self._quadratic = np.stack([tables.quadratic[n] / bounds[n].high for n in bounds])
+        # Limits: the forms that must stay under the bounds, each row as a share of its bound.
+        self._limiting = {
+            name: self._binding(name, bound) for name, bound in budget.bounds.items()
+        }
+        rows = [(name, form) for name, own in self._limiting.items() for form in own]
+        highs = np.array([budget.bounds[name].high for name, _ in rows])
+        parts = [[tables.coefficients[name][i][form] for name, form in rows] for i in (0, 1)]
+        self._linear = np.stack(parts[0]) / highs[:, None]
+        self._quadratic = np.stack(parts[1]) / highs[:, None, None]
+
+    def _binding(self, name: str, bound: Bound) -> Steps:
+        """Returns which forms of a resource are over its bound at full width, or the largest."""
+        full = self._space.forms[name].values(self._space.full_widths[None])[0]
+        over = np.flatnonzero(full > bound.high)
+        return over if over.size else np.array([np.argmax(full)])
 
     def solve(self) -> Widths:
         best, seen = np.zeros_like(self._count), set()
@@ -138,9 +147,13 @@ class _Solver:
         return starts[: max(1, START_GROUPS // self._linear.size)]
 
     def _mixes(self) -> Array:
-        """Returns Lagrangian shares of the resources to begin with, `(mixes, resources)`."""
-        resources = len(self._linear)
-        return 0.9 * np.eye(resources) + 0.1 / resources
+        """Returns Lagrangian shares of the limits to begin with, `(resources, limits)`.
+
+        Each resource has most of one; a resource of many limits has them share that.
+        """
+        counts = [len(own) for own in self._limiting.values()]
+        rows = np.repeat(np.eye(len(counts)), counts, axis=1) / np.repeat(counts, counts)
+        return np.asarray(0.9 * rows + 0.1 / len(self._linear))
 
     def _iterated(self, steps: Steps, mix: Array) -> Steps:
         """Returns the best plan of repeated dynamic programs, each linearised at the last plan."""
@@ -163,16 +176,19 @@ class _Solver:
         return float(self._weighted[self._rows, steps].sum())
 
     def _usage(self, steps: Steps) -> Array:
-        """Returns the true cost as a share of each bound, `(resources,)`; over 1 breaks it."""
-        costs = self._space.costs(self._widths(steps)[None])
-        return np.array(
-            [costs[name][0] / bound.high for name, bound in self._budget.bounds.items()]
+        """Returns the true cost as a share of each limit, `(limits,)`; over 1 breaks it."""
+        widths, bounds = self._widths(steps)[None], self._budget.bounds
+        return np.concatenate(
+            [
+                self._space.forms[name].values(widths)[0, own] / bounds[name].high
+                for name, own in self._limiting.items()
+            ]
         )
 
     def _changes(self, steps: Steps) -> Array:
         """Returns the exact cost change of each option of each group, the others held.
 
-        The result is `(resources, groups, options)`, as shares of the bounds.
+        The result is `(limits, groups, options)`, as shares of the bounds.
         """
         widths = self._widths(steps).astype(np.float64)
         own = np.einsum("rgg->rg", self._quadratic)
@@ -183,7 +199,7 @@ class _Solver:
         return np.asarray(slope[:, :, None] * moved + own[:, :, None] * squares / 2)
 
     def _planned(self, steps: Steps, mix: Array) -> Steps:
-        """Returns the best plan under costs linearised at `steps`, resources mixed by `mix`.
+        """Returns the best plan under costs linearised at `steps`, limits mixed by `mix`.
 
         Far from `steps` the linearised cost can be too low; `_repaired` sees to that.
         """
@@ -195,7 +211,7 @@ class _Solver:
         return knapsack(np.minimum(sizes, BUCKETS + 1).astype(np.int64), self._weighted, BUCKETS)
 
     def _remixed(self, mix: Array, planned: Steps) -> Array:
-        """Returns Lagrangian shares of the resources, moved towards those that ran over."""
+        """Returns Lagrangian shares of the limits, moved towards those that ran over."""
         if len(mix) == 1:
             return mix
         usage = self._usage(planned)
@@ -265,24 +281,3 @@ def _decreasing(curve: ErrorCurve) -> ErrorCurve:
 
 def _padded(values: NDArray[Any], length: int, filler: float) -> NDArray[Any]:
     return np.pad(values, (0, length - len(values)), constant_values=filler)
-
-
-def _coefficients(space: SearchSpace) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Returns each resource's cost as `constant + linear @ w + w @ quadratic @ w / 2`.
-
-    Costs are polynomials of degree two, so finite differences at unit widths are exact.
-    """
-    groups = len(space.groups)
-    unit = np.eye(groups, dtype=np.int64)
-    left, right = np.triu_indices(groups)
-    zero = space.costs(np.zeros((1, groups), dtype=np.int64))
-    one, two = space.costs(unit), space.costs(unit[left] + unit[right])
-    linear, quadratic = {}, {}
-    for name in zero:
-        second = two[name] - one[name][left] - one[name][right] + zero[name]
-        matrix = np.zeros((groups, groups))
-        matrix[left, right] = matrix[right, left] = second
-        quadratic[name] = matrix
-        # f(1) - f(0) = linear + quadratic / 2 on the diagonal.
-        linear[name] = one[name] - zero[name] - np.diagonal(matrix) / 2
-    return linear, quadratic

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from evosearch.space.budget import Budget
 from evosearch.study.dropbound import drop_bound, images_to_certify, least_certifiable_drop
+from evosearch.study.latency_certificate import LatencyCertificate
 
 CONFIDENCE = 0.95
 """That a claim is right."""
@@ -85,6 +86,7 @@ class AccuracyCertificate:
         attempts: the trials that were measured, largest first; all but the last keep `limit`.
         earlier: how many other claims were made on the same images before: by sequences of other
             trials, and of networks that the run ships.
+        latency: what was timed of the winner, where the budget has a latency.
     """
 
     budget: Budget
@@ -92,6 +94,7 @@ class AccuracyCertificate:
     images: int
     attempts: tuple[Confirmation, ...]
     earlier: int = 0
+    latency: LatencyCertificate | None = None
 
     @property
     def limit(self) -> float:
@@ -107,6 +110,10 @@ class AccuracyCertificate:
     @property
     def certified(self) -> bool:
         """Whether the winner keeps what was asked."""
+        return self._keeps_drop and (self.latency is None or self.latency.certified)
+
+    @property
+    def _keeps_drop(self) -> bool:
         return self.winner is not None and self.limit == self.drop
 
     @property
@@ -126,8 +133,9 @@ class AccuracyCertificate:
         return f"AccuracyCertificate({self})"
 
     def __str__(self) -> str:
-        verdict = "certified" if self.certified else "not certified"
-        return f"accuracy drop of {_points(self.drop)} {verdict}: {self._reason()}{self._error()}"
+        verdict = "certified" if self._keeps_drop else "not certified"
+        drop = f"accuracy drop of {_points(self.drop)} {verdict}: {self._reason()}{self._error()}"
+        return drop if self.latency is None else f"{drop}; {self.latency}"
 
     def _reason(self) -> str:
         if not self.images:
@@ -141,7 +149,7 @@ class AccuracyCertificate:
         larger = self.attempts.index(winner)
         tried = f", after {larger} larger that keep it" if larger else ""
         tried += "" if last is winner else f"; trial {last.trial}, the next, does not"
-        if self.certified:
+        if self._keeps_drop:
             return f"{winner}{tried}"
         return (
             f"{self.images} confirmation images certify {_points(self.limit)} at best, which"
@@ -166,7 +174,10 @@ class AccuracyCertificate:
             Confirmation(trial=item["trial"], drop=ConfirmedDrop(**item["drop"]))
             for item in record["attempts"]
         )
-        return cls(**{**record, "attempts": attempts, "budget": budget})
+        content: dict[str, Any] = {**record, "attempts": attempts, "budget": budget}
+        if record.get("latency") is not None:
+            content["latency"] = LatencyCertificate.of_record(budget, record["latency"])
+        return cls(**content)
 
 
 @final

@@ -74,7 +74,13 @@ def _to_json(claim: Claim) -> dict[str, Any]:
     if isinstance(claim, ConfirmedNetwork):
         return {"kind": _NETWORK, **asdict(claim)}
     names = {kind: name for name, kind in _KINDS.items()}
-    return {"kind": names[type(claim)], **asdict(claim), "budget": claim.budget.to_json()}
+    record = {"kind": names[type(claim)], **asdict(claim), "budget": claim.budget.to_json()}
+    if isinstance(claim, AccuracyCertificate):
+        if claim.latency is None:
+            del record["latency"]
+        else:
+            del record["latency"]["budget"]  # the same
+    return record
 
 
 def _from_json(kind: str, **record: Any) -> Claim:

@@ -1,10 +1,11 @@
 """The certificate of a latency budget: the timings that say whether a run's winner keeps it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Self, final
 
-from evosearch.space.budget import Budget
+from evosearch.space.budget import Bound, Budget
 from evosearch.space.cost import format_time
 from evosearch.study.timing import Conditions, Timing
 
@@ -38,6 +39,23 @@ def interval(timing: Timing, budget: Budget, base_picoseconds: int) -> tuple[flo
     if budget.relative_latency:
         return timing.ratio_low * base_picoseconds, timing.ratio_high * base_picoseconds
     return 1e12 * timing.low, 1e12 * timing.high
+
+
+def corrected(budget: Budget, checks: Sequence[Check], base_picoseconds: int) -> Budget:
+    """Returns a latency budget in the model's terms, corrected by what was measured.
+
+    The correction is the median over the checks of the upper end of the measured interval over
+    the prediction, so that what meets the aim can be certified.
+
+    Args:
+        budget: what the user asked for; has a latency.
+        checks: trials that were timed; without any there is nothing to correct by.
+        base_picoseconds: the base network's latency.
+    """
+    factors = [interval(c.timing, budget, base_picoseconds)[1] / c.predicted for c in checks]
+    factor, asked = median(factors or [1.0]), budget.bounds["latency"]
+    low, high = (max(1, int(end / factor)) for end in (asked.low, asked.high))
+    return budget.but(latency=Bound(low=low, high=high))
 
 
 @final

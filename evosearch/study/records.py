@@ -10,7 +10,7 @@ from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
 from evosearch.space.resources import Resource, amounts
 from evosearch.study.identity import Identity
-from evosearch.study.latency_certificate import Check
+from evosearch.study.latency_certificate import Check, corrected
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.scores import Score
 from evosearch.study.trial import Evaluation, Rung, Step, Trial, TrialState
@@ -119,9 +119,9 @@ class Segment:
     Attributes:
         first: number of its first trial.
         budget: what is feasible from here on.
-        aim: what trials are proposed for: the budget itself; a size that the search for the
-            smallest network of some accuracy tries; or, with a latency, the budget over the
-            correction that the checks call for.
+        aim: what trials are proposed for: the budget itself; with a latency, the budget over the
+            correction that the checks call for; or a size that the search for the smallest
+            network of some accuracy tries, within that.
         checks: trials that were timed before it began.
     """
 
@@ -130,9 +130,16 @@ class Segment:
     aim: Budget
     checks: tuple[Check, ...] = ()
 
-    @property
-    def feasible(self) -> Budget:
-        """What a trial must meet: of what is predicted, as much as the corrected model allows."""
+    def feasible(self, base_picoseconds: int) -> Budget:
+        """Returns what a trial must meet: of a predicted time, as much as the checks allow.
+
+        Args:
+            base_picoseconds: the base network's latency.
+        """
+        if not self.budget.measured:
+            return self.budget
+        if self.budget.least_accuracy is not None:
+            return corrected(self.budget, self.checks, base_picoseconds)
         return self.budget.but(**{name: self.aim.bounds[name] for name in self.budget.measured})
 
     def to_json(self) -> dict[str, Any]:

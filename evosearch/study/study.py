@@ -71,7 +71,7 @@ class Study:
     @property
     def budget(self) -> Budget:
         """What is feasible now."""
-        return self._segments[-1].feasible
+        return self._segments[-1].feasible(self.header.base_cost.latency)
 
     @property
     def requested(self) -> Budget:

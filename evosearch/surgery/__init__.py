@@ -14,6 +14,8 @@
 `reach`           places of channels in what modules read and give
 `gating`          gates that learn: factors on channels, thrown away after training
 `gate_kinds`      gates by kind: squeeze-and-excitation, consensus
-`counting`        costs as exact forms in the widths
+`counting`        MACs, params and outputs as exact forms in the widths
+`peakmemory`      activations alive at once, likewise
+`filesize`        bytes of the file of the weights, likewise
 ================  ==========================================================================
 """

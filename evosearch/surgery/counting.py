@@ -12,6 +12,7 @@ from evosearch.calling import Example, call
 from evosearch.errors import TracingError
 from evosearch.machine import torch_seeded
 from evosearch.models.copying import copied
+from evosearch.models.weights import tensors_of
 from evosearch.space.costform import CostTerm, Monomial
 from evosearch.space.mask import ChannelGroup
 from evosearch.surgery.tracing.export import batch_size
@@ -31,12 +32,13 @@ class _Extent:
         return constant + tuple(Monomial(count, (group,)) for group, count in self.counts)
 
 
-class _Extents:
-    """The extents of every dimension of every tensor under a choice of groups."""
+class Extents:
+    """The extents of every dimension of every parameter and buffer under a choice of groups."""
 
     def __init__(self, groups: Sequence[ChannelGroup], model: nn.Module) -> None:
-        named = list(model.named_parameters(remove_duplicate=False))
-        self._shapes = {name: tuple(p.shape) for name, p in named}
+        """Notes which groups run along which dimensions of the whole model."""
+        tensors = tensors_of(model)
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         self._counts: dict[tuple[str, int], list[tuple[str, int]]] = {}
         self._covered: dict[tuple[str, int], int] = {}
         for group in groups:
@@ -47,16 +49,18 @@ class _Extents:
                 self._covered[axis] = self._covered.get(axis, 0) + len(member.positions)
         members = {tensor for tensor, _ in self._counts}
         chosen: dict[int, str] = {}  # of several names the one that members have, or the first
-        for name, parameter in named:
-            if id(parameter) not in chosen or name in members:
-                chosen[id(parameter)] = name
-        self.names = tuple(chosen.values())
+        named = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        for name in [*named, *tensors]:
+            if id(tensors[name]) not in chosen or name in members:
+                chosen[id(tensors[name])] = name
+        self._chosen = {name: chosen[id(tensor)] for name, tensor in tensors.items()}
+        self.names = tuple(dict.fromkeys(self._chosen[name] for name in named))
 
     def product(self, tensor: str, dims: Sequence[int], factor: int = 1) -> tuple[Monomial, ...]:
         """Returns `factor` times the sizes of some dimensions of a tensor, multiplied out."""
         result: tuple[Monomial, ...] = (Monomial(factor),)
         for dim in dims:
-            axis = (tensor, dim)
+            axis = (self._chosen[tensor], dim)
             size = self._shapes[tensor][dim]
             extent = _Extent(size - self._covered.get(axis, 0), tuple(self._counts.get(axis, ())))
             result = tuple(
@@ -67,6 +71,7 @@ class _Extents:
         return result
 
     def shape(self, tensor: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor of the whole network."""
         return self._shapes[tensor]
 
 
@@ -94,7 +99,7 @@ def cost_terms(
     Raises:
         TracingError: layers and products account for more MACs than the counter sees.
     """
-    extents = _Extents(groups, model)
+    extents = Extents(groups, model)
     macs: dict[str, tuple[Monomial, ...]] = {}
     outputs: dict[str, tuple[Monomial, ...]] = {}
     for layer in layers:

@@ -15,9 +15,11 @@ from evosearch.errors import InputError
 from evosearch.space.mask import ChannelGroup
 from evosearch.space.space import FrozenGroup, SearchSpace
 from evosearch.surgery.counting import cost_terms
+from evosearch.surgery.filesize import file_terms
+from evosearch.surgery.peakmemory import peak_terms
 from evosearch.surgery.proof import Checker, GroupProof, Proof, prove
-from evosearch.surgery.readings import settle
-from evosearch.surgery.tracing.export import Export, Trace
+from evosearch.surgery.readings import settle, without_collapsed
+from evosearch.surgery.tracing.export import Export, Reading, Trace
 from evosearch.surgery.tracing.parts import Scope, scopes_of
 from evosearch.surgery.tracing.walk import Layer
 
@@ -101,6 +103,9 @@ def discover(
         groups=groups,
         terms=cost_terms(model, example, groups, layers, products, traced_alone),
         frozen=frozen,
+        size=file_terms(model, groups),
+        # Of a model of which parts alone are traced, what is alive outside them is not known.
+        memory=() if parts else peak_terms(found[0].export, found[0].reading, groups),
         reference=dict(reference or {}),
     )
     proofs = tuple(measured for own in found for measured in own.proof.measured)
@@ -109,6 +114,8 @@ def discover(
 
 @dataclass(frozen=True, kw_only=True)
 class _Proven:
+    export: Export
+    reading: Reading
     trace: Trace
     proof: Proof
     frozen: tuple[FrozenGroup, ...]
@@ -118,10 +125,12 @@ def _proven(scope: Scope, rules: GroupRules, seed: int) -> _Proven:
     """Returns what is found in a model, or in a part of one, and its proof."""
     export = Export(scope.model, scope.example, scope.images)
     checker = Checker(scope.model, scope.example, seed, training=export.training)
-    trace = settle(export, checker)
+    reading = settle(export, checker)
+    trace = without_collapsed(reading)
     groups, excluded = _apply_rules(trace.groups, trace.layers, rules)
     proof = prove(checker, replace(trace, groups=groups))
-    return _Proven(trace=trace, proof=proof, frozen=(*trace.frozen, *excluded, *proof.frozen))
+    frozen = (*trace.frozen, *excluded, *proof.frozen)
+    return _Proven(export=export, reading=reading, trace=trace, proof=proof, frozen=frozen)
 
 
 @contextmanager

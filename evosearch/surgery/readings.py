@@ -28,8 +28,8 @@ from evosearch.surgery.tracing.graph import EVALUATION
 Shape = tuple[int, ...]
 
 
-def settle(export: Export, checker: Checker) -> Trace:
-    """Returns the trace under the loosest readings that the groups' proofs bear."""
+def settle(export: Export, checker: Checker) -> Reading:
+    """Returns the loosest readings of all choices that the groups' proofs bear."""
     readings: dict[str, int] = {}
     while True:
         current = export.read(readings)
@@ -39,12 +39,12 @@ def settle(export: Export, checker: Checker) -> Trace:
             continue
         freed = _freeing(export, checker, current, readings)
         if freed is None:
-            return _without_collapsed(current)
+            return current
         readings |= freed
 
 
-def _without_collapsed(current: Reading) -> Trace:
-    """Returns the trace, in which groups that operators tie into a single channel are frozen."""
+def without_collapsed(current: Reading) -> Trace:
+    """Returns the trace of a reading; groups that operators tie into one channel are frozen."""
     trace = current.trace
     axes = {(layer.weight, layer.writes) for layer in trace.layers}
     groups, frozen = [], list(trace.frozen)

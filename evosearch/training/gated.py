@@ -90,12 +90,12 @@ def share_of(space: SearchSpace, budget: Budget, widths: Mapping[str, Tensor]) -
     """
     shares = []
     for name, bound in budget.bounds.items():
-        total = torch.zeros(())
-        for term in space.terms:
-            for monomial in getattr(term, name):
+        for monomials in space.sums(name):
+            total = torch.zeros(())
+            for monomial in monomials:
                 product = torch.as_tensor(float(monomial.coefficient))
                 for group in monomial.groups:
                     product = product * widths[group]
                 total = total + product
-        shares.append(total / bound.high)
+            shares.append(total / bound.high)
     return torch.stack(shares).max()

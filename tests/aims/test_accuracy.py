@@ -7,11 +7,10 @@ import pytest
 
 from evosearch.aims import aim_of
 from evosearch.aims.accuracy import next_size
-from evosearch.aims.latency import corrected
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.cost import Cost
 from evosearch.space.mask import Mask
-from evosearch.study.latency_certificate import Check
+from evosearch.study.latency_certificate import Check, corrected
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header, Segment
 from evosearch.study.scores import Score
@@ -140,6 +139,34 @@ def test_a_latency_is_corrected_by_what_was_measured() -> None:
 def test_a_latency_in_time_is_corrected_by_times() -> None:
     aim = corrected(Budget.exactly(latency=600), [check(600, 0.1, 1.2e-9)], 1000)
     assert aim == Budget.exactly(latency=300)
+
+
+def test_the_fastest_is_searched_for_as_the_smallest_is() -> None:
+    """Of sizes 600 (kept) and 450 (in vain) the next lies between, in the model's own terms."""
+    budget = replace(Budget.exactly(latency=1000), least_accuracy=0.90, relative_latency=True)
+    trials = [
+        replace(own, cost=replace(own.cost, latency=own.cost.macs, macs=1))
+        for own in (trial(0, 600, 0.91), trial(1, 450, 0.88))
+    ]
+    segments = [
+        Segment(first=n, budget=budget, aim=Budget.exactly(latency=size))
+        for n, size in enumerate((600, 450))
+    ]
+    header = replace(HEADER, budget=budget, base_cost=replace(BASE, latency=1000))
+    smallest = replace(SMALLEST, latency=20)
+    found = next_size(trials, segments, budget, header, smallest)
+    assert list(found.bounds) == ["latency"]
+    assert 450 < found.bounds["latency"].high < 600
+    assert found.bounds["latency"].high == aims((600, 600, 0.91), (450, 450, 0.88))
+
+
+def test_what_is_feasible_is_the_budget_over_the_correction_and_not_the_size_tried() -> None:
+    budget = replace(Budget.exactly(latency=600), least_accuracy=0.9, relative_latency=True)
+    aim = Budget.exactly(latency=300)
+    tried = Segment(first=0, budget=budget, aim=aim, checks=(check(600, 0.66, 1.0),))
+    assert tried.feasible(1000) == replace(budget, bounds={"latency": Bound(low=545, high=545)})
+    plain = replace(budget, least_accuracy=None)
+    assert Segment(first=0, budget=plain, aim=aim).feasible(1000).bounds == aim.bounds
 
 
 def test_parts_with_a_latency_double() -> None:

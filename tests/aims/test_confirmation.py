@@ -31,7 +31,7 @@ from evosearch.study.networks import NamedNetwork
 from evosearch.study.records import Header
 from evosearch.study.scores import Score
 from evosearch.study.study import Study
-from evosearch.study.timing import Timing
+from evosearch.study.timing import Conditions, Timing
 from evosearch.study.trial import Evaluation, Trial, TrialState
 from tests.study.enumeration import bound_of, fewer_lost, gained_numbers, least_lost
 from tests.toys import IDENTITY
@@ -101,7 +101,7 @@ class Measurer:
     confirmation_images: int
     outcomes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     asked: list[int] = field(default_factory=list)
-    conditions: None = None
+    conditions: Conditions | None = None
 
     def time(self, masks: Sequence[Mask]) -> list[Timing]:
         raise NotImplementedError
@@ -114,6 +114,25 @@ class Measurer:
         after[:lost] = 0
         before[lost : lost + gained] = 0
         return before, after
+
+
+@dataclass
+class Timer(Measurer):
+    """Also times: every network takes the same share of the base network's time."""
+
+    ratio: float = 0.5
+    timed: int = 0
+    conditions: Conditions | None = field(
+        default_factory=lambda: Conditions(
+            device="abacus", runtime="eager", batch=1, threads=1, versions={}
+        )
+    )
+
+    def time(self, masks: Sequence[Mask]) -> list[Timing]:
+        self.timed += len(masks)
+        own = {"ratio": self.ratio, "ratio_low": self.ratio, "ratio_high": self.ratio}
+        seconds = dict.fromkeys(("seconds", "low", "high", "base_seconds"), 1e-9)
+        return [Timing(**seconds, **own, rounds=15) for _ in masks]
 
 
 def conclude(
@@ -199,6 +218,36 @@ def test_nothing_feasible(tmp_path: Path) -> None:
     budget = budget_of(0.01, high=50)
     study.begin_segment(budget, budget)
     assert "no trial keeps it on the search split" in str(conclude(study, Measurer(300)))
+
+
+def test_the_latency_of_the_winner_is_timed_once_and_claimed_with_the_drop(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    plain = study_of(tmp_path / "plain", [900, 500, 300], drop=0.02)
+    budget = Budget.of(
+        latency=Bound(low=700, high=700), least_accuracy=0.96, relative_latency=True
+    )
+    base = replace(BASE, latency=1000)
+    study = Study.create(tmp_path, replace(plain.header, budget=budget, base_cost=base))
+    for trial in plain.trials:
+        study.append(replace(trial, cost=replace(trial.cost, latency=trial.cost.macs // 2)))
+    measurer = Timer(400, {2: (100, 0)})
+    certificate = AccuracyAim().conclude(study, measurer, ())
+    assert measurer.asked == [0, 1, 2]
+    assert certificate.trial == 1
+    assert certificate.latency is not None
+    assert certificate.latency.trial == 1
+    assert certificate.certified
+    assert measurer.timed == 3  # in as many processes
+    assert "; latency budget of 70.0% of the base network's certified: trial 1" in str(certificate)
+    add_claim(tmp_path, certificate)
+    assert load_certificates(tmp_path) == (certificate,)
+    assert AccuracyAim().conclude(study, measurer, [certificate]) == certificate
+    assert measurer.timed == 3
+    slow = AccuracyAim().conclude(study, Timer(400, {2: (100, 0)}, ratio=0.8), ())
+    assert slow.trial == 1
+    assert not slow.certified
+    assert "accuracy drop of 2.00 points certified" in str(slow)
+    assert "latency budget of 70.0% of the base network's not certified" in str(slow)
 
 
 def test_claims_on_the_same_images_are_counted(tmp_path: Path) -> None:

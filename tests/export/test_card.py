@@ -56,8 +56,60 @@ def test_a_card_says_all_that_was_measured() -> None:
         assert part in text, part
 
 
+ABOUT = {
+    "about": {
+        "task": "classification", "build": "nets.py:make", "input": [[3, 32, 32]],
+        "data": "cifar10", "images": {"train": 44000, "search": 5000, "confirmation": 0},
+    },
+    "kept": {"stem": [9, 16], "layer1.0.conv1": [3, 16]},
+    "files": {"weights.safetensors": {"bytes": 81234, "sha256": "ab12"}},
+}  # fmt: skip
+
+
 def test_a_bare_card_has_a_title() -> None:
-    assert card_markdown({"plan": "trial 1"}).startswith("# trial 1\n")
+    assert "---\n# trial 1\n" in card_markdown({"plan": "trial 1"})
+
+
+def test_a_card_says_what_it_is_for_and_how_it_is_loaded() -> None:
+    trained = {"best_epoch": 2, "finetune": {"epochs": 3}}
+    text = card_markdown({key: CARD[key] for key in CARD if key != "export"} | ABOUT | trained)
+    for part in (
+        "A smaller network for classification: `nets.py:make` without the channels",
+        "## What was pruned: 20 of 32 channels",
+        "| layer1.0.conv1 | 3 | 16 |",
+        'network = rebuild(build_model(), ".").eval()',
+        "a batch of 3x32x32",
+        "- Data: cifar10; images: 44,000 train, 5,000 search.",
+        "for 3 epochs, 132,000 images forward and backward",
+        "- `weights.safetensors`: 81,234 bytes, SHA-256 `ab12`.",
+    ):
+        assert part in text, part
+    assert "InferenceSession" in card_markdown({**CARD, **ABOUT})
+
+
+def test_the_metadata_is_what_a_hub_reads() -> None:
+    """The hub's own client is the oracle; it reads a text, and asks nobody."""
+    hub = pytest.importorskip("huggingface_hub")
+    loaded = hub.ModelCard(card_markdown({**CARD, **ABOUT}), ignore_metadata_errors=False)
+    data = loaded.data
+    assert (data.library_name, data.pipeline_tag) == ("onnx", "image-classification")
+    assert data.license is None
+    assert data.model_name == "trial 17"
+    (result,) = data.eval_results
+    assert (result.task_type, result.dataset_name) == ("image-classification", "cifar10")
+    assert (result.metric_type, result.metric_value) == ("accuracy", 1.0)
+    assert loaded.text.strip().startswith("# trial 17")
+    own = hub.ModelCard(card_markdown({"plan": 'a "detector": é'}))
+    assert own.data.library_name == "pytorch"
+    assert own.data.eval_results is None
+
+
+def test_a_resource_that_is_not_known_of_a_network_is_said_so() -> None:
+    other = {**CARD["networks"][0], "memory_bytes": 2_050_000}
+    other["ratios"] = {**other["ratios"], "memory": 0.25}
+    text = card_markdown({**CARD, "networks": [other, CARD["networks"][0]]})
+    assert "| 2.05 MB (25.0%) |" in text
+    assert "| not known |" in text
 
 
 @pytest.mark.parametrize("card", [{"networks": [{}]}, {"latency": 3}, {"export": {}}])

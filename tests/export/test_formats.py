@@ -56,7 +56,7 @@ def test_an_export_is_checked_and_its_card_says_how_far_outputs_differ(
         pytest.importorskip("onnxscript", reason="ONNX is not installed")
     difference = exported(tmp_path, kind)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {FORMATS[kind].file, CHECK, "card.json", "card.md"}
+    assert names == {FORMATS[kind].file, CHECK, "card.json", "README.md"}
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["name"] == "a test"
     assert card["export"]["largest_difference"] == difference

@@ -25,7 +25,7 @@ def test_a_format(tmp_path: Path) -> None:
     saved = artifact(tmp_path, DIGITS)
     done = shipped.export_network(saved, "core", tmp_path / "out", named_builder(saved, Path()))
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"core.pt2", "check.npz", "card.json", "card.md"}
+    assert names == {"core.pt2", "check.npz", "card.json", "README.md"}
     card = json.loads((tmp_path / "out" / "card.json").read_text())["export"]
     assert (card["format"], card["largest_difference"]) == ("core", done)
     assert shipped.verify(tmp_path / "out")[0] == done < 1e-4 * max(1.0, card["largest_output"])

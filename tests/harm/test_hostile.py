@@ -121,7 +121,7 @@ def test_an_artifact_names_no_path(name: str, tmp_path: Path) -> None:
     files = {
         "plan.json",
         "card.json",
-        "card.md",
+        "README.md",
         "load.py",
         "calling.py",
         "cut_attention.py",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyConfig
 from evosearch.latency.runtimes import RUNTIMES, Runtime
+from evosearch.latency.stopwatch import Stopwatch
 from evosearch.models.build import ModelConfig
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from tests.toys import IDENTITY
@@ -73,7 +74,10 @@ class Net(nn.Module):
 
 
 def fake_meter(
-    monkeypatch: pytest.MonkeyPatch, stopwatch: FakeStopwatch, discovery: Discovery | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    stopwatch: Stopwatch,
+    discovery: Discovery | None = None,
+    runtime: str = "fake",
 ) -> Meter:
     """Returns a meter of a small network whose clock is arithmetic."""
     monkeypatch.setitem(RUNTIMES, "fake", FAKE_RUNTIME)
@@ -85,7 +89,7 @@ def fake_meter(
         section=ModelConfig(build="tests.latency.fakes:Net", input=[1, 6, 6]),
         discovery=found,
         identity=IDENTITY,
-        config=LatencyConfig(runtime="fake"),
+        config=LatencyConfig(runtime=runtime),
         device="cpu",
         stopwatch=stopwatch,
     )

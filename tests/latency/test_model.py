@@ -90,7 +90,9 @@ def test_a_latency_budget(text: str, picoseconds: int) -> None:
         ("fast", "its unit"),
         ("0%", "must be positive"),
         ("20ms", "more than the base network's 10 ms"),
-        ("30%..70%", "its unit"),
+        ("70%..30%", "runs backwards"),
+        ("30%..", "both shares, or both amounts"),
+        ("4ms..70%", "both shares, or both amounts"),
     ],
 )
 def test_what_is_no_latency_budget(text: str, why: str) -> None:
@@ -105,9 +107,35 @@ def test_latency_holds_beside_flops() -> None:
     assert BASE.relative_to(BASE)["latency"] == 1.0
 
 
-def test_latency_and_accuracy_drop_are_not_asked_for_together() -> None:
-    with pytest.raises(InputError, match="give one of them"):
-        BudgetRequest.of(latency="50%", accuracy_drop=1.0).resolve(BASE, 0.9)
+def test_a_range_of_latencies() -> None:
+    budget = BudgetRequest.of(latency="4ms..7ms", params="50%").resolve(BASE)
+    assert budget.bounds["latency"] == Bound(low=4 * 10**9, high=7 * 10**9)
+    assert not budget.relative_latency
+    assert budget.at(0.5).bounds["latency"].high == 5_500_000_000
+    shares = BudgetRequest.of(latency="40%..70%").resolve(BASE)
+    assert shares == replace(
+        BudgetRequest.of(latency="4ms..7ms").resolve(BASE), relative_latency=True
+    )
+
+
+def test_with_an_accuracy_drop_the_latency_is_minimised_and_else_the_flops() -> None:
+    fastest = BudgetRequest.of(latency="100%", accuracy_drop=1.0).resolve(BASE, 0.9)
+    assert list(fastest.bounds) == ["latency"]
+    assert (fastest.shrunk, fastest.resource.name) == ("latency", "latency")
+    assert fastest.least_accuracy == pytest.approx(0.89)
+    small = BudgetRequest.of(params="50%", accuracy_drop=1.0).resolve(BASE, 0.9)
+    assert list(small.bounds) == ["macs", "params"]
+    assert small.shrunk == "macs"
+
+
+def test_all_of_the_time_is_a_budget_only_where_an_accuracy_is_kept() -> None:
+    model = toy_model()
+    whole = Budget.exactly(latency=model.base_picoseconds)
+    with pytest.raises(InputError, match="finer than the noise"):
+        model.require_finer(whole)
+    model.require_finer(replace(whole, least_accuracy=0.9))
+    with pytest.raises(InputError, match="finer than the noise"):
+        model.require_finer(replace(Budget.exactly(latency=960_400), least_accuracy=0.9))
 
 
 def test_what_is_out_of_reach_says_what_holds_it_up() -> None:

@@ -1,15 +1,22 @@
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from evosearch.errors import InputError
 from evosearch.latency import profile as profiling
+from evosearch.latency.journal import Journal
 from evosearch.latency.model import LatencyModel
 from evosearch.latency.profile import layer_kinds, profile, random_widths
+from evosearch.latency.runtimes import RUNTIMES, Runtime
+from evosearch.latency.steps import find_steps
+from evosearch.latency.stopwatch import torch_stopwatch
 from evosearch.run.profiling import profile_space
-from tests.latency.fakes import FakeStopwatch, fake_meter
+from tests.latency.fakes import FakeRun, FakeStopwatch, fake_meter
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,11 +33,50 @@ def test_a_device_without_noise_is_predicted(monkeypatch: pytest.MonkeyPatch) ->
     assert model.steps == {}
     assert model.worst_error < 1e-3
     assert model.noise == 0
-    assert (model.fitted, model.validated) == (40, 20)
+    assert (model.fitted, model.validated) == (20, 12)  # eight were predicted: that is enough
     space = model.timed(meter.discovery.space)
     assert space.base_cost.latency == pytest.approx(model.base_picoseconds, rel=1e-3)
     assert space.smallest_cost.latency < space.base_cost.latency
     assert space.digest != meter.discovery.space.digest
+
+
+@dataclass
+class Odd(FakeStopwatch):
+    """A device on which odd widths take longer: no form in the widths says so."""
+
+    slower: float = 0.2
+
+    def __call__(self, run: FakeRun, number: int) -> float:
+        odd = sum(m.out_channels % 2 for m in run.module.modules() if isinstance(m, nn.Conv2d))
+        return super().__call__(run, number) * (1 + self.slower * odd)
+
+
+def test_networks_join_the_fit_as_long_as_others_are_predicted_badly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = profile(fake_meter(monkeypatch, Odd()))
+    assert (model.fitted, model.validated) == (44, 12)
+    assert model.median_error > 0.02
+
+
+def test_no_more_than_one_block_is_timed_where_latency_falls_evenly(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    meter = fake_meter(monkeypatch, FakeStopwatch())
+    prepared: list[str] = []
+
+    def prepare(module: nn.Module, images: torch.Tensor, threads: int) -> FakeRun:
+        prepared.append(f"{module!r} {tuple(images.shape)}")
+        return FakeRun(module, images)
+
+    monkeypatch.setitem(RUNTIMES, "fake", Runtime(prepare=prepare))
+    journal = Journal(cache / "layers.jsonl")
+    assert find_steps(meter, journal) == {}
+    assert len(prepared) == len(set(prepared))  # no layer is compiled twice
+    # Of a group of 16 the last block of 8, 4 and 2, and its half: 8, 12, 14 and 15 against 16; of
+    # one of 32 also of 16. Each passes two layers.
+    pairs = [line for line in (cache / "layers.jsonl").read_text().splitlines() if line]
+    assert len(pairs) == 2 * (4 + 5 + 4)
 
 
 def test_steps_are_found_and_no_width_amid_one_is_legal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +92,7 @@ def test_noise_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     model = profile(fake_meter(monkeypatch, FakeStopwatch(noise=0.4)))
     assert 0.01 < model.noise < 0.2
     assert model.median_error < 0.1
+    assert model.fitted < 44  # no closer than timings are known
 
 
 def test_an_interrupted_profile_goes_on(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
@@ -87,8 +134,8 @@ def test_random_networks_are_small_and_large(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_digits_really(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiling, "FITTED", 6)
-    monkeypatch.setattr(profiling, "VALIDATED", 3)
+    for name, number in {"FIRST": 4, "MORE": 2, "MOST": 6, "VALIDATED": 3}.items():
+        monkeypatch.setattr(profiling, name, number)
     monkeypatch.setattr("evosearch.latency.steps.STEPS", (8,))
     monkeypatch.setattr("evosearch.latency.stopwatch.MOST", 15)
     path = ROOT / "search_spaces" / "digits_resnet.toml"
@@ -97,7 +144,22 @@ def test_the_digits_really(monkeypatch: pytest.MonkeyPatch) -> None:
     assert model.conditions.batch == 16
     assert "torch" in model.conditions.versions
     assert space.base_cost.latency > 0
-    assert stages[-1] == "latency of random networks: 9 of 9 networks"
+    assert stages[-1] == "latency of random networks: 9 of 9 networks at most"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["exported", "compile"])
+def test_a_profile_is_made_from_end_to_end(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    for name, number in {"FIRST": 4, "MORE": 2, "MOST": 6, "VALIDATED": 2}.items():
+        monkeypatch.setattr(profiling, name, number)
+    monkeypatch.setattr("evosearch.latency.steps.STEPS", (8,))
+    monkeypatch.setattr("evosearch.latency.stopwatch.MOST", 15)
+    meter = fake_meter(monkeypatch, torch_stopwatch(1), runtime=runtime)
+    model = profile(meter)
+    assert model.conditions.runtime == runtime
+    assert model.fitted in (4, 6)
+    assert model.timed(meter.discovery.space).base_cost.latency > 0
+    assert profile(meter) == model
 
 
 def test_a_damaged_model_is_named(tmp_path: Path) -> None:

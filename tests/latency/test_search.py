@@ -9,6 +9,7 @@ import pytest
 from evosearch.latency.runtimes import RUNTIMES
 from evosearch.run.reopening import reopen_meter
 from evosearch.space.mask import Mask
+from evosearch.study.accuracy_certificate import AccuracyCertificate
 from evosearch.study.certificate import load_certificates
 from evosearch.study.latency_certificate import LatencyCertificate
 from evosearch.study.study import Study
@@ -65,6 +66,41 @@ def test_a_search_is_certified_and_resumes_equal(run: InProcess, place: Path) ->
     assert comparable(Study.open(place / "parts").trials) == comparable(study.trials)
 
 
+def test_a_range_of_latencies_beside_an_exact_budget(run: InProcess, place: Path) -> None:
+    asked = ("--latency", "50%..80%", "--params", "80%", "--trials", "26", "--out", "range")
+    done = run("search", "quick.toml", *asked, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "latency budget of 80.0% of the base network's certified" in flat(done.stdout)
+    study = Study.open(place / "range")
+    base = study.header.base_cost
+    assert all(trial.cost.params <= 0.8 * base.params for trial in study.trials)
+    shares = [trial.cost.latency / base.latency for trial in study.front().members]
+    assert min(shares) < 0.6
+    assert max(shares) > 0.7
+    aim = study.segments[-1].aim.bounds["latency"]
+    assert aim.low / aim.high == pytest.approx(50 / 80, rel=1e-3)  # both ends are corrected
+
+
+def test_the_fastest_within_an_accuracy_drop(run: InProcess, place: Path) -> None:
+    text = (place / "quick.toml").read_text()
+    kept = text.replace("search = 300", "search = 300\nconfirmation = 400")
+    (place / "confirmed.toml").write_text(kept)
+    asked = ("--latency", "100%", "--accuracy-drop", "20", "--trials", "30", "--out", "fastest")
+    done = run("search", "confirmed.toml", *asked, cwd=place)
+    assert done.returncode == 0, done.stderr
+    study = Study.open(place / "fastest")
+    assert study.header.resource.name == "latency"
+    tried = [segment.aim.bounds["latency"].high for segment in study.segments]
+    assert tried[0] > tried[1] > tried[2]
+    (certificate,) = load_certificates(place / "fastest")
+    assert isinstance(certificate, AccuracyCertificate)
+    assert certificate.certified
+    assert certificate.latency is not None
+    assert certificate.latency.trial == certificate.trial
+    assert certificate.latency.attempts[0].timing.ratio_high < 0.9
+    assert "latency budget of 100.0% of the base network's certified" in flat(done.stdout)
+
+
 def test_what_was_cut_for_a_latency_is_timed_unasked(run: InProcess, place: Path) -> None:
     done = run("finetune", "whole", "--epochs", "0", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -103,7 +139,7 @@ def test_a_device_that_changed_is_refused(
         (("search", "quick.toml", "--latency", "1e"), "a time with its unit"),
         (("search", "quick.toml", "--latency", "100%"), "finer than the noise"),
         (("search", "quick.toml", "--latency", "0.01%"), "held up by overhead"),
-        (("search", "quick.toml", "--latency", "60%", "--accuracy-drop", "1"), "one of them"),
+        (("search", "quick.toml", "--latency", "60%..40%"), "runs backwards"),
         (("search", "quick.toml", "--latency", "60%", "--runtime", "eagre"), "'eager'?"),
         (("profile", "quick.toml", "--runtime", "tensorrt"), "expected one of compile, eager"),
         (("profile", "quick.toml", "--device", "abacus"), "not available here"),
@@ -129,7 +165,7 @@ def test_a_missing_package_names_the_command(
 def test_the_profile_is_printed(run: InProcess, place: Path) -> None:
     done = run("profile", "quick.toml", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "predictions for 20 others are off by 0.0% in the median" in flat(done.stdout)
+    assert "predictions for 12 others are off by 0.0% in the median" in flat(done.stdout)
     assert "eager, batch 4, 1 thread" in flat(done.stdout)
     done = run("profile", "quick.toml", "--json", cwd=place)
-    assert json.loads(done.stdout)["validated"] == 20
+    assert json.loads(done.stdout)["validated"] == 12

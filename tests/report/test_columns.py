@@ -28,13 +28,27 @@ from evosearch.study.trial import Evaluation, TrialState
 from tests.report.toyrun import timed_space, toy_run, write_card
 from tests.toys import toy_space
 
-BASE = Cost(macs=1_000_000, params=40_000, activations=8_000, latency=8_000_000_000)
+BASE = Cost(
+    macs=1_000_000,
+    params=40_000,
+    activations=8_000,
+    latency=8_000_000_000,
+    memory=4_000,
+    size=160_000,
+)
 SCORE = Score(loss=0.12345, loss_se=0.00678, accuracy=0.9876, accuracy_se=0.0123, images=350)
 NETWORK = NamedNetwork(
     name="trial 7",
     trial=7,
     mask=Mask({"stem": np.array([True, False, True])}),
-    cost=Cost(macs=487_000, params=10_000, activations=2_000, latency=3_520_000_000),
+    cost=Cost(
+        macs=487_000,
+        params=10_000,
+        activations=2_000,
+        latency=3_520_000_000,
+        memory=512,
+        size=40_160,
+    ),
     evaluation=Evaluation(score=SCORE, seconds=0.5),
     test=Score(loss=0.2, loss_se=0.01, accuracy=0.95, accuracy_se=0.02, images=450),
     timing=Timing(
@@ -59,14 +73,20 @@ def shown(renderable: RenderableType) -> str:
 
 
 def test_a_size_is_an_amount_and_a_share_of_the_base_network() -> None:
-    flops, params, latency = (size_column(resource, BASE) for resource in RESOURCES.values())
-    sizes = (flops, params, latency)
-    assert [column.header for column in sizes] == ["FLOPs", "params", "predicted\nlatency"]
-    assert [c.cell(NETWORK) for c in sizes] == ["974K  48.7%", "10K  25.0%", "3.52 ms  44.0%"]
-    assert html_cells(sizes, NETWORK) == ["974K (48.70 %)", "10K (25.00 %)", "3.52 ms (44.00 %)"]
+    sizes = [size_column(resource, BASE) for resource in RESOURCES.values()]
+    headers = ["FLOPs", "params", "predicted\nlatency", "memory", "size"]
+    assert [column.header for column in sizes] == headers
+    cells = ["974K  48.7%", "10K  25.0%", "3.52 ms  44.0%", "512 B  12.8%", "40.2 KB  25.1%"]
+    assert [c.cell(NETWORK) for c in sizes] == cells
+    assert html_cells(sizes[:3], NETWORK) == [
+        "974K (48.70 %)",
+        "10K (25.00 %)",
+        "3.52 ms (44.00 %)",
+    ]
     assert json.dumps(json_object(sizes, NETWORK)) == (  # counts stay whole numbers
         '{"flops": 974000, "flops_ratio": 0.487, "params": 10000, "params_ratio": 0.25,'
-        ' "predicted_latency_ms": 3.52, "predicted_latency_ratio": 0.44}'
+        ' "predicted_latency_ms": 3.52, "predicted_latency_ratio": 0.44,'
+        ' "memory_bytes": 512, "memory_ratio": 0.128, "size_bytes": 40160, "size_ratio": 0.251}'
     )
 
 

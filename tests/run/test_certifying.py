@@ -114,7 +114,8 @@ def test_finetuning_shows_what_the_search_adds_and_what_is_lost(
     together = "2 such claims on these images, which hold together with 90%)"
     assert str(beside.confirmed).endswith(f"(95% confidence; the run has made {together}")
     assert (
-        f"- Fine-tuned, it {beside.confirmed}." in (beside.artifact.folder / "card.md").read_text()
+        f"- Fine-tuned, it {beside.confirmed}."
+        in (beside.artifact.folder / "README.md").read_text()
     )
     assert load_claims(run.folder)[1:] == (alone.confirmed,) == (beside.confirmed,)
 

@@ -155,12 +155,12 @@ def test_a_run_is_cut_to_an_artifact_and_no_epochs_give_the_same(
     assert alone.plan.search == tuned.networks[-1].search
     for artifact in (alone.artifact, tuned.artifact):
         assert artifact.card["notes"][0].startswith("not trained: ")
-        text = (artifact.folder / "card.md").read_text()
+        text = (artifact.folder / "README.md").read_text()
         assert "- Not trained: " in text
         assert "Latency" not in text
     assert tuned.networks[-1].test is not None
     assert "test" not in alone.artifact.card["networks"][-1]
-    assert "test accuracy" not in (place / "best" / "card.md").read_text()
+    assert "test accuracy" not in (place / "best" / "README.md").read_text()
     assert ParetoView.read(run.folder).artifacts == {}  # none of them is distilled
     rebuilt = rebuild(ownnetworks.densenet(), place / "best")
     torch.testing.assert_close(rebuilt(IMAGES), alone.network(IMAGES))

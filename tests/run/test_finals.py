@@ -127,7 +127,7 @@ def test_they_are_shown_like_every_fine_tuned_network(done: Decided, folder: Pat
     assert shown["winner"] == done.finals.network.name
     assert shown["telling"] is None or shown["telling"]["count"] == 4
     assert shown["text"][-1].startswith("rank correlation")
-    card = (done.artifact.folder / "card.md").read_text()
+    card = (done.artifact.folder / "README.md").read_text()
     assert f"The winner of finals at {done.finals.at}, of 4 networks" in card
 
 

@@ -112,7 +112,7 @@ def test_kernels_leave_zeros_that_the_card_counts(tuned: Any, place: Path) -> No
     assert card["nonzero_macs"] == macs < done.networks[-1].cost.macs
     assert done.networks[-1].cost == done.plan.cost  # FLOPs are what they are
     assert card["finetune"]["kernels"] == "2:4"
-    text = (done.artifact.folder / "card.md").read_text()
+    text = (done.artifact.folder / "README.md").read_text()
     assert f"- Kernels 2:4: {macs:,} of the {done.plan.cost.macs:,} MACs" in text
 
 

@@ -14,7 +14,7 @@ from evosearch.export import artifact as artifact_module
 from evosearch.export.artifact import Artifact
 from evosearch.export.rebuild import Implanted
 from evosearch.run.implanting import Implanting, _most, require_counted
-from evosearch.space.budget import BY_DROP, Bound, Budget
+from evosearch.space.budget import FLOPS, Bound, Budget
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
@@ -209,7 +209,7 @@ def test_as_many_as_fit_come_back() -> None:
 def test_a_budget_that_is_not_counted_is_refused() -> None:
     counted = Budget.exactly(macs=100)
     require_counted(counted, timed=False)
-    kept = Budget(bounds={BY_DROP: Bound(low=1, high=100)}, least_accuracy=0.9)
+    kept = Budget(bounds={FLOPS: Bound(low=1, high=100)}, least_accuracy=0.9)
     for budget, timed in ((counted, True), (kept, False), (Budget.exactly(latency=5), False)):
         with pytest.raises(InputError, match="of FLOPs or params"):
             require_counted(budget, timed=timed)

@@ -132,7 +132,7 @@ def test_the_card_has_it_all_for_programs_and_people(done: Exported) -> None:
     card = json.loads((done.out / "card.json").read_text())
     assert Quantized.from_json(card["export"]["quantized"]) == done.quantized
     assert card["export"]["largest_difference"] == done.difference > 0
-    text = (done.out / "card.md").read_text()
+    text = (done.out / "README.md").read_text()
     assert card_markdown(card) == text
     assert "calibrated on 40 images: 2 layers in int8. In float: body (as asked for)." in text
     assert "Layers that lose it, of 2 layers each quantized alone: " in text

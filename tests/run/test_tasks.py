@@ -196,7 +196,7 @@ def test_a_network_is_finished_and_shown_by_its_metric(
     text = shown(networks_table(run.study, done.networks))
     assert f"test {metric}, %" in text
     assert "accuracy" not in text
-    assert f"test {metric} |" in (done.artifact.folder / "card.md").read_text()
+    assert f"test {metric} |" in (done.artifact.folder / "README.md").read_text()
     section = load_space_file(space).model
     own = done.artifact.load(lambda: build_model(section, space.parent))
     with torch.no_grad():

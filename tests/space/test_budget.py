@@ -1,6 +1,7 @@
 """Costs, and budgets as users write them."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def test_refuses_params_by_their_own_name() -> None:
 
 
 def test_needs_a_limit() -> None:
-    with pytest.raises(InputError, match="at least one of FLOPs, params and latency"):
+    with pytest.raises(InputError, match="at least one of FLOPs, params, latency, memory and"):
         Budget(bounds={})
 
 
@@ -91,6 +92,45 @@ def test_a_number_of_python_is_read_as_its_text() -> None:
     assert asked[0].resolve(BASE).to_json() == {"macs": [20_000, 20_000]}
     with pytest.raises(InputError, match=r"--flops '0\.5': a share is written with %: 50%"):
         asked[1].resolve(BASE)
+
+
+BYTES = Cost(macs=1, params=1, activations=1, memory=4_000_000, size=2_000_000)
+
+
+@pytest.mark.parametrize(
+    ("memory", "size", "expected"),
+    [
+        ("2MB", None, {"memory": [2_000_000, 2_000_000]}),
+        (None, "500KB", {"size": [500_000, 500_000]}),
+        (" 1.5 mib ", "1KiB", {"memory": [1_572_864, 1_572_864], "size": [1024, 1024]}),
+        ("25%", "800000B", {"memory": [1_000_000, 1_000_000], "size": [800_000, 800_000]}),
+        ("500KB..50%", None, {"memory": [500_000, 2_000_000]}),
+    ],
+)
+def test_bytes_are_parsed(memory: str, size: str, expected: dict[str, list[int]]) -> None:
+    assert BudgetRequest.of(memory=memory, size=size).resolve(BYTES).to_json() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2", "--memory '2': expected an amount with its unit, such as 500KB, 2MB or 1.5MiB"),
+        ("2M", "expected an amount with its unit"),
+        ("2Mb/s", "expected an amount with its unit"),
+        ("2MB..1MB", "runs backwards"),
+        ("5MB", "more than the base network's 4 MB; nothing to cut"),
+        ("0.1B", "a budget must be positive"),
+    ],
+)
+def test_bad_bytes_are_one_line(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        BudgetRequest.of(memory=text).resolve(BYTES)
+    assert "\n" not in str(caught.value)
+
+
+def test_where_bytes_are_not_known_a_budget_of_them_is_refused() -> None:
+    with pytest.raises(InputError, match="memory of these networks is not known; it is"):
+        BudgetRequest.of(memory="50%").resolve(BASE)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 5), (6, 5), (-1, 1)])

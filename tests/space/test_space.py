@@ -1,5 +1,6 @@
 """Search spaces: exact costs, legality, repair, files."""
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from evosearch.errors import InfeasibleBudget, InputError
 from evosearch.space.budget import Bound, Budget
 from evosearch.space.cost import Cost
-from evosearch.space.costform import CostTerm, Monomial
+from evosearch.space.costform import FORMS, CostTerm, Monomial, total
 from evosearch.space.mask import ChannelGroup, Mask, Member
 from evosearch.space.space import FrozenGroup, SearchSpace
 from evosearch.space.text import load_space, space_to_toml
@@ -78,8 +79,12 @@ def test_costs_of_many_plans_are_the_sums_of_terms(space: SearchSpace, seed: int
     for i, plan in enumerate(plans):
         widths = dict(zip(space.sizes, plan.tolist(), strict=True))
         parts = [term.evaluate(widths) for term in space.terms]
-        for name, values in costs.items():
-            assert values[i] == sum(getattr(part, name) for part in parts)
+        for name in FORMS:
+            assert costs[name][i] == sum(getattr(part, name) for part in parts)
+        assert costs["size"][i] == sum(total(term.bytes, widths) for term in space.size)
+        alive = [total(term.bytes, widths) for term in space.memory]
+        assert costs["memory"][i] == max(alive, default=0)
+        assert costs["latency"][i] == 0
 
 
 @given(spaces())
@@ -280,3 +285,25 @@ def test_cost_depends_on_widths_alone(space: SearchSpace, seed: int) -> None:
     shuffled = Mask({name: rng.permutation(own) for name, own in mask.items()})
     assume(shuffled != mask)
     assert space.cost(shuffled) == space.cost(mask)
+
+
+def test_bytes_survive_the_file_and_leave_the_digest(tmp_path: Path) -> None:
+    space = chain([4, 6, 5])
+    (tmp_path / "space.toml").write_text(space_to_toml(space))
+    assert load_space(tmp_path / "space.toml") == space
+    bare = replace(space, size=(), memory=())
+    assert space.digest == bare.digest
+    assert bare.base_cost.memory == bare.base_cost.size == 0
+    (tmp_path / "space.toml").write_text(space_to_toml(bare))
+    assert load_space(tmp_path / "space.toml") == bare
+
+
+def test_the_smallest_memory_is_said() -> None:
+    """Of widths 2, 2, 2 a layer reads 16 or 4 bytes a channel and gives 4 or 1."""
+    space = chain([4, 6, 5], min_keep=2)
+    budget = Budget.of(memory=Bound(low=10, high=10))
+    with pytest.raises(InfeasibleBudget) as caught:
+        space.require_reachable(budget)
+    least = space.smallest_cost.memory
+    assert least == max(total(t.bytes, dict.fromkeys(space.sizes, 2)) for t in space.memory)
+    assert f"the smallest reachable network has {least} B of activations" in str(caught.value)

@@ -1,11 +1,12 @@
 """Random search problems without torch: spaces with quadratic costs, Gram matrices, curves."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from evosearch.space.budget import Bound, Budget
-from evosearch.space.costform import CostTerm, Monomial
+from evosearch.space.costform import ByteTerm, CostTerm, Monomial
 from evosearch.space.knowledge import Array, Knowledge, SensitivityCurve
 from evosearch.space.mask import Bits, ChannelGroup
 from evosearch.space.space import SearchSpace
@@ -15,7 +16,10 @@ from evosearch.study.trial import Evaluation, Proposal, Trial, TrialState
 
 
 def chain(sizes: Sequence[int], *, multiple_of: int = 1, min_keep: int = 1) -> SearchSpace:
-    """Returns a chain of layers, one of which has the same group on both sides."""
+    """Returns a chain of layers, one of which has the same group on both sides.
+
+    In memory are what a layer reads and what it gives, a byte each.
+    """
     groups = tuple(
         ChannelGroup(f"g{i}", size, min_keep=min_keep, multiple_of=multiple_of)
         for i, size in enumerate(sizes)
@@ -36,7 +40,21 @@ def chain(sizes: Sequence[int], *, multiple_of: int = 1, min_keep: int = 1) -> S
     terms.append(
         CostTerm(name="own", macs=(Monomial(36, own), Monomial(50)), params=(Monomial(9, own),))
     )
-    return SearchSpace(groups=groups, terms=tuple(terms))
+    return SearchSpace(
+        groups=groups,
+        terms=tuple(terms),
+        size=tuple(
+            ByteTerm(
+                name=term.name,
+                bytes=tuple(Monomial(4 * m.coefficient, m.groups) for m in term.params),
+            )
+            for term in terms
+        ),
+        memory=tuple(
+            ByteTerm(name=after.name, bytes=before.activations + after.activations)
+            for before, after in pairwise(terms[:-1])
+        ),
+    )
 
 
 def correlated_gram(rng: np.random.Generator, channels: int) -> Array:

@@ -46,7 +46,9 @@ def least_error(space: SearchSpace, curves, weights, budget: Budget) -> float:
     return float(errors[space.fits(plans, budget)].min())
 
 
-@pytest.mark.parametrize("resources", [("macs",), ("params",), ("macs", "params")])
+@pytest.mark.parametrize(
+    "resources", [("macs",), ("params",), ("macs", "params"), ("memory",), ("memory", "macs")]
+)
 def test_within_one_percent_of_enumeration(resources) -> None:
     ratios = []
     for seed in range(60):
@@ -131,7 +133,7 @@ def test_an_unreachable_budget_is_refused() -> None:
         allocator.allocate(np.ones(3), budget)
 
 
-@pytest.mark.parametrize("resources", [("macs",), ("macs", "params")])
+@pytest.mark.parametrize("resources", [("macs",), ("macs", "params"), ("memory", "size")])
 def test_many_groups_beat_the_uniform_plan_quickly(resources) -> None:
     rng = np.random.default_rng(0)
     space = chain(rng.choice([64, 128, 256], 40))

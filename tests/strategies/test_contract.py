@@ -29,6 +29,7 @@ BUDGETS = {
     "range": budget_of(SPACE, macs=(0.25, 0.7)),
     "two": budget_of(SPACE, macs=0.5, params=0.4),
     "two ranges": budget_of(SPACE, macs=(0.3, 0.6), params=(0.25, 0.5)),
+    "memory": budget_of(SPACE, memory=(0.4, 0.7), size=0.5),
 }
 SETTINGS = {
     "rates+spdy": {"sampler": "spdy", "startup": 8, "failures": 4},
