@@ -13,7 +13,8 @@ from evosearch.calling import call
 from evosearch.errors import InputError
 from evosearch.latency.meter import Meter
 from evosearch.latency.model import LatencyConfig
-from evosearch.models.build import build_model
+from evosearch.models.build import ModelConfig, build_model
+from evosearch.objects import MODEL, given
 from evosearch.run.identity import identify_model
 from evosearch.run.spacefile import load_space_file
 from evosearch.run.subject import discover_space, example_input
@@ -192,6 +193,36 @@ def test_the_code_outside_a_part_is_in_its_identity(tmp_path: Path) -> None:
     edited = NETS.replace("0.5 * peak", "0.75 * peak")
     (tmp_path / "nets.py").write_text(edited)
     assert first != graph()
+
+
+class Scaled(torch.nn.Module):
+    """A part, and what is done with its outputs."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.body = torch.nn.Conv2d(1, 4, 1)
+        self.scale = scale
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(images).mean((2, 3)) * self.scale
+
+
+class Rectified(Scaled):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images).relu()
+
+
+def test_the_code_outside_a_part_of_an_object_is_in_its_identity() -> None:
+    def graph(model: torch.nn.Module) -> str:
+        with given({MODEL: lambda: model}):
+            config = ModelConfig(build=MODEL, input=(1, 4, 4), part="body")
+            built = build_model(config)
+            identity = identify_model(config, Path(), built, example_input(config))
+        return identity.parts[Part.GRAPH]
+
+    first = graph(Scaled(2.0))
+    assert first == graph(Scaled(2.0))  # whatever its weights and mode
+    assert len({first, graph(Scaled(3.0)), graph(Rectified(2.0))}) == 3
 
 
 @pytest.mark.parametrize(
