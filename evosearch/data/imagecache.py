@@ -5,7 +5,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,9 @@ def image_hashes(images: AnyImages) -> NDArray[np.uint8]:
         InputError: an image cannot be read, or the cache cannot be written.
     """
     if isinstance(images, SeveralImages):
-        rows = np.concatenate([image_hashes(own) for own in images.each], axis=1)
+        parts = images.parts  # by name they are the same in whatever order
+        ordered = [parts[n] for n in sorted(parts)] if isinstance(parts, Mapping) else parts
+        rows = np.concatenate([image_hashes(own) for own in ordered], axis=1)
         return _hashes(row.tobytes() for row in rows)
     pixels, files = images.pixels, images.files
     if not isinstance(pixels, LazyPixels) or files is None:

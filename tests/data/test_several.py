@@ -60,6 +60,15 @@ def doubled():
 def _first(part):
     return {k: v[:6] for k, v in part.items()} if isinstance(part, dict) else part[:6]
 
+def turned():
+    return {name: (dict(reversed(part.items())), y) for name, (part, y) in named().items()}
+
+def swapped():
+    return {
+        name: ({"image": part["vector"], "vector": part["image"]}, y)
+        for name, (part, y) in named().items()
+    }
+
 def empty():
     return {**named(), "train": ({}, np.arange(20))}
 """
@@ -121,6 +130,15 @@ def test_an_image_is_told_apart_by_all_of_its_tensors(folder):
     assert list(before) == list(after)
     assert all(before[name][0] != after[name][0] for name in before)
     assert len({content for content, _ in after.values()}) == 6
+
+
+def test_tensors_by_name_are_the_same_images_in_whatever_order(folder):
+    found = [
+        listed_images(load_search_data(section(name), folder).search)
+        for name in ("named", "turned", "swapped")
+    ]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
 
 
 @pytest.mark.parametrize(
