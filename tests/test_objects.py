@@ -316,6 +316,26 @@ def test_a_network_that_is_not_the_plans_is_refused(whole: evosearch.Run) -> Non
             whole.finish(network, **named)
 
 
+def test_a_part_of_an_object_is_searched_and_finished(tmp_path: Path) -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = list(make())
+            self.body, self.head = nn.Sequential(*layers[:5]), nn.Sequential(*layers[5:])
+
+        def forward(self, images: Tensor) -> Tensor:
+            found: Tensor = self.head(self.body(images))
+            return found
+
+    sections = {**SECTIONS, "model": {"part": "body"}}
+    found = search(Halves(), tmp_path / "run", 2, sections=sections)
+    assert found.study.header.sizes == {"body.0": 6}
+    again = evosearch.load_run(found.folder, model=Halves(), train=TRAIN, test=TEST)
+    assert len(evosearch.resume(again, trials=3).study.trials) == 3
+    done = again.finish(again.network())
+    assert isinstance(done.artifact.load(Halves), Halves)
+
+
 # Bad input
 
 CALLS: dict[str, tuple[Callable[[], object], str]] = {
@@ -356,6 +376,20 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
             model=make(), train=TRAIN, test=TEST, flops="50%", sections={"data": {"root": "x"}}
         ),
         r"sections: \[data\] root names what was given as an object",
+    ),
+    "section by itself": (
+        lambda: evosearch.search(
+            model=make(),
+            train=TRAIN,
+            test=TEST,
+            flops="50%",
+            sections={"data": "digits"},  # type: ignore[dict-item]
+        ),
+        "sections: expected a dict of dicts, such as",
+    ),
+    "list of sections": (
+        lambda: evosearch.inspect(model=make(), input=(1, 6, 6), sections=["groups"]),  # type: ignore[arg-type]
+        "sections: expected a dict of dicts, such as",
     ),
     "held out": (
         lambda: evosearch.search(

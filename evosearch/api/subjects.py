@@ -195,7 +195,12 @@ def _of_objects(objects: Objects, said: dict[str, Any], input: Any) -> Given:
 
 def _said(sections: "Sections") -> dict[str, Any]:
     """Returns sections of a space file that name nothing that the objects are."""
-    said = {name: dict(section) for name, section in (sections or {}).items()}
+    given = {} if sections is None else sections
+    if not isinstance(given, Mapping) or not all(
+        isinstance(own, Mapping) for own in given.values()
+    ):
+        raise InputError('sections: expected a dict of dicts, such as {"data": {"search": 2000}}')
+    said = {name: dict(section) for name, section in given.items()}
     for name, keys in _NAMES.items():
         for key in keys:
             if key in said.get(name, {}):
