@@ -178,12 +178,27 @@ class Odd(nn.Module):
         self.again, self.never, self.read = block(3, 3), block(3, 3), block(3, 3)
         self.inner = nn.Sequential(block(3, 3), block(3, 3))
         self.listed, self.folded, self.boxed = Unpacks(), block(3, 3), Unpacks()
+        self.keeping = Keeping()
 
     def forward(self, images: Tensor) -> Tensor:
         images = self.again(self.again(self.read(images)))
         images = images * self.read[0].weight.sum() + self.inner[0](self.inner(images))
         folded = self.folded(images[:1])
+        images = self.keeping(images) + self.keeping.kept.mean()
         return self.boxed(Box(self.listed([images]))) + folded.detach()
+
+
+class Keeping(nn.Module):
+    """Keeps what it computes on its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = block(3, 5), block(5, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.kept: Tensor = self.first(images)
+        found: Tensor = self.last(self.kept)
+        return found
 
 
 class Box:
@@ -205,6 +220,7 @@ class Unpacks(nn.Module):
         (["never"], "'never': called 0 times in a forward pass; .*, such as one inside it$"),
         (["read"], "'read': its read.0.weight is read outside it as well, where channels would"),
         (["inner"], "'inner': its inner.0.0.weight is read outside it as well"),
+        (["keeping"], "'keeping': its inner tensor is read outside it as well, where channels"),
         (["inner", "inner.1"], "'inner.1' is in 'inner', which is named as well; leave one of"),
         (["read", "read"], "'read' is in 'read', which is named as well"),
         (["boxed"], "'boxed': it is handed a Box; expected tensors, plain values, and nests"),

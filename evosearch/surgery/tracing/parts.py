@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ def scopes_of(model: nn.Module, example: Example, parts: Sequence[str] = ()) -> 
     Raises:
         InputError: a part is no module, in another one, or not called exactly once in a forward
             pass in evaluation; it is handed other things than tensors and plain values; or its
-            weights are read outside it.
+            weights, or what it computes and does not return, are read outside it.
         TracingError: the example has no images.
     """
     images = batch_size(example)
@@ -91,13 +92,18 @@ class _Window(nn.Module):
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes what parts are called with, and which of their tensors are read outside them."""
+    """Notes what parts are called with, and what of theirs is read outside them.
+
+    That is a parameter or buffer, or what a part computes of them and does not return, such as
+    features that it keeps in an attribute or gives to a hook.
+    """
 
     def __init__(self, parts: Mapping[str, nn.Module]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: dict[str, list[Arguments]] = {}
         self.read_outside: dict[str, str] = {}
         self._running: list[str] = []
+        self._inner: dict[int, tuple[str, ReferenceType[Tensor]]] = {}
         self._owned = {
             id(tensor): (part, name)
             for part, module in parts.items()
@@ -112,15 +118,32 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls.setdefault(part, []).append(own)
         self._running.append(part)
 
-    def end(self, *_: Any) -> None:
+    def end(self, _: nn.Module, args: tuple[Any, ...], kwargs: Any, outputs: Any) -> None:
         self._running.pop()
+        for leaf in pytree.tree_leaves((args, kwargs, outputs)):
+            self._inner.pop(id(leaf), None)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for leaf in pytree.tree_leaves((args, kwargs)):
-            part, name = self._owned.get(id(leaf), (None, ""))
-            if part is not None and part not in self._running:
+        read = [self._owner(leaf) for leaf in pytree.tree_leaves((args, kwargs))]
+        inside = False
+        for part, name in filter(None, read):
+            inside |= part in self._running
+            if part not in self._running:
                 self.read_outside.setdefault(part, name)
-        return func(*args, **(kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        if inside:
+            for leaf in pytree.tree_leaves(found):
+                if isinstance(leaf, Tensor):
+                    self._inner[id(leaf)] = self._running[-1], ref(leaf)
+        return found
+
+    def _owner(self, leaf: Any) -> tuple[str, str] | None:
+        """Returns the part that a tensor is of, and the tensor's name."""
+        if id(leaf) in self._owned:
+            return self._owned[id(leaf)]
+        part, made = self._inner.get(id(leaf), ("", None))
+        # Another tensor may lie where one that is gone did.
+        return (part, "inner tensor") if made is not None and made() is leaf else None
 
 
 def _watched(model: nn.Module, example: Example, parts: Sequence[str]) -> dict[str, Arguments]:
@@ -131,7 +154,7 @@ def _watched(model: nn.Module, example: Example, parts: Sequence[str]) -> dict[s
     for name, module in modules.items():
         begin = partial(watch.begin, name)
         handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
-        handles.append(module.register_forward_hook(watch.end))
+        handles.append(module.register_forward_hook(watch.end, with_kwargs=True))
     try:
         with torch.no_grad(), torch_seeded(0), watch:
             call(model, example)
