@@ -13,6 +13,8 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, final
 
+import numpy as np
+
 from evosearch.sourcecode import code, is_installed, own_modules
 
 _KINDS = CO_VARARGS | CO_VARKEYWORDS | CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
@@ -66,13 +68,14 @@ class _Walk:
         elif isinstance(value, BuiltinFunctionType):
             yield f"{value.__module__}.{value.__qualname__}"
         elif isinstance(value, Mapping):
-            yield from self._named({repr(key): inner for key, inner in value.items()})
+            for key in sorted(value, key=_name):
+                yield from self._each((key, value[key]))
         elif isinstance(value, list):
             yield from self._each(value)
         elif isinstance(value, set | frozenset):
-            yield repr(sorted(map(repr, value)))
+            yield from self._each(sorted(value, key=_name))
         elif hasattr(value, "__array__"):
-            yield _numbers(value)
+            yield from self._numbers(value)
         else:
             yield from self._instance(value)
 
@@ -117,10 +120,31 @@ class _Walk:
             yield from self._each((value.func, value.args, value.keywords))
         elif is_dataclass(value):
             yield from self._named({own.name: getattr(value, own.name) for own in fields(value)})
-        elif hasattr(value, "__dict__"):
-            yield from self._named(vars(value))
+        elif state := object.__getstate__(value):  # attributes, and those in slots after them
+            yield from self.lines(state)
         elif " at 0x" not in repr(value):
             yield repr(value)
+
+    def _numbers(self, value: Any) -> Iterator[str]:
+        """Yields what an array holds, or a tensor on whichever device."""
+        if hasattr(value, "detach"):
+            import torch
+
+            whole = value.detach().cpu().resolve_conj().contiguous().flatten()
+            array = whole.view(torch.uint8).numpy()
+        else:
+            array = np.asarray(value)
+        if array.dtype.hasobject:
+            yield from self._each((array.shape, array.tolist()))
+            return
+        shape, kind = getattr(value, "shape", ()), getattr(value, "dtype", array.dtype)
+        yield f"{tuple(shape)} {kind} {sha256(array.tobytes()).hexdigest()}"
+
+
+def _name(value: Any) -> str:
+    """Returns what values without an order are put in order by, the same in every process."""
+    shown = repr(value)
+    return getattr(value, "__qualname__", "") if " at 0x" in shown else shown
 
 
 def _full(cell: Any) -> bool:
@@ -151,12 +175,6 @@ def _globals_of(compiled: CodeType) -> Iterator[str]:
     for constant in compiled.co_consts:
         if isinstance(constant, CodeType):
             yield from _globals_of(constant)
-
-
-def _numbers(value: Any) -> str:
-    """Returns what an array holds, or a tensor on whichever device."""
-    array = value.detach().cpu().double().numpy() if hasattr(value, "detach") else value
-    return f"{tuple(value.shape)} {value.dtype} {sha256(array.tobytes()).hexdigest()}"
 
 
 def _is_library(module: str) -> bool:

@@ -80,6 +80,25 @@ class Weighted:
         return x + self.weights
 
 
+class Slotted:
+    """A loss whose weight is in no dict."""
+
+    __slots__ = ("_weight",)
+
+    def __init__(self, weight: float) -> None:
+        self._weight = weight
+
+
+class Framed:
+    """What is no array, and gives one, as a table does."""
+
+    def __init__(self, *values: Any) -> None:
+        self._values = values
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.array(self._values, dtype=dtype)
+
+
 @dataclass(frozen=True)
 class Pair:
     """A value that holds functions."""
@@ -107,6 +126,18 @@ DISTINCT: list[Callable[[], Any]] = [
     lambda: nn.CrossEntropyLoss(),
     lambda: nn.CrossEntropyLoss(label_smoothing=0.1),
     lambda: nn.MSELoss(),
+    lambda: Slotted(1.0),
+    lambda: Slotted(2.0),
+    lambda: Framed(1, 2),
+    lambda: Framed(1, 3),
+    lambda: torch.tensor([1 + 2j]),
+    lambda: torch.tensor([1 + 3j]),
+    lambda: torch.tensor([2**60]),
+    lambda: torch.tensor([2**60 + 1]),
+    lambda: np.array([{"a": 1}, None], dtype=object),
+    lambda: np.array([{"a": 2}, None], dtype=object),
+    lambda: {typed_in(): 1},
+    lambda: {typed_in(CODE.replace("SCALE = 2.0", "SCALE = 3.0")): 1},
     lambda: Pair(1, 2),
     lambda: Pair(2, 1),
     lambda: {"a": 1, "b": {2, 3}},
@@ -157,7 +188,8 @@ def test_an_edit_of_a_module_that_it_reads_is_seen(
 def test_another_process_finds_the_same_digest() -> None:
     program = (
         f"{CODE}\nimport numpy as np\nfrom evosearch.livecode import value_digest\n"
-        "kept = {'names': {'b', 'a', 'c'}, 'weights': np.arange(3.0)}\n"
+        "kept = {'names': {'b', 'a', 'c'}, 'weights': np.arange(3.0), loss: {loss, helper},\n"
+        "    'objects': np.array([loss, 'a'])}\n"
         "def wrapped(x):\n    return loss(x, kept) if x else {'u', 'v', 'w'}\n"
         "print(value_digest(wrapped))\n"
     )
