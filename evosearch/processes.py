@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from evosearch.errors import EvosearchError
+from evosearch.errors import EvosearchError, InputError
 
 
 class ProcessError(EvosearchError):
@@ -12,13 +12,29 @@ class ProcessError(EvosearchError):
 
 
 def shared_by() -> int:
-    """Returns how many processes torchrun started for this command; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Returns how many processes torchrun started for this command; 1 without torchrun.
+
+    Programs that schedule jobs may set WORLD_SIZE and RANK as well.
+    """
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 def is_first() -> bool:
     """Returns whether this is the process that writes and speaks for all of them."""
-    return os.environ.get("RANK", "0") == "0"
+    return shared_by() == 1 or os.environ["RANK"] == "0"
+
+
+def require_alone(command: str) -> None:
+    """Checks that torchrun started no further process for a command that shares no training.
+
+    Raises:
+        InputError: it did.
+    """
+    if shared_by() > 1:
+        raise InputError(
+            f"{command}: {shared_by()} processes of torchrun would each do all of it; start one,"
+            " and let --workers share what it measures"
+        )
 
 
 def run_fresh(*arguments: object, importing: bool) -> str:

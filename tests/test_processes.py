@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from evosearch.processes import ProcessError, run_fresh
+from evosearch.errors import InputError
+from evosearch.processes import ProcessError, is_first, require_alone, run_fresh, shared_by
 
 
 @pytest.fixture
@@ -46,3 +47,17 @@ def test_its_last_word_is_the_reason() -> None:
         run_fresh("-c", "raise ValueError('why')", importing=False)
     with pytest.raises(ProcessError, match="without a reason"):
         run_fresh("-c", "import os; os._exit(3)", importing=False)
+
+
+def test_only_torchrun_shares_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers of jobs set ranks as well, and each of their processes speaks for itself."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert shared_by() == 1
+    assert is_first()
+    require_alone("search")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert shared_by() == 2
+    assert not is_first()
+    with pytest.raises(InputError, match="search: 2 processes of torchrun would each do all"):
+        require_alone("search")

@@ -7,6 +7,7 @@ from evosearch.cli.app import app, messages, output
 from evosearch.cli.parameters import command
 from evosearch.cli.training import conclude_training
 from evosearch.engine.loop import Outcome
+from evosearch.processes import require_alone
 from evosearch.report.progress import Pace, SearchProgress, study_summary
 from evosearch.study.study import Study
 
@@ -17,6 +18,7 @@ def search(**given: Any) -> None:
 
     What is not given is as the space file says, or else its default.
     """
+    require_alone("search")
     with SearchProgress(messages) as progress:
         run = api.search(**given, callbacks=progress.callbacks)
     _conclude(run, progress.pace)

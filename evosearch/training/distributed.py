@@ -1,7 +1,8 @@
 """Data-parallel training: each process of torchrun takes its share of every batch.
 
 Batches and their augmentation are drawn alike in all processes, and BatchNorm normalises by the
-whole batch, so that a training is the same however many processes share it, but for rounding.
+whole batch, so that a training is the same however many processes share it, but for rounding and
+what dropout draws.
 Gradients meet by torch's DistributedDataParallel (Li et al. 2020, arXiv 2006.15704).
 """
 
