@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from evosearch.errors import InputError
+from evosearch.export.artifact import Artifact
 from evosearch.models.copying import copied
 from evosearch.models.weights import tensors_of
 from evosearch.run.callbacks import SILENT, Callbacks
@@ -57,7 +58,7 @@ def finish(
                 ' run.finish(network, at="flops=37%"), with what run.network was given'
             )
         pick = own
-    if not name or not name.isprintable() or "/" in name:
+    if not isinstance(name, str) or not name or not name.isprintable() or "/" in name:
         raise InputError(f"name = {name!r}: expected a few words, which name a folder as well")
     with picked(folder, pick=pick, at=at, callbacks=callbacks) as run:
         prepared, plan = run.prepared, run.plan
@@ -67,6 +68,7 @@ def finish(
         cut = built(prepared, plan.name, plan.mask)
         _require_same_tensors(network, cut)
         title = f"{plan.name}, {name}"
+        place = _place(folder, title, name)
         run.log.event("finish", plan=plan.name, training=name)
         trained = copied(network).to(prepared.config.search.device).eval()
         done = replace(cut, name=title, network=trained)
@@ -89,7 +91,7 @@ def finish(
         confirmed = RunMeasurer(folder, prepared).confirmed(title, done.network, training)
         callbacks.on_stage("artifact, and its check")
         artifact = save_artifact(
-            RunFolder(folder).artifact(title),
+            place,
             prepared.config,
             prepared.subject,
             done,
@@ -118,6 +120,19 @@ def finish(
         confirmed=confirmed,
         test_opened=report.opened,
     )
+
+
+def _place(folder: Path, title: str, name: str) -> Path:
+    """Returns the folder of an artifact.
+
+    Raises:
+        InputError: a training of another name has it.
+    """
+    place = RunFolder(folder).artifact(title)
+    held = Artifact.open(place).card.get("plan") if place.exists() else title
+    if held != title:
+        raise InputError(f"name = {name!r} names the folder of {held}; give another name")
+    return place
 
 
 def _require_same_tensors(network: nn.Module, cut: Compared) -> None:
