@@ -299,6 +299,21 @@ def _objects() -> dict[str, Any]:
     return {"model": make(), "train": TRAIN, "test": TEST, "task": own_task()}
 
 
+def test_a_name_of_a_training_has_a_folder_of_its_own(whole: evosearch.Run) -> None:
+    done = whole.finish(whole.network(), name="no-step")
+    with pytest.raises(InputError, match=r"'no step' names the folder of .*, no-step; give"):
+        whole.finish(trained(whole.network()), name="no step")
+    assert evosearch.load_artifact(done.artifact.folder).card["plan"].endswith(", no-step")
+
+
+def test_another_task_than_that_of_a_run_is_refused(net: nn.Module, tmp_path: Path) -> None:
+    found = search(net, tmp_path / "run", 1)
+    for task in ("regression", own_task()):
+        with pytest.raises(InputError, match="its task is 'classification', by that name: leave"):
+            reread(found, task=task)
+    assert reread(found, task="classification").folder == found.folder
+
+
 def test_a_network_that_is_not_the_plans_is_refused(whole: evosearch.Run) -> None:
     members = whole.front.members
     first, last = (whole.network(member.number) for member in (members[0], members[-1]))
@@ -310,6 +325,7 @@ def test_a_network_that_is_not_the_plans_is_refused(whole: evosearch.Run) -> Non
         (last, {"pick": members[0].number}, f"the network is trial {members[-1].number} of its"),
         (first.double(), {}, "float64, expected .* float32"),
         (last, {"name": "a/b"}, "expected a few words"),
+        (last, {"name": 3}, "name = 3: expected a few words"),
     ]
     for network, named, words in cases:
         with pytest.raises(InputError, match=words):

@@ -213,7 +213,8 @@ def load_run(
         task: likewise, the task, where it was no name.
 
     Raises:
-        InputError: the folder holds no run, or one that was not made from objects.
+        InputError: the folder holds no run, or one that was not made from objects, or whose task
+            is a name.
     """
     found = Run(folder=Path(run), study=Study.open(Path(run)))
     if all(value is None for value in (model, train, test, held_out, task)):
@@ -221,8 +222,13 @@ def load_run(
     from evosearch.api.subjects import objects_of
     from evosearch.run.config import read_run_config
 
-    if not read_run_config(found.folder).space.is_of_objects:
+    space = read_run_config(found.folder).space
+    if not space.is_of_objects:
         raise InputError(f"{found.folder}: made from a space file: leave the objects out")
+    if task is not None and space.task.given is None and task != space.task.name:
+        raise InputError(
+            f"{found.folder}: its task is {space.task.name!r}, by that name: leave task= out"
+        )
     objects = objects_of(model=model, train=train, test=test, held_out=held_out, task=task)
     return replace(found, objects=objects)
 
