@@ -54,8 +54,16 @@ def take_gpu(device: str, worker: int) -> None:
     Args:
         device: that the worker is to use, one of torch's.
         worker: its number among the workers of this machine.
+
+    Raises:
+        InputError: this process sees no GPU.
     """
     if device == "cuda":
+        if not torch.cuda.device_count():
+            raise InputError(
+                f"the run is on {device!r}, and a worker on {platform.node()} sees no CUDA device:"
+                " start every worker where there is one"
+            )
         torch.cuda.set_device(worker % torch.cuda.device_count())
 
 

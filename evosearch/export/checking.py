@@ -50,11 +50,19 @@ def write_checks(network: nn.Module, batches: Sequence[Tensor], folder: Path) ->
         network: in eval mode, on the CPU.
         batches: one of each size.
         folder: of the exported file.
+
+    Raises:
+        InputError: it answers with more than one tensor.
     """
     arrays: dict[str, Any] = {}
     for images in batches:
         with torch.inference_mode():
-            outputs: Tensor = network(images)
+            outputs = network(images)
+        if not isinstance(outputs, Tensor):
+            raise InputError(
+                "this format is of networks that return one tensor, and this one returns a"
+                f" {type(outputs).__name__}; format 'safetensors' takes any"
+            )
         size = len(images)
         arrays |= {f"images{size}": images.numpy(), f"outputs{size}": outputs.numpy()}
     np.savez(folder / CHECK, **arrays)

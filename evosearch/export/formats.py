@@ -134,7 +134,7 @@ def export_network(artifact: Artifact, kind: str, target: Path, build_model: Bui
 
     Raises:
         InputError: the target exists, there is no such format, a package is missing, or the model
-            takes several inputs.
+            takes several inputs or returns several outputs.
         EvosearchError: the exported file's outputs are not the network's.
     """
     require_packages(kind)
@@ -179,7 +179,8 @@ def write_checked(
         The PyTorch network, the largest difference to its outputs, and the largest of these.
 
     Raises:
-        InputError: the model takes several inputs, or torch cannot follow its code.
+        InputError: the model takes several inputs or returns several outputs, or torch cannot
+            follow its code.
         EvosearchError: the file's outputs are not the network's.
     """
     section = model_section(artifact)
@@ -187,6 +188,7 @@ def write_checked(
         raise InputError("export writes networks of one image tensor; this one takes several")
     (shape,) = section.input_shapes
     network = artifact.load(build_model)
+    write_checks(network, random_batches(shape), folder)
     try:
         FORMATS[kind].write(network, shape, folder / FORMATS[kind].file)
     except Exception as error:  # whatever torch says of the network's code
@@ -194,7 +196,6 @@ def write_checked(
             f"format {kind!r} is of a whole network's graph, which torch cannot make of this one:"
             f" {one_line(error)}; format 'safetensors' needs none"
         ) from error
-    write_checks(network, random_batches(shape), folder)
     return network, *compared(folder / FORMATS[kind].file, FORMATS[kind].load)
 
 

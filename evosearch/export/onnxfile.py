@@ -13,6 +13,8 @@ OPERATORS = ("Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul",
 """What layers are computed by."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
 """Where torch's exporter keeps the names of the modules that an operator is called in."""
+_FUSED = "/"
+"""What ONNX Runtime puts after the name of an operator that it fuses another one into."""
 
 
 @final
@@ -34,16 +36,24 @@ class OnnxLayer:
         return f"{self.module} ({self.operator})"
 
 
-def onnx_layers(path: Path) -> tuple[OnnxLayer, ...]:
-    """Returns the layers of a file that torch's exporter wrote, in the order of the graph."""
+def onnx_layers(prepared: Path, source: Path) -> tuple[OnnxLayer, ...]:
+    """Returns the layers of a prepared file, in the order of the graph.
+
+    Args:
+        prepared: by ONNX Runtime, which keeps the names of operators, and not where they are from.
+        source: what torch's exporter wrote.
+    """
     import onnx
 
-    graph = onnx.load(path).graph
+    graph = onnx.load(prepared).graph
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+    scopes = {node.name: _scope(node) for node in onnx.load(source).graph.node}
     return tuple(
         OnnxLayer(
             node=node.name,
-            module=_module(node, [name for name in node.input if name in weights]),
+            module=_owner([name for name in node.input if name in weights])
+            or scopes.get(node.name.partition(_FUSED)[0])
+            or node.name,
             operator=node.op_type,
         )
         for node in graph.node
@@ -51,20 +61,25 @@ def onnx_layers(path: Path) -> tuple[OnnxLayer, ...]:
     )
 
 
-def _module(node: Any, weights: list[str]) -> str:
-    """Returns the module that an operator belongs to.
+def _owner(weights: list[str]) -> str:
+    """Returns the module that weights are of, where they kept their name.
 
-    Named by its weights where these kept their name: a folded BatchNorm leaves its own scope.
+    It comes before the scope: a folded BatchNorm leaves its own.
     """
     for name in weights:
         module, _, leaf = name.rpartition(".")
         if leaf.startswith("weight") and module:
             return module
+    return ""
+
+
+def _scope(node: Any) -> str:
+    """Returns the module that an operator is called in; nothing for the whole network."""
     for entry in node.metadata_props:
         if entry.key == _SCOPES:
             # The last one is the operator's own name, the first one the whole network's.
             return str(([*ast.literal_eval(entry.value)][:-1] or [""])[-1])
-    return str(node.name)
+    return ""
 
 
 def open_session(path: Path, threads: int) -> Any:

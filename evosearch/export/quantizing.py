@@ -83,7 +83,7 @@ def quantizable(source: Path, target: Path) -> Quantizable:
             f" opset {OPSET} or later"
         )
     quant_pre_process(source, target, skip_symbolic_shape=True)
-    found = onnx_layers(target)
+    found = onnx_layers(target, source)
     return Quantizable(
         path=target,
         layers=tuple(layer for layer in found if layer.operator in OPERATORS),

@@ -1,6 +1,7 @@
 """The int8 export of a network of a run or space: calibrated, scored, timed, told on its card."""
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,7 @@ from evosearch.models.weights import weights_digest
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.config import SearchConfig, read_run_config
 from evosearch.run.folder import RunFolder
+from evosearch.run.reopening import held
 from evosearch.run.spacefile import SpaceFile, load_space_file
 from evosearch.study.scores import Score
 from evosearch.study.timing import Conditions, Timing
@@ -61,12 +63,13 @@ class Origin:
     Attributes:
         file: the space file's content.
         folder: where it lies.
-        ledger: counts how often the test split was opened for the network.
+        run: folder of the network's run, whose ledger counts how often the test split was opened;
+            None where it is of no run that is here.
     """
 
     file: SpaceFile
     folder: Path
-    ledger: Path
+    run: Path | None
 
     @property
     def search(self) -> SearchConfig:
@@ -88,17 +91,16 @@ def origin_of(artifact: Artifact, space: Path | None, *, trust: bool) -> Origin:
     named, run_folder = artifact.card.get("space"), None
     if isinstance(run := artifact.card.get("run"), str) and RunFolder(Path(run)).config.is_file():
         run_folder = Path(run)
-    ledger = RunFolder(run_folder or artifact.folder).test
     if space is not None:
-        return Origin(file=load_space_file(space), folder=space.parent, ledger=ledger)
+        return Origin(file=load_space_file(space), folder=space.parent, run=run_folder)
     if run_folder is not None:
         config = read_run_config(run_folder)
         search = config.search.model_dump(include={"latency", "threads"})
         file = config.space.model_copy(update={"search": search})
-        origin = Origin(file=file, folder=Path(config.folder), ledger=ledger)
+        origin = Origin(file=file, folder=Path(config.folder), run=run_folder)
     elif isinstance(named, str) and Path(named).is_file():
         path = Path(named)
-        origin = Origin(file=load_space_file(path), folder=path.parent, ledger=ledger)
+        origin = Origin(file=load_space_file(path), folder=path.parent, run=None)
     else:
         raise InputError(
             f"{artifact.folder}: int8 is calibrated on the data of the space that the artifact was"
@@ -139,17 +141,25 @@ def export_int8(
         the random images that are kept beside the file.
 
     Raises:
-        InputError: something that was given is at fault; nothing is written.
+        InputError: something that was given is at fault, or another process has the run; nothing
+            is written.
         EvosearchError: a file's outputs are not its network's in a fresh process.
     """
     require_packages(FORMAT)
     search = origin.search
     threads, latency = search.threads, search.latency
-    with torch_threads(threads), new_folder(target) as partial, TemporaryDirectory() as scratch:
+    with (
+        new_folder(target) as partial,
+        TemporaryDirectory() as scratch,
+        nullcontext() if origin.run is None else held(origin.run),
+        torch_threads(threads),
+    ):
         callbacks.on_stage("data")
         data = load_search_data(origin.file.data, origin.folder)
         images = _calibration_images(data)
         task = load_task(origin.file.task, origin.folder)
+        ledger = RunFolder(origin.run or artifact.folder).test
+        report = TestReport(ledger, origin.file.data, origin.folder, task=task)
         callbacks.on_stage("export, and its check in a fresh process")
         network, _, _ = write_checked(artifact, FORMAT, partial, build_model)
         require_fit(network, data, task)
@@ -174,7 +184,6 @@ def export_int8(
                 ready, taken, images, data.search, task, threads, callbacks.on_stage
             )
         callbacks.on_stage("test")
-        report = TestReport(origin.ledger, origin.file.data, origin.folder, task=task)
         name = _name(artifact)
         float32 = Measured(
             search=scores["float"].score,

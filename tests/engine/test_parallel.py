@@ -325,6 +325,12 @@ def test_workers_take_the_gpus_in_turn(
     assert set_to == taken
 
 
+def test_a_worker_that_sees_no_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match=r"a worker on .* sees no CUDA device"):
+        take_gpu("cuda", 0)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 def test_what_a_worker_calls_cuda_is_its_own_gpu() -> None:

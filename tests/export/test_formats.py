@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from evosearch.errors import EvosearchError, InputError
+from evosearch.export import artifact as artifact_module
 from evosearch.export import formats as exporting
 from evosearch.export.artifact import Artifact
-from evosearch.export.builder import named_builder
+from evosearch.export.builder import named_builder, own_builder
 from evosearch.export.formats import CHECK, FORMATS, export_network, verify
 from evosearch.models.build import ModelConfig, build_model
 from evosearch.space.budget import Budget
@@ -110,6 +112,29 @@ def test_a_format_that_is_none_is_refused_with_the_nearest(tmp_path: Path) -> No
     with pytest.raises(InputError, match="unknown format 'onx': did you mean 'onnx'"):
         exported(tmp_path, "onx")
     assert not (tmp_path / "out").exists()
+
+
+class Named(nn.Module):
+    """Returns its outputs by name, as torchvision's segmentation networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"out": self.head(self.stem(images).relu())}
+
+
+def test_a_network_of_named_outputs_is_refused_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact_module, "verify_reload", lambda *_: None)
+    config = ModelConfig(build="tests.export.test_formats:Named", input=[1, 4, 4])
+    saved = artifact(tmp_path, config)
+    build = own_builder(saved, config, tmp_path / "space.toml")
+    with pytest.raises(InputError, match="return one tensor, and this one returns a dict; format"):
+        export_network(saved, "pt2", tmp_path / "out", build)
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
 
 
 @pytest.mark.slow

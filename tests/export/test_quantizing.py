@@ -83,6 +83,41 @@ def test_layers_have_the_names_of_their_modules(ready: Quantizable) -> None:
     assert list(map(str, ready.others)) == ["up (ConvTranspose)"]
 
 
+class Mix(nn.Module):
+    """A product and a sum, which ONNX Runtime makes one operator of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix, self.shift = nn.Parameter(torch.eye(4)), nn.Parameter(torch.ones(4))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows @ self.matrix + self.shift
+
+
+class Tokens(nn.Module):
+    """Layers whose weights lose their names in the file: they are transposed on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+        self.mix, self.turn = Mix(), nn.Parameter(torch.eye(4))
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.block(self.block(images.flatten(1, 2)))
+        return self.mix(tokens.mean(1)) @ self.turn
+
+
+def test_layers_on_rows_of_tokens_have_the_names_of_their_modules(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_onnx(randomized(Tokens()), (1, 4, 4), tmp_path / "model.onnx")
+    found = quantizable(tmp_path / "model.onnx", tmp_path / "ready.onnx")
+    *layers, last = found.layers
+    assert [own.module for own in layers] == ["block.0", "block.2", "block.0", "block.2", "mix"]
+    assert found.matching(["block.*"]) == ("block.0", "block.2")
+    assert last.module == last.node  # of no module's weights, and called in none
+
+
 def test_batchnorm_is_folded_and_the_prepared_file_computes_the_same(
     net: nn.Module, ready: Quantizable
 ) -> None:

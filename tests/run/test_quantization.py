@@ -25,8 +25,13 @@ from evosearch.export.formats import verify
 from evosearch.export.quantized import Quantized
 from evosearch.models.build import ModelConfig
 from evosearch.run import quantization
+from evosearch.run.callbacks import SILENT, Callbacks
+from evosearch.run.config import RunConfig, SearchConfig, run_config_to_toml
+from evosearch.run.folder import RunFolder
+from evosearch.run.lock import RunLock
 from evosearch.run.quantization import export_int8, origin_of
 from evosearch.run.spacefile import load_space_file
+from evosearch.tasks import testing
 from tests.export.test_formats import artifact
 from tests.test_cli import InProcess, assert_refused, run  # noqa: F401  (run is a fixture)
 
@@ -74,11 +79,14 @@ def saved_in(folder: Path, space: str = SPACE) -> Artifact:
     return artifact(folder, model)
 
 
-def export(saved: Artifact, folder: Path, *keep: str) -> tuple[Quantized, float]:
+def export(
+    saved: Artifact, folder: Path, *keep: str, callbacks: Callbacks = SILENT
+) -> tuple[Quantized, float]:
     space = folder / "space.toml"
     build = own_builder(saved, load_space_file(space).model, space)
     origin = origin_of(saved, space, trust=False)
-    return export_int8(saved, folder / "out", build, origin, keep_float=keep)
+    out = folder / "out"
+    return export_int8(saved, out, build, origin, keep_float=keep, callbacks=callbacks)
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +197,41 @@ def test_what_is_missing_is_named(
             export(done.saved, done.folder)
 
 
+def test_a_ledger_of_other_data_is_refused_before_anything_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact_module, "verify_reload", lambda *_: None)
+    saved = saved_in(tmp_path)
+    other = load_space_file(tmp_path / "space.toml").data.model_copy(update={"seed": 1})
+    testing.TestReport(saved.folder / "test.json", other).measure("plan", Net())
+    stages: list[str] = []
+    with pytest.raises(InputError, match=r"test\.json: a ledger of other data; its \[data\]"):
+        export(saved, tmp_path, callbacks=Callbacks(on_stage=stages.append))
+    assert stages == ["data"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_ledger_of_a_run_is_written_by_one_process_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact_module, "verify_reload", lambda *_: None)
+    saved = saved_in(tmp_path)
+    space = load_space_file(tmp_path / "space.toml")
+    config = RunConfig(folder=str(tmp_path), budget={}, search=SearchConfig(), space=space)
+    place = RunFolder(tmp_path / "run")
+    place.path.mkdir()
+    place.config.write_text(run_config_to_toml(config))
+    of_run = Artifact(
+        plan=saved.plan, card={**saved.card, "run": str(place.path)}, folder=saved.folder
+    )
+    held = RunLock(place.path)
+    with pytest.raises(InputError, match="run: in use by pid"):
+        export(of_run, tmp_path)
+    held.release()
+    assert not (tmp_path / "out").exists()
+    assert not place.test.exists()
+
+
 def artifact_with(card: dict[str, str], folder: Path) -> Artifact:
     return Artifact(plan={}, card=card, folder=folder)
 
@@ -200,8 +243,7 @@ def test_data_are_of_the_space_that_the_card_names(tmp_path: Path) -> None:
     space.write_text(SPACE)
     named = artifact_with({"space": str(space)}, tmp_path / "artifact")
     origin = origin_of(named, None, trust=False)
-    assert (origin.file.data.calibration, origin.folder) == (40, tmp_path)
-    assert origin.ledger == tmp_path / "artifact" / "test.json"
+    assert (origin.file.data.calibration, origin.folder, origin.run) == (40, tmp_path, None)
     assert origin.search.latency.batch == 2
 
 
