@@ -98,11 +98,14 @@ class ScoredNetwork:
     @cached_property
     def norms(self) -> dict[str, dict[str, Indices]]:
         """Group name -> module name of a BatchNorm -> its channels, `(channels, positions)`."""
+        norms = {
+            name for name, module in self.model.named_modules() if isinstance(module, BatchNorm)
+        }
         return {
             group.name: {
                 owner(member): group.index(member)
                 for member in group.members
-                if isinstance(self.model.get_submodule(owner(member)), BatchNorm)
+                if owner(member) in norms
             }
             for group in self.groups
         }
