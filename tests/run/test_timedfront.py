@@ -1,12 +1,14 @@
 """The front by its measured latency, from the command line, on a device that is arithmetic."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from evosearch.errors import InputError
 from evosearch.latency.runtimes import RUNTIMES
+from evosearch.run.folder import RunFolder
 from evosearch.run.freshtiming import time_fresh
 from evosearch.study.study import Study
 from tests.latency.fakes import FAKE_RUNTIME, FakeStopwatch
@@ -58,5 +60,8 @@ def test_a_fresh_process_times_really(
     assert len(timings) == 1
     assert marker.exists()
     assert 0 < timings[0].ratio_low <= timings[0].ratio <= timings[0].ratio_high
-    with pytest.raises(InputError, match=r"latency cannot be measured: .*not a run"):
-        time_fresh(place / "missing", [], seconds=0.1)
+    torn = tmp_path / "torn"
+    shutil.copytree(place / "run", torn)
+    RunFolder(torn).study.unlink()
+    with pytest.raises(InputError, match=r"torn: latency cannot be measured: .*not a run"):
+        time_fresh(torn, [], seconds=0.1)

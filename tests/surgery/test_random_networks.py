@@ -1,6 +1,7 @@
 """Random networks composed of every operator: what is offered to the search is always right."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -187,7 +188,8 @@ def check(drawn: tuple[list[Step], bool]) -> None:
         small = compact(model, space.groups, mask)
         with torch.no_grad():
             torch.testing.assert_close(small(*example), expected, rtol=1e-8, atol=1e-8)
-        assert space.cost(mask) == measured(small, example)
+        # Bytes have oracles of their own in test_peakmemory.py and test_filesize.py.
+        assert replace(space.cost(mask), memory=0, size=0) == measured(small, example)
 
 
 options = settings(
