@@ -1,4 +1,4 @@
-"""Prune Ultralytics' YOLO11n or YOLOv8n, and train the pruned network with Ultralytics' own loss.
+"""Prune Ultralytics' YOLO11n or YOLOv8n, and train the pruned network in Ultralytics' own trainer.
 
 Needs the package `ultralytics`, which evosearch neither has nor imports: its licence is the AGPL.
 Networks are built from their yaml, without weights, and images are noise, so that nothing is
@@ -11,15 +11,19 @@ import argparse
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_convert
 from ultralytics.cfg import get_cfg
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.events import events
 
 import evosearch
 
@@ -131,19 +135,64 @@ def noise() -> dict[str, tuple[Any, Any]]:
     return {"train": part(24), "search": part(8), "test": part(8)}
 
 
-def step(model: nn.Module, images: Tensor, target: Boxes) -> tuple[float, int, int]:
-    """Returns Ultralytics' loss of a batch, how many weights a step of it moved, and of how many.
+class Trainer(DetectionTrainer):
+    """Ultralytics' trainer of a network that it is handed, on a folder of images and labels.
 
-    Boxes of noise may be answered for at some sizes of feature maps only.
+    It neither looks for a font to plot with nor pickles the network: `export` has written it.
     """
-    learning = [own for own in model.train().parameters() if own.requires_grad]
-    before = [own.detach().clone() for own in learning]
-    optimizer = torch.optim.SGD(learning, lr=1e-3)
-    value = model({"img": images, **batch_of(target)})[0].sum()
-    value.backward()
-    optimizer.step()
-    moved = sum(not torch.equal(*pair) for pair in zip(learning, before, strict=True))
-    return value.item(), moved, len(learning)
+
+    def get_dataset(self) -> dict[str, Any]:
+        images = str(Path(self.args.data) / "images")
+        names = {label: str(label) for label in range(CLASSES)}
+        return {"train": images, "val": images, "nc": CLASSES, "names": names, "channels": 3}
+
+    def save_model(self) -> bool:
+        return False
+
+
+def write(folder: Path, images: Any, targets: Any) -> None:
+    """Writes images and, beside them, a line of text for each box, as Ultralytics reads them."""
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir()
+    for number, (image, target) in enumerate(zip(images, targets, strict=True)):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / "images" / f"{number}.png")
+        boxes = box_convert(torch.from_numpy(target["boxes"]), "xyxy", "cxcywh") / SIDE
+        rows = np.column_stack([target["labels"], boxes])
+        np.savetxt(folder / "labels" / f"{number}.txt", rows, fmt=["%d", *4 * ["%.6f"]])
+
+
+def step(model: nn.Module) -> tuple[float, int, int]:
+    """Trains a network for one step in Ultralytics' trainer.
+
+    Without decay, a weight that moved has a gradient. Boxes of noise may be answered for at some
+    sizes of feature maps only.
+
+    Returns:
+        The loss, how many of the tensors that learn were moved, and of how many.
+    """
+    events.enabled = False  # tells nobody
+    before = {name: own.detach().clone() for name, own in model.named_parameters()}
+    images, targets = noise()["train"]
+    with TemporaryDirectory() as folder:
+        write(Path(folder), images, targets)
+        settings = {
+            **{
+                "model": "pruned",
+                "data": folder,
+                "project": folder,
+                "device": "cpu",
+                "workers": 0,
+            },
+            **{"imgsz": SIDE, "epochs": 1, "batch": len(images)},
+            **{"optimizer": "SGD", "lr0": 1e-3, "weight_decay": 0.0},
+            **{"amp": False, "plots": False, "val": False, "save": False},
+        }
+        trainer = Trainer(overrides=settings)
+        trainer.model = model
+        trainer.train()
+    after = {name: own for name, own in trainer.model.named_parameters() if own.requires_grad}
+    moved = sum(not torch.equal(own, before[name]) for name, own in after.items())
+    return trainer.loss.item(), moved, len(after)
 
 
 def main() -> None:
@@ -165,11 +214,11 @@ def main() -> None:
     done = evosearch.finetune(run.folder, at="flops=50%", epochs=0)
     evosearch.export_artifact(done.artifact.folder, to=options.out / "exported")
     network = plain(done.artifact.load(lambda: make_model(options.name)))
-    images, target = noise()["train"]
-    tensors = [{key: torch.from_numpy(value) for key, value in own.items()} for own in target]
-    value, moved, count = step(network, torch.from_numpy(images).float() / 255, tensors)
-    whole, left = (own.cost.params for own in (done.networks[0], done.networks[-1]))
-    print(f"{left / whole:.1%} of the params; a step on its own loss of {value:.3f}")
+    value, moved, count = step(network)
+    whole, cut = (own.cost.params for own in (done.networks[0], done.networks[-1]))
+    left = sum(own.numel() for own in network.parameters())
+    print(f"{cut} params, {cut / whole:.1%} of all")
+    print(f"a step in Ultralytics' trainer: {left} params, loss {value:.3f}")
     print(f"moved {moved} of {count} tensors")
 
 
