@@ -176,16 +176,18 @@ def step(model: nn.Module) -> tuple[float, int, int]:
     with TemporaryDirectory() as folder:
         write(Path(folder), images, targets)
         settings = {
-            **{
-                "model": "pruned",
-                "data": folder,
-                "project": folder,
-                "device": "cpu",
-                "workers": 0,
-            },
-            **{"imgsz": SIDE, "epochs": 1, "batch": len(images)},
-            **{"optimizer": "SGD", "lr0": 1e-3, "weight_decay": 0.0},
-            **{"amp": False, "plots": False, "val": False, "save": False},
+            "model": "pruned",
+            "data": folder,
+            "project": folder,
+            "device": "cpu",
+            "imgsz": SIDE,
+            "epochs": 1,
+            "batch": len(images),
+            "optimizer": "SGD",
+            "lr0": 1e-3,
+            "weight_decay": 0.0,
+            "amp": False,  # whose check fetches weights
+            "plots": False,
         }
         trainer = Trainer(overrides=settings)
         trainer.model = model
