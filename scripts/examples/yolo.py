@@ -170,7 +170,7 @@ def step(model: nn.Module) -> tuple[float, int, int]:
     Returns:
         The loss, how many of the tensors that learn were moved, and of how many.
     """
-    events.enabled = False  # tells nobody
+    events.enabled = False  # no statistics are sent
     before = {name: own.detach().clone() for name, own in model.named_parameters()}
     images, targets = noise()["train"]
     with TemporaryDirectory() as folder:
