@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evosearch.criteria.base import DataFreeByGroup, Normaliser
-from evosearch.criteria.scored_network import Array, BatchNorm, ScoredNetwork, array
+from evosearch.criteria.scored_network import Array, ScoredNetwork, array
+from evosearch.refit.norms import BatchNorm
 from evosearch.space.mask import Bits, ChannelGroup, Mask
 from evosearch.space.space import Widths
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from evosearch.criteria.base import DataFree, DataFreeByGroup, Normaliser
-from evosearch.criteria.scored_network import Array, BatchNorm, ScoredNetwork, array
+from evosearch.criteria.scored_network import Array, ScoredNetwork, array
+from evosearch.refit.norms import BatchNorm
 from evosearch.space.knowledge import ImportanceScores
 from evosearch.space.mask import ChannelGroup
 

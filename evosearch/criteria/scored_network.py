@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evosearch.refit.gram import Consumer
+from evosearch.refit.norms import BatchNorm
 from evosearch.space.mask import ChannelGroup, Member
 from evosearch.surgery.reach import Indices, Reached, reached
 from evosearch.surgery.tracing.walk import Layer
 from evosearch.tasks.classification import cross_entropy
 
 Array = NDArray[np.float64]
-BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

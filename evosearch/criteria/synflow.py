@@ -14,8 +14,9 @@ from torch.func import functional_call
 from evosearch.calling import Inputs, arguments, each
 from evosearch.criteria.base import Batches, Criterion, Needs, Normaliser
 from evosearch.criteria.gradients import leaves_at
-from evosearch.criteria.scored_network import Array, BatchNorm, Place, ScoredNetwork, array
+from evosearch.criteria.scored_network import Array, Place, ScoredNetwork, array
 from evosearch.errors import InputError
+from evosearch.refit.norms import BatchNorm
 from evosearch.space.knowledge import ImportanceScores
 
 ROUNDS = 20

@@ -106,7 +106,9 @@ class Builder:
             return self.numerics.network(self._compact(mask))
         if self._build == "recalibrated":
             return self._recalibrated(mask, self._model)
-        return self._better(mask)[0]
+        compensated = self._compensated(mask)
+        better = self._better_slice(mask, compensated)
+        return compensated if better is None else better
 
     def final(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is worth keeping as, in float32.
@@ -143,17 +145,17 @@ class Builder:
         of the same mask. So plans that the weights were trained for are slices; those far from
         them, and probes of a single group, are not. The full mask is the base network.
         """
-        return mask != self._discovery.space.full_mask() and self._better(mask)[1]
+        if self._elastic is None or mask == self._discovery.space.full_mask():
+            return False
+        return self._better_slice(mask, self._compensated(mask)) is not None
 
-    def _better(self, mask: Mask) -> tuple[nn.Module, bool]:
-        """Returns the candidate of a mask, and whether it is a slice of elastic weights."""
-        compensated = self._compensated(mask)
+    def _better_slice(self, mask: Mask, compensated: nn.Module) -> nn.Module | None:
+        """Returns the slice of a mask where it is as good as the compensated network."""
         if self._elastic is None:
-            return compensated, False
+            return None
         slice_ = self._recalibrated(mask, self._elastic.weights)
-        if self._elastic.loss(slice_) <= self._elastic.loss(compensated):
-            return slice_, True
-        return compensated, False
+        is_as_good = self._elastic.loss(slice_) <= self._elastic.loss(compensated)
+        return slice_ if is_as_good else None
 
     def _recalibrated(self, mask: Mask, model: nn.Module) -> nn.Module:
         network = self._compact(mask, model)

@@ -24,7 +24,7 @@ from evosearch.run.implanting import implanted, require_counted
 from evosearch.run.measurer import RunMeasurer
 from evosearch.run.picking import picked
 from evosearch.run.preparation import Prepared
-from evosearch.run.saving import AVERAGED, SELECTED, cut_note, from_run, save_artifact
+from evosearch.run.saving import AVERAGED, SELECTED, cut_note, from_run, opened_note, save_artifact
 from evosearch.run.students import nonzero_json, require_kernels_fit, student_of
 from evosearch.run.testing import open_ledger
 from evosearch.space.budget import Budget
@@ -279,7 +279,4 @@ def _notes(task: _Task, distillation: Distillation | None, opened: int) -> list[
         ]
         if distillation.best.averaged:
             made.append(AVERAGED)
-    return [
-        *made,
-        f"the test split was opened {opened} times in this run, once for each named network",
-    ]
+    return [*made, opened_note(opened)]

@@ -24,7 +24,7 @@ from evosearch.run.finetuning import Finetuned, certified
 from evosearch.run.folder import RunFolder
 from evosearch.run.measurer import RunMeasurer
 from evosearch.run.picking import picked
-from evosearch.run.saving import SELECTED, from_run, save_artifact
+from evosearch.run.saving import SELECTED, from_run, opened_note, save_artifact
 from evosearch.run.testing import open_ledger
 
 
@@ -105,8 +105,7 @@ def finish(
                     f"{name}: it was trained by another program, so that it is not known whether"
                     " on images of the search or the confirmation split",
                     SELECTED,
-                    f"the test split was opened {report.opened} times in this run, once for each"
-                    " named network",
+                    opened_note(report.opened),
                 ],
             },
         )

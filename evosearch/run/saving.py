@@ -91,6 +91,11 @@ def cut_note(builder: Builder, mask: Mask) -> str:
     return SLICED if builder.is_slice(mask) else UNTRAINED
 
 
+def opened_note(opened: int) -> str:
+    """Returns what the card says of how often a run's test split was opened."""
+    return f"the test split was opened {opened} times in this run, once for each named network"
+
+
 def from_run(folder: Path, study: Study) -> dict[str, Any]:
     """Returns where a network of a run is from, as its card has it."""
     header = study.header

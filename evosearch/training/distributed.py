@@ -22,9 +22,8 @@ from evosearch.data.labels import Labels
 from evosearch.errors import InputError
 from evosearch.machine import device_of
 from evosearch.processes import shared_by
+from evosearch.refit.norms import BatchNorm
 from evosearch.space.mask import Mask
-
-BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def process_count() -> int:
@@ -95,8 +94,8 @@ class SharedLoss:
             loss: images and labels of a share -> the mean over its images.
             terms: what does not depend on images.
         """
-        self._model, self._loss, self._terms = model, loss, terms
-        self._parallel: nn.Module = model
+        self._step = _Step(model, loss, terms)
+        self._parallel: nn.Module = self._step
         self._known: list[nn.Parameter] = []
 
     def __call__(self, images: Inputs, labels: Labels) -> Tensor:
@@ -116,11 +115,11 @@ class SharedLoss:
         return own + (whole / count - own.detach())
 
     def _wrapped(self) -> nn.Module:
-        parameters = list(self._model.parameters())
+        parameters = list(self._step.parameters())
         if [id(p) for p in parameters] != [id(p) for p in self._known]:
-            place = device_of(self._model)
+            place = device_of(self._step)
             self._parallel = DistributedDataParallel(
-                _Step(self._model, self._loss, self._terms),
+                self._step,
                 device_ids=[place] if place.type == "cuda" else None,
                 find_unused_parameters=True,  # auxiliary heads
             )

@@ -12,11 +12,10 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from evosearch.refit.norms import BatchNorm
 from evosearch.space.mask import ChannelGroup, Member
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.tracing.layer import Layer
-
-BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 @final

@@ -53,6 +53,14 @@ def mask_of(builder: Builder) -> Mask:
     return Mask({name: [i > 1 for i in range(len(bits))] for name, bits in full.items()})
 
 
+def test_without_elastic_weights_nothing_is_built_to_say_that_there_is_no_slice(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = seen(monkeypatch)
+    assert not builder.is_slice(mask_of(builder))
+    assert counts == []
+
+
 def test_candidates_take_few_images_and_the_kept_network_all(
     builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
