@@ -1,6 +1,5 @@
 """The page of a comparison of recipes: a table for each space and budget, and a verdict."""
 
-import math
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import torch
-from scipy.stats import t as student
+
+from paired import Difference
 
 SCRATCH = "scratch"
 
@@ -51,32 +51,6 @@ class Row:
     def setting(self) -> tuple[str, int, str]:
         """What it can be compared with: the same space, epochs and budget."""
         return self.space, self.whole, self.budget
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """How much better a method is than scratch at the same seeds, in points.
-
-    Attributes:
-        mean: over the seeds.
-        half: of its 95 % interval, by Student's t over the seeds; infinite for one seed.
-    """
-
-    mean: float
-    half: float
-
-    @property
-    def verdict(self) -> str:
-        """Whether it is ahead of scratch, behind it, or neither can be shown."""
-        if abs(self.mean) <= self.half:
-            return "level"
-        return "ahead" if self.mean > 0 else "behind"
-
-    def __str__(self) -> str:
-        if math.isinf(self.half):
-            return f"{self.mean:+.2f} (1 seed)"
-        low, high = self.mean - self.half, self.mean + self.half
-        return f"{self.mean:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def page(rows: Sequence[Row], hardware: str) -> str:
@@ -132,13 +106,8 @@ def _table(rows: Sequence[Row]) -> list[str]:
 
 def difference(own: Sequence[Row], scratch: Sequence[Row]) -> Difference:
     """Returns how much better a method is than scratch, at the seeds that both have."""
-    other = {row.seed: row.test for row in scratch}
-    points = [row.test - other[row.seed] for row in own if row.seed in other]
-    mean, count = statistics.mean(points), len(points)
-    if count == 1:
-        return Difference(mean=mean, half=math.inf)
-    error = statistics.stdev(points) / count**0.5
-    return Difference(mean=mean, half=float(student.ppf(0.975, count - 1)) * error)
+    tests = [{row.seed: row.test for row in rows} for rows in (own, scratch)]
+    return Difference.of(*tests)
 
 
 def _verdicts(differences: Mapping[str, Difference]) -> list[str]:
