@@ -119,14 +119,16 @@ def page(rows: Sequence[Row], hardware: str) -> str:
         "One plan, global without a search, cut and compensated, is fine-tuned in every variant.",
         "The default is that of `[finetune]`: SGD, `lr = 0.05`, half a cosine, `temperature = 4`,",
         "`alpha = 0.9`, no attention transfer; a variant has what its name says in place of that.",
-        "Accuracy in percent, mean ± standard deviation (seeds), the best epoch by the loss on",
-        "the search split. Differences from the default are paired by seed, in points, with",
+        "Accuracy in percent, mean ± standard deviation (seeds), of the best epoch by the loss on",
+        "the search split, whose median over the seeds is *epoch*; 0 is the network before",
+        "training. Differences from the default are paired by seed, in points, with",
         "Student's 95 % interval over the seeds; no correction is made for how many variants",
         "there are. Tables are in the order of the search split, which chooses; test confirms.",
         "CPU time and image-MACs (student forward and backward, teacher forward) are shares of",
         "the default's.",
     ]
-    for setting in sorted({row.setting for row in rows}, key=str):
+    ordered = sorted(rows, key=lambda row: (row.space, row.ratio, row.images or 0, row.epochs))
+    for setting in dict.fromkeys(row.setting for row in ordered):
         lines += ["", *_section([row for row in rows if row.setting == setting])]
     return "\n".join(lines) + "\n"
 
@@ -137,14 +139,16 @@ def _section(rows: Sequence[Row]) -> list[str]:
     lines = [
         f"## {first.space}, {100 * first.macs:.1f} % of the MACs, {first.epochs} epochs, {images}",
         "",
-        "| variant | search, % | minus default | test, % | minus default | CPU | image-MACs |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| variant | search, % | minus default | test, % | minus default | epoch | CPU"
+        " | image-MACs |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, own in variants.items():
         differences = ("", "") if name == DEFAULT else (str(own.search), str(own.test))
         lines.append(
             f"| {name} | {_spread([row.search for row in own.rows])} | {differences[0]}"
             f" | {_spread([row.test for row in own.rows])} | {differences[1]}"
+            f" | {statistics.median(row.best_epoch for row in own.rows):g}"
             f" | {own.seconds:.2f} | {own.image_macs:.2f} |"
         )
     return [*lines, "", *_verdicts(variants)]
