@@ -141,7 +141,9 @@ class Bench:
         whole = steps_cost(self._whole * len(data.train), space.base_cost)
         cost, mask = 1.0, self._plan(session, method)
         if method == SEARCHED:
-            cost += sum(_scoring(trial, len(data.calibration)) for trial in study.trials) / whole
+            cost += (
+                sum(scoring_cost(trial, len(data.calibration)) for trial in study.trials) / whole
+            )
         student = session.prepared.evaluator.builder.final(mask)
         small, finetune = space.cost(mask), self._file.finetune
         # The base network is asked forward for each image that the small one is trained on.
@@ -190,7 +192,7 @@ class Bench:
         return plans_without_search(space, limit, prepared.knowledge, criterion)[method]
 
 
-def _scoring(trial: Trial, calibration: int) -> int:
+def scoring_cost(trial: Trial, calibration: int) -> int:
     """Returns what scoring a trial cost, forward: its rungs' images, and to calibrate it once."""
     return (calibration + sum(step.images for step in trial.steps)) * trial.cost.macs
 

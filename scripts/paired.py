@@ -1,8 +1,8 @@
-"""Differences between two methods at the same seeds, with the interval of their mean."""
+"""Figures over seeds: their spread, and differences of methods with the interval of the mean."""
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import t as student
@@ -42,3 +42,9 @@ class Difference:
             return f"{self.mean:+.2f} (1 seed)"
         low, high = self.mean - self.half, self.mean + self.half
         return f"{self.mean:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Returns the mean of values and, where there are several, their standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"

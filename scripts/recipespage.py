@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from paired import Difference
+from paired import Difference, spread
 
 SCRATCH = "scratch"
 
@@ -95,11 +95,11 @@ def _table(rows: Sequence[Row]) -> list[str]:
     for name in sorted(methods, key=lambda name: -_mean(methods[name])):
         own = methods[name]
         lines.append(
-            f"| {name} | {_spread([row.test for row in own])} ({len(own)})"
+            f"| {name} | {spread([row.test for row in own])} ({len(own)})"
             f" | {differences.get(name, '')} | {statistics.mean(r.cost for r in own):.2f}"
             f" | {own[0].trainings} x {own[0].epochs}"
             f" | {100 * statistics.mean(r.flops for r in own):.1f}"
-            f" | {_spread([row.seconds for row in own], 0)} |"
+            f" | {spread([row.seconds for row in own], 0)} |"
         )
     return [*lines, "", *_verdicts(differences)]
 
@@ -116,11 +116,6 @@ def _verdicts(differences: Mapping[str, Difference]) -> list[str]:
         verdict: [n for n, d in differences.items() if d.verdict == verdict] for verdict in words
     }
     return [" ".join(f"{words[v]}: {', '.join(n) if n else 'none'}." for v, n in named.items())]
-
-
-def _spread(values: Sequence[float], digits: int = 2) -> str:
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def _mean(rows: Sequence[Row]) -> float:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import torch
 
 from finetunevariants import DEFAULT
-from paired import Difference
+from paired import Difference, spread
 
 Setting = tuple[str, float, int | None, int]
 
@@ -146,8 +146,8 @@ def _section(rows: Sequence[Row]) -> list[str]:
     for name, own in variants.items():
         differences = ("", "") if name == DEFAULT else (str(own.search), str(own.test))
         lines.append(
-            f"| {name} | {_spread([row.search for row in own.rows])} | {differences[0]}"
-            f" | {_spread([row.test for row in own.rows])} | {differences[1]}"
+            f"| {name} | {spread([row.search for row in own.rows])} ({len(own.rows)}) | {differences[0]}"
+            f" | {spread([row.test for row in own.rows])} ({len(own.rows)}) | {differences[1]}"
             f" | {statistics.median(row.best_epoch for row in own.rows):g}"
             f" | {own.seconds:.2f} | {own.image_macs:.2f} |"
         )
@@ -167,8 +167,3 @@ def _verdicts(variants: Mapping[str, Compared]) -> list[str]:
     }
     parts = [f"{text}: {', '.join(named[verdict]) or 'none'}" for verdict, text in words.items()]
     return ["; ".join(parts) + "."]
-
-
-def _spread(values: Sequence[float]) -> str:
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation} ({len(values)})"

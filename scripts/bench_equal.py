@@ -1,0 +1,300 @@
+"""Compares finished networks of one budget at equal training cost: searched or not.
+
+A method may cost what so many epochs of distilling the network that fits the budget cost, in
+image-MACs: forward once and backward twice through it, and once forward through the base network.
+Elastic training takes half of that before the search, and finals train several plans of the search
+for all of it. What scoring candidates takes trains nothing; it is counted beside. A row that is in
+the results file is not measured again, so what was killed goes on, and processes with different
+seeds can work at once.
+
+    EVOSEARCH_DATA=DIR .venv/bin/python scripts/bench_equal.py measure --results FILE --runs DIR
+        [--space FILE] [--ratios 0.5 0.3 0.15] [--worth 3 10] [--seeds 0 1 2] [--methods ...]
+    .venv/bin/python scripts/bench_equal.py page --results FILE --out PAGE.md --hardware TEXT
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import optuna
+import torch
+from torch import nn
+
+from bench_recipes import scoring_cost
+from equalpage import Row, page, read_rows
+from evosearch.config import validated
+from evosearch.data.splits import load_test_split
+from evosearch.engine.loop import Limits
+from evosearch.errors import EvosearchError, unknown_name
+from evosearch.models.build import build_model
+from evosearch.run.config import SearchConfig
+from evosearch.run.finals import run_finals
+from evosearch.run.references import GLOBAL, UNIFORM, plans_without_search
+from evosearch.run.session import Session
+from evosearch.run.spacefile import load_space_file
+from evosearch.space.budget import BudgetRequest
+from evosearch.space.mask import Mask
+from evosearch.study.halving import epochs_of, halving
+from evosearch.surgery.compaction import compact
+from evosearch.tasks.scoring import image_scores, score
+from evosearch.training.distillation import distil
+from evosearch.training.elastic import ElasticConfig
+
+SPACE = Path(__file__).parent.parent / "search_spaces" / "cifar10_resnet20.toml"
+FINALS, SCRATCH = "finals of rates", "from scratch, distilled"
+SEARCHES = {
+    "rates": ("rates", False),
+    FINALS: ("rates", False),
+    "rates, elastic": ("rates", True),
+    "genetic, elastic": ("genetic", True),
+}
+"""Method -> strategy, and whether it searches on elastic weights."""
+METHODS = (GLOBAL, "rates", "rates, elastic", FINALS, "genetic, elastic", UNIFORM, SCRATCH)
+FINALISTS = (4, 3, 2)
+"""How many plans finals have, at most: the first count that the cost allows for."""
+SHARE = 0.5
+"""Of the cost, what elastic training takes; a whole epoch at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished network's figures, before they are a row.
+
+    Attributes:
+        mask: its channels.
+        epochs: of its distillation.
+        cost: of all training, in image-MACs.
+        start: accuracy on test before training; None where it was not asked.
+        search: accuracy on the search split.
+        test: accuracy on test.
+    """
+
+    mask: Mask
+    epochs: int
+    cost: float
+    start: float | None
+    search: float
+    test: float
+
+
+class Bench:
+    """Measures the networks of one space."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        """Takes the command line."""
+        self._given = given
+        self._file = load_space_file(given.space)
+        self._test = load_test_split(self._file.data, given.space.parent)
+        git = ("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
+        self._commit = subprocess.run(
+            git, capture_output=True, check=True, text=True
+        ).stdout.strip()
+
+    def row(self, method: str, ratio: float, worth: int, seed: int) -> Row:
+        """Returns a row: a method's finished network, at the cost of `worth` epochs."""
+        began = time.perf_counter()
+        strategy, is_elastic = SEARCHES.get(method, ("rates", False))
+        elastic = self._elastic(ratio, worth) if is_elastic else None
+        session = self._session(strategy, ratio, seed, elastic)
+        if method in SEARCHES:
+            session.search(Limits(trials=self._given.trials))
+        trials = session.study.trials if method in SEARCHES else ()
+        space, data = session.prepared.subject.discovery.space, session.prepared.subject.data
+        base, images = space.base_cost.macs, len(data.train)
+        allowed = worth * (epoch_cost(ratio) * images * base)
+        begun = 0.0
+        if elastic is not None:
+            begun = elastic.epochs * (elastic_cost(ratio, elastic.plans) * images * base)
+        if method == FINALS:
+            session.close()
+            done = self._finals(session.folder, worth)
+        else:
+            done = self._distilled(session, method, seed, allowed - begun)
+            session.close()
+        return Row(
+            space=self._given.space.stem,
+            ratio=ratio,
+            worth=worth,
+            method=method,
+            seed=seed,
+            images=images,
+            elastic=0 if elastic is None else elastic.epochs,
+            epochs=done.epochs,
+            cost=(begun + done.cost) / allowed,
+            scoring=sum(scoring_cost(t, len(data.calibration)) for t in trials) / allowed,
+            macs=space.cost(done.mask).macs / base,
+            start=None if done.start is None else 100 * done.start,
+            search=100 * done.search,
+            test=100 * done.test,
+            seconds=time.perf_counter() - began,
+            commit=self._commit,
+        )
+
+    def _elastic(self, ratio: float, worth: int) -> ElasticConfig:
+        """Returns the `[elastic]` section that takes its share of the cost."""
+        config = self._file.elastic or ElasticConfig()
+        epochs = SHARE * worth * epoch_cost(ratio) / elastic_cost(ratio, config.plans)
+        return config.model_copy(update={"epochs": max(1, round(epochs))})
+
+    def _session(
+        self, strategy: str, ratio: float, seed: int, elastic: ElasticConfig | None
+    ) -> Session:
+        """Returns a run, begun or gone on with."""
+        about = "compensated" if elastic is None else f"elastic {elastic.epochs}"
+        folder = self._given.runs / f"{strategy}, {about}, {ratio:g}, seed {seed}"
+        if folder.exists():
+            return Session.resume(folder)
+        settings = {**self._file.search, "strategy": strategy, "seed": seed, "threads": 1}
+        file = self._file
+        if elastic is not None:
+            evaluator = {**self._file.search.get("evaluator", {}), "build": "elastic"}
+            settings["evaluator"] = evaluator
+            file = file.model_copy(update={"elastic": elastic})
+        return Session.create(
+            folder,
+            space_file=file,
+            space_folder=self._given.space.parent,
+            search=validated(SearchConfig, settings, "[search]"),
+            request=BudgetRequest.of(flops=f"{100 * ratio:g}%"),
+        )
+
+    def _distilled(self, session: Session, method: str, seed: int, left: float) -> Finished:
+        """Returns a plan, distilled for as many epochs as what is left pays for."""
+        subject, mask = session.prepared.subject, self._plan(session, method)
+        space, data, task = subject.discovery.space, subject.data, subject.task
+        network = session.prepared.evaluator.builder.final(mask)
+        if method == SCRATCH:
+            network = self._fresh(session, mask, seed)
+        start = image_scores(network, self._test, task=task).score.accuracy
+        share = space.cost(mask).macs / space.base_cost.macs
+        epoch = epoch_cost(share) * len(data.train) * space.base_cost.macs
+        epochs = max(1, round(left / epoch))
+        config = self._file.finetune.model_copy(update={"epochs": epochs})
+        distil(subject.model, network, data.train, data.search, config, seed, task=task)
+        return Finished(
+            mask=mask,
+            epochs=epochs,
+            cost=epochs * epoch,
+            start=start,
+            search=score(network, data.search, task=task).accuracy,
+            test=image_scores(network, self._test, task=task).score.accuracy,
+        )
+
+    def _plan(self, session: Session, method: str) -> Mask:
+        if method in SEARCHES:
+            return session.study.front().best().mask
+        prepared, space = session.prepared, session.prepared.subject.discovery.space
+        budget, criterion = session.study.header.budget, prepared.config.search.criterion
+        plans = plans_without_search(space, budget, prepared.knowledge, criterion)
+        return plans[UNIFORM if method == UNIFORM else GLOBAL]
+
+    def _fresh(self, session: Session, mask: Mask, seed: int) -> nn.Module:
+        """Returns a network of a mask's widths with initial weights, for the global plan's."""
+        config = self._file.model.model_copy(update={"weights": None})
+        whole = build_model(config, self._given.space.parent, seed=seed)
+        return compact(whole, session.prepared.subject.discovery.space.groups, mask)
+
+    def _finals(self, folder: Path, worth: int) -> Finished:
+        """Returns the winner of finals among a run's plans and the global one."""
+        count, epochs = affordable_finals(worth)
+        finals = run_finals(folder, count=count, epochs=epochs).finals
+        winner = finals.finalists[finals.winner]
+        best = winner.history[winner.best_epoch]
+        return Finished(
+            mask=winner.plan.mask,
+            epochs=epochs,
+            cost=finals.image_macs,
+            start=None,
+            search=best.accuracy,
+            test=finals.test.accuracy,
+        )
+
+
+def epoch_cost(share: float) -> float:
+    """Returns what an image of distillation costs, in passes of the base network.
+
+    Args:
+        share: of the base network's MACs that the student has.
+    """
+    return 3 * share + 1
+
+
+def elastic_cost(share: float, plans: int) -> float:
+    """Returns likewise what an image of elastic training costs, where all plans have a size."""
+    return 3 * share * plans + 1
+
+
+def affordable_finals(worth: int) -> tuple[int, int]:
+    """Returns the finals that cost no more than so many epochs of one network.
+
+    Args:
+        worth: two epochs or more.
+
+    Returns:
+        Their networks, the most of `FINALISTS` that can be paid for, and epochs of the whole
+        training, as many as can be.
+    """
+    for count in FINALISTS:
+        rounds = len(halving(count, worth)) if worth >= count - 1 else worth + 1
+        possible = [e for e in range(rounds, worth + 1) if epochs_of(halving(count, e)) <= worth]
+        if possible:
+            return count, max(possible)
+    raise ValueError(f"finals of two networks cost two epochs or more, and there is {worth}")
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Measures the rows that were selected and are not there."""
+    for name in given.methods:
+        if name not in METHODS:
+            raise unknown_name("method", name, METHODS)
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    given.runs.mkdir(parents=True, exist_ok=True)
+    bench = Bench(given)
+    for worth, seed, ratio, method in product(
+        given.worth, given.seeds, given.ratios, given.methods
+    ):
+        key = (given.space.stem, ratio, worth, method, seed)
+        if key in {row.key for row in read_rows(given.results)}:
+            continue
+        row = bench.row(method, ratio, worth, seed)
+        with given.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+        print(f"{method}, {ratio}, {worth}, seed {seed}: {row.test:.2f} %", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    jobs = parser.add_subparsers(required=True)
+    measuring = jobs.add_parser("measure")
+    measuring.add_argument("--results", type=Path, required=True, help="file of JSON lines")
+    measuring.add_argument("--runs", type=Path, required=True, help="folder of all that is kept")
+    measuring.add_argument("--space", type=Path, default=SPACE)
+    measuring.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.3, 0.15])
+    measuring.add_argument("--worth", type=int, nargs="+", default=[3, 10], help="epochs")
+    measuring.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    measuring.add_argument("--methods", nargs="+", default=METHODS, metavar="NAME")
+    measuring.add_argument("--trials", type=int, default=60, help="of each search")
+    measuring.set_defaults(job=measure)
+    writing = jobs.add_parser("page")
+    writing.add_argument("--results", type=Path, required=True)
+    writing.add_argument("--out", type=Path, required=True)
+    writing.add_argument("--hardware", required=True)
+    writing.set_defaults(
+        job=lambda given: given.out.write_text(page(read_rows(given.results), given.hardware))
+    )
+    given = parser.parse_args()
+    try:
+        given.job(given)
+    except EvosearchError as error:
+        print(f"bench_equal: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
