@@ -145,9 +145,10 @@ def _section(rows: Sequence[Row]) -> list[str]:
     ]
     for name, own in variants.items():
         differences = ("", "") if name == DEFAULT else (str(own.search), str(own.test))
+        seeds = f"({len(own.rows)})"
         lines.append(
-            f"| {name} | {spread([row.search for row in own.rows])} ({len(own.rows)}) | {differences[0]}"
-            f" | {spread([row.test for row in own.rows])} ({len(own.rows)}) | {differences[1]}"
+            f"| {name} | {spread([row.search for row in own.rows])} {seeds} | {differences[0]}"
+            f" | {spread([row.test for row in own.rows])} {seeds} | {differences[1]}"
             f" | {statistics.median(row.best_epoch for row in own.rows):g}"
             f" | {own.seconds:.2f} | {own.image_macs:.2f} |"
         )
