@@ -168,6 +168,8 @@ def _runtimes(costs: Sequence[RuntimeCost]) -> Iterator[str]:
     yield "## What it costs to run"
     yield ""
     yield "Measured in turn with the base network: medians, with their 95 % intervals."
+    for covers in counters:
+        yield f"Energy is what a counter of the hardware counted: {covers}."
     yield ""
     parts = ["base network", "this network", "share"]
     heads = [f"time of a batch, {part}" for part in parts]
@@ -180,8 +182,6 @@ def _runtimes(costs: Sequence[RuntimeCost]) -> Iterator[str]:
             cells += ["not read"] * 3 if cost.energy is None else _spent(cost.energy)
         yield f"| {' | '.join(cells)} |"
     yield ""
-    for covers in counters:
-        yield f"- Energy is what a counter of the hardware counted: {covers}."
 
 
 def _timed(timing: Timing) -> list[str]:

@@ -70,7 +70,7 @@ def test_energy_stands_beside_time_where_it_was_read() -> None:
     energy = "| 3.5 mJ | 2.1 mJ (2 mJ to 2.5 mJ) | 60.0% (57.0% to 66.0%, 11 rounds) |"
     assert f"{ROW[:-1]}{energy}\n" in text
     assert f"{ROW[:-1]}| not read | not read | not read |\n" in text
-    assert text.count("- Energy is what a counter of the hardware counted: all that was") == 1
+    assert text.count("\nEnergy is what a counter of the hardware counted: all that was") == 1
     assert "nergy" not in card_markdown(CARD)
 
 
