@@ -283,8 +283,8 @@ def equal_in_loss(trial: Trial, study: Study) -> Trial | None:
 
 
 def ratio(meter: Meter, trial: Trial, other: Trial) -> str:
-    first, second = (meter.runner(meter.compact(t.mask), meter.images) for t in (trial, other))
-    return repeated(first, second, meter.stopwatch)
+    first, second = (meter.bench.runner(meter.compact(t.mask)) for t in (trial, other))
+    return repeated(first, second, meter.bench.stopwatch)
 
 
 if __name__ == "__main__":

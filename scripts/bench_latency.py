@@ -92,7 +92,7 @@ def compared(latency: Path, flops: Path) -> None:
     second = equal_in_loss(first, Study.open(flops))
     meter = reopen_meter(flops, Study.open(flops).header)
     runners = [runner(meter, trial) for trial in (first, second)]
-    timing = compare(*runners, meter.stopwatch, 2 * SECONDS)
+    timing = compare(*runners, meter.bench.stopwatch, 2 * SECONDS)
     assert first.evaluation is not None
     assert second.evaluation is not None
     print(
@@ -127,7 +127,7 @@ def equal_in_loss(trial: Trial, study: Study) -> Trial:
 
 
 def runner(meter: Meter, trial: Trial):  # type: ignore[no-untyped-def]
-    return meter.runner(meter.compact(trial.mask), meter.images)
+    return meter.bench.runner(meter.compact(trial.mask))
 
 
 def once(folder: Path, number: int) -> None:

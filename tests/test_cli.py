@@ -106,8 +106,9 @@ def test_the_main_job_from_search_to_export(place: Path) -> None:
     assert names[:3] == ["base network", "lowest-L1 uniform", "global"]
     assert names[3] == names[4] == card["plan"]
     assert card["networks"][-1]["ratios"]["macs"] <= 0.6
-    assert card["latency"]["timing"]["ratio_high"] >= card["latency"]["timing"]["ratio_low"] > 0
-    assert "- Latency of a batch: " in (artifact / "README.md").read_text()
+    (cost,) = card["runtimes"]
+    assert cost["timing"]["ratio_high"] >= cost["timing"]["ratio_low"] > 0
+    assert "\n| eager, batch 1, 1 thread, torch " in (artifact / "README.md").read_text()
     assert json.loads((place / "run" / "test.json").read_text())["opened"] == 5
 
     shown = json.loads(evosearch("pareto", "run", "--json", cwd=place).stdout)
@@ -457,6 +458,7 @@ def test_an_artifact_of_other_settings_is_not_replaced(place: Path, run: InProce
         (["compare", "run"], "at least two different runs"),
         (["compare", "run", "nowhere"], "not a run"),
         (["export", "nowhere", "--to", "x"], "not an artifact"),
+        (["measure", "nowhere"], "not an artifact"),
         (["inspect", "nowhere.toml"], "no such file"),
     ],
 )

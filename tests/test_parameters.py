@@ -31,6 +31,7 @@ FUNCTIONS = {
     "compare": evosearch.compare,
     "cut": evosearch.cut,
     "finetune": evosearch.finetune,
+    "measure": evosearch.measure_artifact,
     "export": evosearch.export_artifact,
     "inspect": evosearch.inspect,
     "profile": evosearch.profile,
@@ -116,6 +117,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
     },
     "profile": {**LatencyConfig().model_dump(), "device": SearchConfig().device},
     "finetune": {"epochs": FinetuneConfig().epochs},
+    "measure": {**LatencyConfig().model_dump(), "device": SearchConfig().device},
 }
 """Command -> what its parameters are where neither it nor the space file says so."""
 

@@ -8,7 +8,7 @@
 `subjects`    what a call is about: a space file, or objects in its place
 `spaces`      inspect a search space, profile it, write a new one
 `fronts`      show the front of a run, compare those of several, write a page
-`artifacts`   open a fine-tuned network, and export it
+`artifacts`   open a fine-tuned network, measure it in runtimes, and export it
 `parameters`  what the parameters of these functions have in common
 ============  ==========================================================================
 
@@ -16,7 +16,7 @@ The command line takes its options from the signatures here, and their help from
 docstrings. Imported without torch: a function that needs it imports it when it is called.
 """
 
-from evosearch.api.artifacts import export_artifact, load_artifact
+from evosearch.api.artifacts import export_artifact, load_artifact, measure_artifact
 from evosearch.api.fronts import compare, pareto, write_report
 from evosearch.api.networks import cut, finetune
 from evosearch.api.runs import Run, load_run
@@ -37,6 +37,7 @@ __all__ = [
     "list_recipes",
     "load_artifact",
     "load_run",
+    "measure_artifact",
     "new_space",
     "pareto",
     "profile",

@@ -1,11 +1,12 @@
-"""Artifacts from Python: fine-tuned networks on disk, opened and exported."""
+"""Artifacts from Python: fine-tuned networks on disk, opened, measured and exported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from evosearch.api.parameters import PathLike, public
+from evosearch.api.parameters import Count, PathLike, public
+from evosearch.api.searching import given_settings
 from evosearch.errors import InputError, unknown_name
 from evosearch.run.callbacks import SILENT, Callbacks
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from evosearch.export.artifact import Artifact
     from evosearch.export.builder import BuildModel
     from evosearch.export.quantized import Quantized
+    from evosearch.latency.deployed import Deployed
 
 COPY = "safetensors"
 """The format that an artifact has."""
@@ -114,6 +116,57 @@ def export_artifact(
     callbacks.on_stage("export, and its check in a fresh process")
     difference = export_network(opened, format, target, _builder(opened, space, trust))
     return Exported(path=target / FORMATS[format].file, difference=difference)
+
+
+@public
+def measure_artifact(
+    artifact: PathLike,
+    *,
+    runtime: Sequence[str] | None = None,
+    batch: Count = None,
+    threads: Count = None,
+    device: str | None = None,
+    space: PathLike | None = None,
+    trust: bool = False,
+    callbacks: Callbacks = SILENT,
+) -> "Deployed":
+    """Measures what an artifact's network costs to run here, beside the base network.
+
+    Time, and energy where a counter of the hardware can be read. Both stand on its card.
+
+    Args:
+        artifact: folder of an artifact.
+        runtime: eager, compile, exported, onnxruntime or onnxruntime-int8; may be given again
+            (default eager).
+        batch: images in one run (default 1).
+        threads: of the CPU (default 1).
+        device: what networks run on: auto (default), cpu or cuda.
+        space: the space file that the artifact was made with, whose builder makes the networks.
+        trust: run the builder that the artifact names, whatever it is; without this only networks
+            that evosearch or torchvision ships.
+        callbacks: told what is being done.
+
+    Raises:
+        InputError: the folder holds no artifact, or something that was given is at fault.
+    """
+    from evosearch.latency.deployed import measure_deployed
+    from evosearch.latency.model import LatencyConfig
+    from evosearch.machine import resolve_device
+    from evosearch.run.folder import RunFolder
+
+    opened = load_artifact(artifact)
+    given = given_settings({"batch": batch, "threads": threads})
+    names = dict.fromkeys(runtime or [LatencyConfig().runtime])
+    run = opened.card.get("run")
+    weights = RunFolder(Path(run)).base if isinstance(run, str) else None
+    return measure_deployed(
+        opened,
+        _builder(opened, space, trust),
+        [LatencyConfig(runtime=name, **given) for name in names],
+        device=resolve_device(device or "auto"),
+        base_weights=weights if weights is not None and weights.is_file() else None,
+        on_stage=callbacks.on_stage,
+    )
 
 
 def _require_quantizable(

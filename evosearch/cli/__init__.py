@@ -7,7 +7,7 @@
 `parameters`  the parameters of commands, made from those of the functions
 `searching`   search, resume
 `inspecting`  pareto, report, compare
-`deploying`   cut, finetune, export
+`deploying`   cut, finetune, measure, export
 `training`    train
 `spaces`      inspect, profile, space new, criteria, recipes
 ============  ==========================================================================

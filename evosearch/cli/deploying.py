@@ -55,6 +55,20 @@ def finetune(**given: Any) -> None:
     output.print(f"artifact: {done.artifact.folder}", soft_wrap=True)
 
 
+@command(app, api.measure_artifact)
+def measure(**given: Any) -> None:
+    """Measure time, and energy where it can be read, of an artifact's network; onto its card."""
+    from evosearch.export.card import CARD_TEXT
+
+    with shown(messages) as callbacks:
+        done = api.measure_artifact(**given, callbacks=callbacks)
+    for cost in done.costs:
+        output.print(str(cost), soft_wrap=True)
+    if done.no_energy is not None:
+        output.print(f"no energy: {done.no_energy}", soft_wrap=True)
+    output.print(f"card: {done.artifact.folder / CARD_TEXT}", soft_wrap=True)
+
+
 @command(app, api.export_artifact)
 def export(**given: Any) -> None:
     """Copy an artifact with a loader that needs torch and safetensors only, or convert it."""

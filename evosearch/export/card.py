@@ -1,19 +1,20 @@
 """The card of an artifact: its networks' measurements as JSON, and all of it in Markdown."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from evosearch.errors import InputError
 from evosearch.export.hubcard import details, front_matter, purpose
 from evosearch.export.quantized import Quantized
-from evosearch.space.cost import Cost
+from evosearch.space.cost import Cost, format_time
 from evosearch.space.mask import Mask
 from evosearch.space.resources import RESOURCES
 from evosearch.study.accuracy_certificate import CONFIDENCE, ConfirmedDrop, ConfirmedNetwork
 from evosearch.study.networks import NamedNetwork
+from evosearch.study.runtimecost import Energy, RuntimeCost, format_energy
 from evosearch.study.scores import Score
-from evosearch.study.timing import Conditions, Timing
+from evosearch.study.timing import Timing
 from evosearch.study.trial import Evaluation
 
 PLAN, CARD, CARD_TEXT = "plan.json", "card.json", "README.md"
@@ -53,6 +54,27 @@ def _cost(entry: Mapping[str, Any]) -> Cost:
     return Cost(**{"activations": entry["activations"], **amounts})
 
 
+def runtime_costs(card: Mapping[str, Any]) -> tuple[RuntimeCost, ...]:
+    """Returns what a card says of what its network costs to run.
+
+    Raises:
+        KeyError, TypeError: it is malformed.
+    """
+    # Cards of earlier versions have one runtime, without energy.
+    older = [card["latency"]] if card.get("latency") is not None else []
+    return tuple(RuntimeCost.from_json(own) for own in (*older, *card.get("runtimes", ())))
+
+
+def with_runtime_cost(card: Mapping[str, Any], cost: RuntimeCost) -> dict[str, Any]:
+    """Returns a card that says what its network costs in one more runtime.
+
+    What was measured alike before, it replaces.
+    """
+    others = [own for own in runtime_costs(card) if not own.is_of_same(cost)]
+    rest = {name: value for name, value in card.items() if name != "latency"}
+    return {**rest, "runtimes": [own.to_json() for own in (*others, cost)]}
+
+
 def card_markdown(card: Mapping[str, Any]) -> str:
     """Returns a card as Markdown, with metadata for hubs; what it does not say is left out.
 
@@ -89,11 +111,8 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         scores = [Score(**entry[split]).accuracy_text for split in splits]
         yield f"| {' | '.join([entry['name'], *sizes, *scores])} |"
     yield ""
+    yield from _runtimes(runtime_costs(card))
     yield from details(card)
-    latency = card.get("latency")
-    if latency is not None:
-        yield f"- Latency of a batch: {Timing(**latency['timing'])};"
-        yield f"  {Conditions(**latency['conditions'])}."
     if card.get("certificate"):
         yield f"- Before fine-tuning: {card['certificate']}."
     if card.get("confirmed"):
@@ -139,6 +158,50 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
             f"- Made with evosearch {environment['evosearch']}, torch {environment['torch']},"
             f" Python {environment['python']}, on {environment['processor']}."
         )
+
+
+def _runtimes(costs: Sequence[RuntimeCost]) -> Iterator[str]:
+    """Yields a table of time and energy, the network beside the base network."""
+    if not costs:
+        return
+    counters = dict.fromkeys(cost.energy.covers for cost in costs if cost.energy is not None)
+    yield "## What it costs to run"
+    yield ""
+    yield "Measured in turn with the base network: medians, with their 95 % intervals."
+    for covers in counters:
+        yield f"Energy is what a counter of the hardware counted: {covers}."
+    yield ""
+    parts = ["base network", "this network", "share"]
+    heads = [f"time of a batch, {part}" for part in parts]
+    heads += [f"energy of an image, {part}" for part in parts] if counters else []
+    yield f"| {' | '.join(['measured in', *heads])} |"
+    yield f"|{'---|' * (1 + len(heads))}"
+    for cost in costs:
+        cells = [str(cost.conditions), *_timed(cost.timing)]
+        if counters:
+            cells += ["not read"] * 3 if cost.energy is None else _spent(cost.energy)
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def _timed(timing: Timing) -> list[str]:
+    base, own, low, high = (
+        format_time(1e12 * seconds)
+        for seconds in (timing.base_seconds, timing.seconds, timing.low, timing.high)
+    )
+    return [base, f"{own} ({low} to {high})", _share(timing)]
+
+
+def _spent(energy: Energy) -> list[str]:
+    base, own, low, high = map(
+        format_energy, (energy.base_joules, energy.joules, energy.low, energy.high)
+    )
+    return [base, f"{own} ({low} to {high})", _share(energy)]
+
+
+def _share(of: Timing | Energy) -> str:
+    interval = f"{of.ratio_low:.1%} to {of.ratio_high:.1%}, {of.rounds} rounds"
+    return f"{of.ratio:.1%} ({interval})"
 
 
 def _confirmed(entry: Mapping[str, Any]) -> str:

@@ -82,7 +82,7 @@ def profile(meter: Meter, on_stage: OnStage = lambda _: None) -> LatencyModel:
     errors = timed.errors(terms, base, VALIDATED)
     model = LatencyModel(
         space_digest=meter.discovery.space.digest,
-        conditions=meter.conditions,
+        conditions=meter.bench.conditions,
         base_picoseconds=base,
         terms=terms,
         steps=steps,
@@ -164,6 +164,9 @@ class _Timed:
 
 def _cached(meter: Meter) -> Path:
     """Returns where a profile is kept: by conditions, space, and what the network computes."""
-    settings = {"conditions": asdict(meter.conditions), "space": meter.discovery.space.digest}
+    settings = {
+        "conditions": asdict(meter.bench.conditions),
+        "space": meter.discovery.space.digest,
+    }
     key = meter.identity.key(Part.GRAPH, *VERSIONS, settings=settings)
     return cache_folder() / "latency" / f"{key}.json"

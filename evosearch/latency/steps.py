@@ -109,14 +109,14 @@ class _Saved:
 
         def measure() -> Timing:
             runners = self._runner(cut), self._runner(kept)
-            return compare(*runners, self._meter.stopwatch, SECONDS)
+            return compare(*runners, self._meter.bench.stopwatch, SECONDS)
 
         return self._journal.timing(f"layer {_signature(*cut)} / {_signature(*kept)}", measure)
 
     def _runner(self, part: _Part) -> Runner:
         name = _signature(*part)
         if name not in self._runners:
-            self._runners[name] = self._meter.runner(*part)
+            self._runners[name] = self._meter.bench.runner(*part)
         return self._runners[name]
 
 
@@ -151,5 +151,5 @@ def _layers(meter: Meter, group: ChannelGroup, width: int) -> _Parts:
                 lambda module, inputs, name=name: keep(name, module, inputs[0])
             )
             hooks.callback(handle.remove)
-        call(network, meter.images)
+        call(network, meter.bench.images)
     return read

@@ -44,25 +44,42 @@ def torch_stopwatch(threads: int) -> Stopwatch:
     def measure(run: Runner, number: int) -> float:
         with torch_threads(threads):
             run()
-            began = _now()
+            wait()
+            began = perf_counter()
             for _ in range(number):
                 run()
-            return (_now() - began) / number
+            wait()
+            return (perf_counter() - began) / number
 
     return measure
 
 
-def _now() -> float:
+def wait() -> None:
+    """Waits until accelerators have done all that they were given."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
-    return perf_counter()
+
+
+def in_turn(rounds: int, measure: Callable[[int], float]) -> NDArray[np.float64]:
+    """Returns what is measured of two things in turn, `(rounds, 2)`.
+
+    What else runs on the machine hits both. Which one goes first changes every round.
+
+    Args:
+        rounds: how often each is measured.
+        measure: measures the first (0) or the second (1).
+    """
+    found = np.empty((rounds, 2))
+    for number, row in enumerate(found):
+        for column in (0, 1) if number % 2 else (1, 0):
+            row[column] = measure(column)
+    return found
 
 
 def compare(network: Runner, base: Runner, stopwatch: Stopwatch, seconds: float) -> Timing:
     """Times a network against the base network, a short block of each in turn.
 
-    What else runs on the machine hits both, so their ratio is steadier than either time. Which
-    one goes first changes every round.
+    Their ratio is steadier than either time.
 
     Args:
         network: the one to measure.
@@ -70,14 +87,12 @@ def compare(network: Runner, base: Runner, stopwatch: Stopwatch, seconds: float)
         stopwatch: the clock.
         seconds: to spend, as far as the least and most rounds allow.
     """
-    single = [_single(run, stopwatch) for run in (network, base)]
+    runs = (network, base)
+    single = [_single(run, stopwatch) for run in runs]
     blocks = [ceil(BLOCK / time) for time in single]
     round_time = sum((block + 1) * time for block, time in zip(blocks, single, strict=True))
     rounds = min(MOST, max(FEWEST, round(seconds / round_time)))
-    times = np.empty((rounds, 2))
-    for number, row in enumerate(times):
-        for column in (0, 1) if number % 2 else (1, 0):
-            row[column] = stopwatch((network, base)[column], blocks[column])
+    times = in_turn(rounds, lambda own: stopwatch(runs[own], blocks[own]))
     seconds, low, high = median_interval(times[:, 0])
     ratio, ratio_low, ratio_high = median_interval(times[:, 0] / times[:, 1])
     return Timing(

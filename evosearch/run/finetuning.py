@@ -1,13 +1,11 @@
 """The fine-tuning of a run's network: cut, distilled, measured on test, and saved."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from evosearch.errors import InputError
 from evosearch.export.artifact import Artifact
-from evosearch.latency.meter import SECONDS
+from evosearch.latency.bench import SECONDS
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.compared import (
     Compared,
@@ -32,6 +30,7 @@ from evosearch.study.accuracy_certificate import ConfirmedNetwork
 from evosearch.study.certificate import certificate_of
 from evosearch.study.finals import finished_name
 from evosearch.study.networks import NamedNetwork
+from evosearch.study.runtimecost import RuntimeCost
 from evosearch.study.study import Study
 from evosearch.training.distillation import Distillation, FinetuneConfig, distil
 
@@ -160,10 +159,10 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
     for item in (cut, rival) if task.baselines else (cut,):
         require_kernels_fit(prepared.subject.discovery, item, task.config)
     compared = [base_of(prepared), plain_within(prepared, budget, at), rival]
-    latency = None
+    runtimes: list[RuntimeCost] = []
     if task.latency:
         callbacks.on_stage("latency")
-        latency = latency_json(task.folder, task.plan)
+        runtimes = [cost_here(task.folder, task.plan)]
     done, distillation = [cut], None
     if task.config.epochs:
         callbacks.on_stage("distillation")
@@ -193,7 +192,7 @@ def _finetuned(task: _Task, callbacks: Callbacks) -> Finetuned:
         card={
             **from_run(task.folder, task.study),
             "plan": task.plan.name,
-            "latency": latency,
+            "runtimes": [cost.to_json() for cost in runtimes],
             "certificate": certified(task.folder, task.study, task.plan),
             "confirmed": None if confirmed is None else asdict(confirmed),
             "notes": _notes(task, distillation, report.opened),
@@ -230,10 +229,10 @@ def require_no_other(target: Path, config: FinetuneConfig) -> None:
         )
 
 
-def latency_json(folder: Path, plan: NamedNetwork) -> Mapping[str, Any]:
-    """Returns what a plan takes here."""
+def cost_here(folder: Path, plan: NamedNetwork) -> RuntimeCost:
+    """Returns what a plan takes here, under the conditions of its run."""
     conditions, (timing,) = time_fresh(folder, [plan.mask], SECONDS)
-    return {"timing": asdict(timing), "conditions": asdict(conditions)}
+    return RuntimeCost(conditions=conditions, timing=timing)
 
 
 def certified(folder: Path, study: Study, plan: NamedNetwork) -> str | None:

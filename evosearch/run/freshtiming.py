@@ -68,7 +68,7 @@ def main() -> None:
         meter = reopen_meter(folder, header)
         masks = [Mask.from_json(mask, header.sizes) for mask in request["masks"]]
         timings = [asdict(meter.time(mask, request["seconds"])) for mask in masks]
-        answer = {"conditions": asdict(meter.conditions), "timings": timings}
+        answer = {"conditions": asdict(meter.bench.conditions), "timings": timings}
     except InputError as error:
         answer = {"error": str(error)}
     write_json(exchange / ANSWER, answer)

@@ -58,7 +58,7 @@ class Prepared:
         """
         if self.latency is not None:
             meter = make_meter(self.config.search, self.config.space, self.subject)
-            self.latency.conditions.require(meter.conditions)
+            self.latency.conditions.require(meter.bench.conditions)
 
 
 def make_meter(search: SearchConfig, space_file: SpaceFile, subject: ProvenNetwork) -> Meter:

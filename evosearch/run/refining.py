@@ -10,7 +10,7 @@ from evosearch.models.build import build_model
 from evosearch.run.callbacks import SILENT, Callbacks
 from evosearch.run.compared import Compared, measured
 from evosearch.run.config import RunConfig
-from evosearch.run.finetuning import Finetuned, latency_json, require_no_other
+from evosearch.run.finetuning import Finetuned, cost_here, require_no_other
 from evosearch.run.finished import Trained, load_finished
 from evosearch.run.folder import RunFolder
 from evosearch.run.planning import pick_plan
@@ -21,6 +21,7 @@ from evosearch.run.subject import Subject
 from evosearch.run.testing import open_ledger
 from evosearch.study.finals import finished_name
 from evosearch.study.networks import NamedNetwork
+from evosearch.study.runtimecost import RuntimeCost
 from evosearch.study.study import Study
 from evosearch.surgery.narrowing import narrow
 from evosearch.training.distillation import Distillation, FinetuneConfig, distil
@@ -72,10 +73,10 @@ def finetune_finished(
         network.to(config.search.device)
         before = Compared(name=finished.network.name, mask=plan.mask, network=network)
         require_kernels_fit(subject.discovery, before, tuning)
-        timing = None
+        runtimes: list[RuntimeCost] = []
         if latency:
             callbacks.on_stage("latency")
-            timing = latency_json(folder, plan)
+            runtimes = [cost_here(folder, plan)]
         callbacks.on_stage("distillation")
         after, distillation = _further(config, subject, before, tuning, places, name, callbacks)
         callbacks.on_stage("test")
@@ -93,7 +94,7 @@ def finetune_finished(
             card={
                 **from_run(folder, study),
                 "plan": name,
-                "latency": timing,
+                "runtimes": [cost.to_json() for cost in runtimes],
                 "training": finished.artifact.card["training"],
                 "finetune": tuning.settings,
                 **nonzero_json(subject.discovery, after, tuning),

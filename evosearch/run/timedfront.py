@@ -51,8 +51,8 @@ def timed_front(folder: Path, on_stage: OnStage = lambda _: None) -> TimedFront:
     finally:
         lock.release()
     networks.sort(key=lambda network: network.timing.ratio if network.timing else 0.0)
-    return TimedFront(conditions=meter.conditions, networks=networks)
+    return TimedFront(conditions=meter.bench.conditions, networks=networks)
 
 
 def _timed(meter: Meter, journal: Journal, mask: Mask) -> Timing:
-    return journal.timing(f"{mask.key}: {meter.conditions}", lambda: meter.time(mask))
+    return journal.timing(f"{mask.key}: {meter.bench.conditions}", lambda: meter.time(mask))

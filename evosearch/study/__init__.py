@@ -17,6 +17,7 @@
 `dropbound`             the exact bound of by how much a share falls, on the same images
 `pairedgain`            the gain of one network over another on the same images, two-sided
 `timing`                a latency against the base network's, and its conditions
+`runtimecost`           what running a network costs in a runtime: time, and energy
 `certificate`           certificates of a run on disk, by the budget that they are of
 `latency_certificate`   the timings that say whether the winner keeps a latency budget
 `accuracy_certificate`  the drops that say whether the winner keeps an accuracy budget

@@ -1,9 +1,23 @@
 import pytest
 
 from evosearch.errors import InputError
-from evosearch.export.card import card_markdown
+from evosearch.export.card import card_markdown, runtime_costs, with_runtime_cost
 
 SCORE = {"loss": 0.1, "loss_se": 0.01, "accuracy": 1.0, "accuracy_se": 0.0, "images": 350}
+LATENCY = {
+    "timing": {
+        "seconds": 0.03, "low": 0.029, "high": 0.031, "ratio": 0.5, "ratio_low": 0.48,
+        "ratio_high": 0.52, "base_seconds": 0.06, "rounds": 15,
+    },
+    "conditions": {
+        "device": "abacus", "runtime": "eager", "batch": 64, "threads": 2,
+        "versions": {"torch": "2.15"},
+    },
+}  # fmt: skip
+ENERGY = {
+    "joules": 0.0021, "low": 0.002, "high": 0.0025, "ratio": 0.6, "ratio_low": 0.57,
+    "ratio_high": 0.66, "base_joules": 0.0035, "rounds": 11, "covers": "all that was eaten",
+}  # fmt: skip
 CARD = {
     "plan": "trial 17",
     "strategy": "rates",
@@ -19,16 +33,7 @@ CARD = {
             "test": SCORE,
         }
     ],
-    "latency": {
-        "timing": {
-            "seconds": 0.03, "low": 0.029, "high": 0.031, "ratio": 0.5, "ratio_low": 0.48,
-            "ratio_high": 0.52, "base_seconds": 0.06, "rounds": 15,
-        },
-        "conditions": {
-            "device": "abacus", "runtime": "eager", "batch": 64, "threads": 2,
-            "versions": {"torch": "2.15"},
-        },
-    },
+    "runtimes": [LATENCY],
     "certificate": "latency budget of 60.0% certified",
     "export": {
         "format": "onnx", "file": "model.onnx", "largest_difference": 1.7e-6,
@@ -38,14 +43,18 @@ CARD = {
     "environment": {"evosearch": "1", "torch": "2.15", "python": "3.12", "processor": "abacus"},
 }  # fmt: skip
 
+ROW = (
+    "| eager, batch 64, 2 threads, torch 2.15, on abacus | 60 ms | 30 ms (29 ms to 31 ms) |"
+    " 50.0% (48.0% to 52.0%, 15 rounds) |"
+)
+
 
 def test_a_card_says_all_that_was_measured() -> None:
     text = card_markdown(CARD)
     for part in (
         "# trial 17",
         "| trial 17, distilled | 400K (40.0%) | 20K (50.0%) | 100.00 (98.9 to 100.0) | 100.00 (98",
-        "30 ms, 50.0% of the base network's 60 ms (95 % interval 48.0% to 52.0%, 15 rounds)",
-        "eager, batch 64, 2 threads, torch 2.15, on abacus",
+        ROW,
         "- Before fine-tuning: latency budget of 60.0% certified.",
         "differ from the PyTorch network's by at most 1.7e-06",
         "on batches of 1 and 7",
@@ -54,6 +63,25 @@ def test_a_card_says_all_that_was_measured() -> None:
         "Made with evosearch 1, torch 2.15",
     ):
         assert part in text, part
+
+
+def test_energy_stands_beside_time_where_it_was_read() -> None:
+    text = card_markdown({**CARD, "runtimes": [{**LATENCY, "energy": ENERGY}, LATENCY]})
+    energy = "| 3.5 mJ | 2.1 mJ (2 mJ to 2.5 mJ) | 60.0% (57.0% to 66.0%, 11 rounds) |"
+    assert f"{ROW[:-1]}{energy}\n" in text
+    assert f"{ROW[:-1]}| not read | not read | not read |\n" in text
+    assert text.count("\nEnergy is what a counter of the hardware counted: all that was") == 1
+    assert "nergy" not in card_markdown(CARD)
+
+
+def test_the_latency_of_an_older_card_is_one_runtime() -> None:
+    rest = {key: value for key, value in CARD.items() if key != "runtimes"}
+    older = {**rest, "latency": LATENCY}
+    assert card_markdown(older) == card_markdown(CARD)
+    (cost,) = runtime_costs(older)
+    assert with_runtime_cost(older, cost) == {**rest, "runtimes": [LATENCY]}
+    assert card_markdown({**rest, "latency": None}) == card_markdown({**rest, "runtimes": []})
+    assert "What it costs to run" not in card_markdown(rest)
 
 
 ABOUT = {
@@ -112,7 +140,9 @@ def test_a_resource_that_is_not_known_of_a_network_is_said_so() -> None:
     assert "| not known |" in text
 
 
-@pytest.mark.parametrize("card", [{"networks": [{}]}, {"latency": 3}, {"export": {}}])
+@pytest.mark.parametrize(
+    "card", [{"networks": [{}]}, {"latency": 3}, {"runtimes": [{}]}, {"export": {}}]
+)
 def test_a_malformed_card_is_one_line(card: dict[str, object]) -> None:
     with pytest.raises(InputError, match="malformed card"):
         card_markdown(card)

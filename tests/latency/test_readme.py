@@ -48,8 +48,8 @@ def test_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
         config=LatencyConfig(runtime="channels_last", batch=2),
         device="cpu",
     )
-    assert meter.conditions.runtime == "channels_last"
-    assert list(meter.conditions.versions) == ["torch"]
+    assert meter.bench.conditions.runtime == "channels_last"
+    assert list(meter.bench.conditions.versions) == ["torch"]
     timing = meter.time(discovery.space.full_mask(), seconds=0.0)
     assert 0 < timing.low <= timing.seconds <= timing.high
 

@@ -29,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> InProcess:
     monkeypatch.setitem(RUNTIMES, "eager", FAKE_RUNTIME)
-    monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: FakeStopwatch())
+    monkeypatch.setattr("evosearch.latency.bench.torch_stopwatch", lambda threads: FakeStopwatch())
     for module in ("measurer", "finetuning"):
         monkeypatch.setattr(f"evosearch.run.{module}.time_fresh", time_here)
     return InProcess(monkeypatch, capfd)
@@ -45,7 +45,7 @@ def time_here(
 ) -> tuple[Conditions, list[Timing]]:
     """Does what a fresh process would, in this one, which has the fake clock."""
     meter = reopen_meter(folder, Study.open(folder).header)
-    return meter.conditions, [meter.time(mask, seconds) for mask in masks]
+    return meter.bench.conditions, [meter.time(mask, seconds) for mask in masks]
 
 
 def test_a_search_is_certified_and_resumes_equal(run: InProcess, place: Path) -> None:
@@ -105,7 +105,8 @@ def test_what_was_cut_for_a_latency_is_timed_unasked(run: InProcess, place: Path
     done = run("finetune", "whole", "--epochs", "0", cwd=place)
     assert done.returncode == 0, done.stderr
     (card,) = (place / "whole" / "artifacts").glob("*/card.json")
-    assert json.loads(card.read_text())["latency"]["timing"]["ratio_high"] <= 0.7
+    (cost,) = json.loads(card.read_text())["runtimes"]
+    assert cost["timing"]["ratio_high"] <= 0.7
 
 
 def test_another_latency_on_resume(run: InProcess, place: Path) -> None:
@@ -122,7 +123,7 @@ def test_another_latency_on_resume(run: InProcess, place: Path) -> None:
 def test_a_device_that_changed_is_refused(
     run: InProcess, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evosearch.latency.meter.device_name", lambda _: "slide rule")
+    monkeypatch.setattr("evosearch.latency.bench.device_name", lambda _: "slide rule")
     done = run("resume", "whole", "--trials", "60", cwd=place)
     assert done.returncode == 2
     assert_refused(done, "on slide rule")

@@ -408,7 +408,7 @@ def test_a_latency_profile_is_of_code_and_versions_not_of_images(space, monkeypa
         return clocks[-1].asked > 0
 
     monkeypatch.setitem(RUNTIMES, "eager", FAKE_RUNTIME)
-    monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", clock)
+    monkeypatch.setattr("evosearch.latency.bench.torch_stopwatch", clock)
     assert measured()
     assert not measured()
     rename_label(space)

@@ -19,7 +19,7 @@ from tests.test_cli import InProcess, place, run  # noqa: F401  (fixtures)
 def watch(monkeypatch: pytest.MonkeyPatch) -> FakeStopwatch:
     stopwatch = FakeStopwatch(noise=0.05)
     monkeypatch.setitem(RUNTIMES, "eager", FAKE_RUNTIME)
-    monkeypatch.setattr("evosearch.latency.meter.torch_stopwatch", lambda threads: stopwatch)
+    monkeypatch.setattr("evosearch.latency.bench.torch_stopwatch", lambda threads: stopwatch)
     return stopwatch
 
 
