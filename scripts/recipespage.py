@@ -1,5 +1,6 @@
 """The page of a comparison of recipes: a table for each space and budget, and a verdict."""
 
+import math
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -111,11 +112,18 @@ def difference(own: Sequence[Row], scratch: Sequence[Row]) -> Difference:
 
 
 def _verdicts(differences: Mapping[str, Difference]) -> list[str]:
+    if any(math.isinf(d.half) for d in differences.values()):
+        above = [name for name, d in differences.items() if d.mean > 0]
+        return [f"Of a single seed there is no interval. Above scratch: {_named(above)}."]
     words = {"ahead": "Ahead of scratch", "level": "Cannot be told from it", "behind": "Behind it"}
     named = {
         verdict: [n for n, d in differences.items() if d.verdict == verdict] for verdict in words
     }
-    return [" ".join(f"{words[v]}: {', '.join(n) if n else 'none'}." for v, n in named.items())]
+    return [" ".join(f"{words[v]}: {_named(n)}." for v, n in named.items())]
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "none"
 
 
 def _mean(rows: Sequence[Row]) -> float:
