@@ -21,10 +21,11 @@ from evosearch.tasks.scoring import score, working_numerics
 from evosearch.tasks.task import Task
 from evosearch.training.epochs import EpochRecord, OnEpoch
 from evosearch.training.frozen import FrozenPrefix
+from evosearch.training.gradient import BatchLoss
 from evosearch.training.parts import Part
 from evosearch.training.penalized import Penalized
 from evosearch.training.penalties import require_penalties
-from evosearch.training.trainer import BatchLoss, Training
+from evosearch.training.trainer import Training
 
 
 class TrainConfig(BaseModel):

@@ -11,8 +11,8 @@ from evosearch.data.labels import Labels
 from evosearch.models.modes import evaluating
 from evosearch.tasks.task import Task
 from evosearch.training.attention import attention_loss, attention_map, module_outputs
+from evosearch.training.gradient import BatchLoss
 from evosearch.training.objective import students_loss
-from evosearch.training.trainer import BatchLoss
 
 
 @contextmanager

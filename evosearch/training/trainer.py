@@ -2,15 +2,13 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from evosearch.calling import Inputs
-from evosearch.data.labels import Labels
 from evosearch.data.splits import TrainSplit, require_split
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
@@ -22,39 +20,14 @@ from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import cut, dropped_readers
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.narrowing import narrow
-from evosearch.training.distributed import SharedLoss, agreed, process_count, require_shares
+from evosearch.training.distributed import agreed, require_shares
+from evosearch.training.gradient import BatchLoss, Gradient
 from evosearch.training.optimizers import OPTIMIZERS, Optimizer, clear, follow, spare
 from evosearch.training.parts import Batches, Moment, Part
+from evosearch.training.schedule import Schedule
 
 NORM_IMAGES = 4096
 """Train images that BatchNorm statistics are measured on after an epoch, at most."""
-
-
-class Schedule(Protocol):
-    """What the epoch loop needs to know of a config."""
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the train split."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Images per step, at most."""
-        ...
-
-    @property
-    def lr(self) -> float:
-        """Learning rate of the first step."""
-        ...
-
-    @property
-    def weight_decay(self) -> float:
-        """L2 penalty on all parameters that SGD moves."""
-        ...
-
-
-BatchLoss = Callable[[Inputs, Labels], Tensor]
 
 
 @final
@@ -92,7 +65,7 @@ class Training:
             model: changed in place.
             train: drawn from without replacement, epoch by epoch.
             schedule: how long and how fast.
-            batch_loss: images and labels of a batch, on the model's device -> mean objective.
+            batch_loss: the objective.
             rng: of the CPU.
             evaluating: modules of the model that stay in evaluation mode; not those inside them.
             numerics: what the forward passes compute in.
@@ -105,15 +78,13 @@ class Training:
         self._numerics = numerics
         self._model, self._train, self._schedule = model, train, schedule
         self._drawn: Batches = train
-        self._batch_loss, self._rng, self._evaluating = batch_loss, rng, evaluating
+        self._rng, self._evaluating = rng, evaluating
         self._discovery, self._parts = discovery, tuple(parts)
         self.mask = None if discovery is None else discovery.space.full_mask()
         self._done = begun
         self._steps = math.ceil(len(train) / schedule.batch_size)
         require_shares(len(train), self._steps)
-        self._objective: BatchLoss = self._whole
-        if process_count() > 1:
-            self._objective = SharedLoss(model, self._loss, self._terms)
+        self._gradient = Gradient(model, batch_loss, self._parts, numerics)
         for part in self._parts:
             part.joined(self)
         undecayed = frozenset[str]().union(*(part.undecayed() for part in self._parts))
@@ -156,14 +127,12 @@ class Training:
             for part in self._parts:
                 part.before_step(moment)
             images, labels = self._drawn.batch(positions, self._rng)
-            loss = self._objective(images, labels)
+            loss = self._gradient(images, labels)
             if not math.isfinite(value := loss.item()):
                 raise EvaluationError(
                     f"training diverged in epoch {epoch} of {schedule.epochs}"
                     f" (loss {value}); lower lr = {schedule.lr:g}"
                 )
-            model.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
             for optimizer, cosine in zip(self._optimizers, self._cosines, strict=True):
                 optimizer.step()
                 cosine.step()
@@ -171,22 +140,6 @@ class Training:
                 part.after_step(len(positions))
             total += value * len(positions)
         return total / len(self._train)
-
-    def _loss(self, images: Inputs, labels: Labels) -> Tensor:
-        """Returns the mean objective of images, in the numerics of this training."""
-        place = device_of(self._model)
-        with self._numerics.computing(place):
-            return self._batch_loss(self._numerics.images(images.to(place)), labels.to(place))
-
-    def _terms(self) -> list[Tensor]:
-        """Returns what the parts add to the objective of a batch."""
-        with self._numerics.computing(device_of(self._model)):
-            terms = [part.term() for part in self._parts]
-        return [term for term in terms if term is not None]
-
-    def _whole(self, images: Inputs, labels: Labels) -> Tensor:
-        loss = self._loss(images, labels)
-        return sum(self._terms(), start=loss)
 
     def cut(self, mask: Mask) -> None:
         """Takes channels out of the model, in place, and out of what the optimizers remember.

@@ -60,7 +60,13 @@ def half(name: str, seed: int = 0) -> Mask:
     return space.top_channels(np.array(widths), {g.name: rng.random(g.size) for g in space.groups})
 
 
-def begun(name: str, model: nn.Module, part: Part | None = None, optimizer: str = "sgd"):
+def begun(
+    name: str,
+    model: nn.Module,
+    part: Part | None = None,
+    optimizer: str = "sgd",
+    schedule: TrainConfig = SCHEDULE,
+):
     model.double()
 
     def loss(pixels: Tensor, labels: Tensor) -> Tensor:
@@ -71,7 +77,7 @@ def begun(name: str, model: nn.Module, part: Part | None = None, optimizer: str 
     return Training(
         model,
         images(name),
-        SCHEDULE,
+        schedule,
         loss,
         rng,
         optimizer=optimizer,
@@ -277,16 +283,7 @@ def test_a_saved_training_is_cut_again_before_it_goes_on() -> None:
 
     def start() -> tuple[nn.Module, Training]:
         model = built("digits")
-        training = begun("digits", model)
-        training = Training(
-            model,
-            images("digits"),
-            schedule,
-            training._batch_loss,
-            torch.Generator().manual_seed(0),
-            discovery=found("digits"),
-        )
-        return model, training
+        return model, begun("digits", model, schedule=schedule)
 
     unstopped, training = start()
     saved = io.BytesIO()
