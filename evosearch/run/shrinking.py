@@ -128,6 +128,7 @@ class Shrinking(Part):
         last = (moment.t >= self._ends or moment.is_last) and self._slack is None
         if not last and moment.step % (moment.epoch_steps if every == "epoch" else every):
             return
+        self._training.require_finite()
         target = self._budget if last else self._in_force(moment)
         if target.violation(self._cost):
             self._cut(target, moment)

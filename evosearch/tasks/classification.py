@@ -20,7 +20,11 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         InputError: these are no logits for the labels.
     """
     _require_logits(output, target)
-    return functional.cross_entropy(output, target, reduction="none")
+    try:
+        return functional.cross_entropy(output, target, reduction="none")
+    except IndexError:  # found by torch on its way: to look at labels is to wait for a GPU
+        _require_classes(output, target)
+        raise
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
@@ -30,6 +34,7 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
         InputError: these are no logits for the labels.
     """
     _require_logits(output, target)
+    _require_classes(output, target)
     return (output.argmax(1) == target).double()
 
 
@@ -60,6 +65,9 @@ def _require_logits(output: Tensor, target: Tensor) -> None:
             f"expected logits ({len(target)}, classes) from the model, got {tuple(output.shape)};"
             " for another task give [task] loss, metric or output"
         )
+
+
+def _require_classes(output: Tensor, target: Tensor) -> None:
     if int(target.max()) >= output.shape[1]:
         raise InputError(
             f"the data has label {int(target.max())}, the model only {output.shape[1]} classes"

@@ -6,6 +6,7 @@
 `trainer`         the epoch loop of everything that trains, and its learning rates
 `schedule`        what the loop has to know of a config: how long, how fast
 `gradient`        the gradient of a step: of the objective of a batch, and what parts add to it
+`epochloss`       the mean objective of an epoch, read off the device seldom
 `distributed`     its batches in shares, one for each process of torchrun
 `parts`           the protocol of what takes part: losses, cuts, the best epoch
 `optimizers`      SGD, or Muon for the kernels of convolutions

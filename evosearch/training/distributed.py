@@ -195,10 +195,12 @@ def _remember(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
     tracked = norm.num_batches_tracked
     assert tracked is not None
     tracked.add_(1)
-    share = 1 / float(tracked) if norm.momentum is None else norm.momentum
     for running, found in ((norm.running_mean, mean), (norm.running_var, variance)):
         assert running is not None
-        running.lerp_(found.to(running.dtype), share)
+        if norm.momentum is None:
+            running.lerp_(found.to(running.dtype), tracked.to(running.dtype).reciprocal())
+        else:
+            running.lerp_(found.to(running.dtype), norm.momentum)
 
 
 def _total(share: Tensor) -> Tensor:

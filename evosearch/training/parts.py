@@ -86,6 +86,10 @@ class Host(Protocol):
         """Measures BatchNorm statistics anew, on train images as the epochs see them."""
         ...
 
+    def require_finite(self) -> None:
+        """Refuses a network that diverged in a step before; to be called before it is judged."""
+        ...
+
     def silence(self, mask: Mask) -> None:
         """Puts what reads the channels that a mask drops at zero, of those of the model now."""
         ...

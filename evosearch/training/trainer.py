@@ -10,7 +10,6 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from evosearch.data.splits import TrainSplit, require_split
-from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
 from evosearch.memory import memory_needed
 from evosearch.models.precision import PLAIN, Numerics
@@ -21,6 +20,7 @@ from evosearch.surgery.compaction import cut, dropped_readers
 from evosearch.surgery.discovery import Discovery
 from evosearch.surgery.narrowing import narrow
 from evosearch.training.distributed import agreed, require_shares
+from evosearch.training.epochloss import EpochLoss
 from evosearch.training.gradient import BatchLoss, Gradient
 from evosearch.training.optimizers import OPTIMIZERS, Optimizer, clear, follow, spare
 from evosearch.training.parts import Batches, Moment, Part
@@ -84,6 +84,7 @@ class Training:
         self._done = begun
         self._steps = math.ceil(len(train) / schedule.batch_size)
         require_shares(len(train), self._steps)
+        self._loss = EpochLoss(schedule, begun)
         self._gradient = Gradient(model, batch_loss, self._parts, numerics)
         for part in self._parts:
             part.joined(self)
@@ -118,7 +119,7 @@ class Training:
         model.train()
         for module in self._evaluating:
             module.training = False
-        total = 0.0
+        self._loss = EpochLoss(schedule, epoch)
         order = torch.randperm(len(self._train), generator=self._rng)
         # Batches of nearly equal size: a last batch of one image would break BatchNorm.
         for step, positions in enumerate(order.tensor_split(self._steps)):
@@ -127,19 +128,13 @@ class Training:
             for part in self._parts:
                 part.before_step(moment)
             images, labels = self._drawn.batch(positions, self._rng)
-            loss = self._gradient(images, labels)
-            if not math.isfinite(value := loss.item()):
-                raise EvaluationError(
-                    f"training diverged in epoch {epoch} of {schedule.epochs}"
-                    f" (loss {value}); lower lr = {schedule.lr:g}"
-                )
+            self._loss.add(self._gradient(images, labels), len(positions))
             for optimizer, cosine in zip(self._optimizers, self._cosines, strict=True):
                 optimizer.step()
                 cosine.step()
             for part in self._parts:
                 part.after_step(len(positions))
-            total += value * len(positions)
-        return total / len(self._train)
+        return self._loss.mean()
 
     def cut(self, mask: Mask) -> None:
         """Takes channels out of the model, in place, and out of what the optimizers remember.
@@ -184,6 +179,14 @@ class Training:
         groups, mask = known.space.groups, agreed(mask)
         for name, dim, positions in dropped_readers(groups, known.layers, mask):
             clear(self._model.get_parameter(name), self._optimizers, dim, positions)
+
+    def require_finite(self) -> None:
+        """Checks the steps of the epoch so far, as `epochs` does after it.
+
+        Raises:
+            EvaluationError: the objective is no longer finite.
+        """
+        self._loss.require_finite()
 
     @property
     def done(self) -> int:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from evosearch.criteria import criterion_class
 from evosearch.criteria.learned import learned_gates
 from evosearch.data.splits import CalibrationSplit, TrainSplit
-from evosearch.errors import InputError
+from evosearch.errors import EvaluationError, InputError
 from evosearch.run.choosing import PLANS, Scorer, plan_of
 from evosearch.run.shrinking import Shrinking
 from evosearch.space.budget import Budget, BudgetRequest
@@ -124,6 +124,21 @@ def test_every_recipe_ends_within_the_budget(recipe: str) -> None:
     assert [number for _, number, _ in watched.left] == list(range(len(watched.left)))
     assert all(in_force.violation(cost) == 0 for cost, in_force in watched.cuts)
     assert watched.cuts[-1][0] == SPACE.cost(watched.mask)
+
+
+def test_a_network_that_diverged_is_not_judged() -> None:
+    """From the second step on; a cut would be due in every step of the epoch."""
+    watched = Watched("while_training", every=1)
+    real, steps = watched.training._gradient, []
+
+    def diverging(images: Tensor, labels: Tensor) -> Tensor:
+        steps.append(len(images))
+        return real(images, labels) * (1.0 if len(steps) == 1 else float("nan"))
+
+    watched.training._gradient = diverging
+    with pytest.raises(EvaluationError, match="diverged in epoch 1 of 8"):
+        watched.run()
+    assert (len(steps), len(watched.left)) == (2, 1)
 
 
 @pytest.mark.parametrize("pace", sorted(set(PACES) - {"slack"}))

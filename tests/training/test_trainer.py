@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -91,6 +93,33 @@ def test_every_epoch_sees_every_image_once_in_batches_of_nearly_one_size(few):
         order = torch.cdist(images.flatten(1), plain.images[:].flatten(1)).argmin(1)
         assert sorted(order.tolist()) == list(range(65))
         seen.clear()
+
+
+def test_an_epoch_is_that_of_a_loop_written_by_hand(few):
+    """Weights and mean losses, bit for bit."""
+    model = build_model(MODEL, seed=0).train()
+    oracle, drawn, expected = copy.deepcopy(model), rng(), []
+    optimizer = torch.optim.SGD(
+        oracle.parameters(), lr=QUICK.lr, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2 * 6)
+    for _ in range(2):
+        total = 0.0
+        for positions in torch.randperm(192, generator=drawn).tensor_split(6):
+            images, labels = few[0].batch(positions, drawn)
+            loss = functional.cross_entropy(oracle(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            cosine.step()
+            total += loss.item() * len(positions)
+        expected.append(total / 192)
+
+    def objective(images, labels):
+        return functional.cross_entropy(model(images), labels)
+
+    assert list(Training(model, few[0], QUICK, objective, rng()).epochs()) == expected
+    assert weights_digest(model) == weights_digest(oracle)
 
 
 def test_the_learning_rate_follows_a_cosine_to_zero():
