@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from itertools import pairwise
 from typing import Any, NamedTuple, final
 
 import torch
@@ -118,8 +119,13 @@ def joined(batches: Sequence[Inputs]) -> Inputs:
     return SeveralInputs(parts=tuple(map(torch.cat, zip(*several, strict=True))))
 
 
+def slices(length: int, count: int) -> list[slice]:
+    """Returns so many slices of nearly equal size that make up a length, in order."""
+    size, larger = divmod(length, count)
+    starts = [size * place + min(place, larger) for place in range(count + 1)]
+    return [slice(*ends) for ends in pairwise(starts)]
+
+
 def pieces(inputs: Inputs, count: int) -> list[Inputs]:
     """Returns inputs as so many batches of nearly equal size, in order."""
-    ends = [len(part) for part in torch.arange(len(inputs)).tensor_split(count)]
-    starts = [sum(ends[:i]) for i in range(len(ends))]
-    return [inputs[start : start + size] for start, size in zip(starts, ends, strict=True)]
+    return [inputs[piece] for piece in slices(len(inputs), count)]

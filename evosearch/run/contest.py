@@ -27,7 +27,8 @@ from evosearch.study.halving import Round, epochs_of, halving
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.study import Study
 from evosearch.tasks.scoring import working_numerics
-from evosearch.training.distillation import Distillation, FinetuneConfig, distil, distil_blindly
+from evosearch.training.distillation import FinetuneConfig, distil, distil_blindly
+from evosearch.training.epochs import Distillation
 
 
 @final

@@ -164,7 +164,7 @@ def cached_elastic(
     """Returns where elastic weights are kept: by all that they follow from."""
     settings = {
         "space": subject.discovery.space.digest,
-        "elastic": config.model_dump(mode="json"),
+        "elastic": config.model_dump(mode="json", exclude_none=True),
         "palette": [mask.key for mask in palette],
         **search.model_dump(mode="json", include={"seed", "threads", "device"}),
     }

@@ -21,7 +21,7 @@ from evosearch.run.testing import open_ledger
 from evosearch.study.finals import RECORD, Finalist, Finals, finished_name
 from evosearch.study.halving import halving
 from evosearch.study.study import Study
-from evosearch.training.distillation import Distillation
+from evosearch.training.epochs import Distillation
 
 
 @final

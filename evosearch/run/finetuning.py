@@ -32,7 +32,8 @@ from evosearch.study.finals import finished_name
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.runtimecost import RuntimeCost
 from evosearch.study.study import Study
-from evosearch.training.distillation import Distillation, FinetuneConfig, distil
+from evosearch.training.distillation import FinetuneConfig, distil
+from evosearch.training.epochs import Distillation
 
 
 @dataclass(frozen=True, kw_only=True)

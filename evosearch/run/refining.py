@@ -24,7 +24,8 @@ from evosearch.study.networks import NamedNetwork
 from evosearch.study.runtimecost import RuntimeCost
 from evosearch.study.study import Study
 from evosearch.surgery.narrowing import narrow
-from evosearch.training.distillation import Distillation, FinetuneConfig, distil
+from evosearch.training.distillation import FinetuneConfig, distil
+from evosearch.training.epochs import Distillation
 
 
 def finetune_finished(

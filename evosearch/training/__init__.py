@@ -5,7 +5,7 @@
 ================  ========================================================================
 `trainer`         the epoch loop of everything that trains, and its learning rates
 `schedule`        what the loop has to know of a config: how long, how fast
-`gradient`        the gradient of a step: of the objective of a batch, and what parts add to it
+`gradient`        the gradient of a step: of its batch, whole or in pieces
 `epochloss`       the mean objective of an epoch, read off the device seldom
 `distributed`     its batches in shares, one for each process of torchrun
 `parts`           the protocol of what takes part: losses, cuts, the best epoch
@@ -19,7 +19,7 @@
 `attention`       attention transfer: the loss between attention maps
 `heads`           auxiliary heads, which run in training only
 `bestepoch`       the best epoch, by the loss on the search split
-`epochs`          the record of an epoch, and the callback that is told of it
+`epochs`          the records of an epoch and of a fine-tuning, and the callback told of them
 `averaging`       the average of the weights over the last steps
 `checkpoint`      the state of a training in one file
 `pace`            when how much of a network is gone, while it trains

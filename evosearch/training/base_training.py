@@ -25,6 +25,7 @@ from evosearch.training.gradient import BatchLoss
 from evosearch.training.parts import Part
 from evosearch.training.penalized import Penalized
 from evosearch.training.penalties import require_penalties
+from evosearch.training.schedule import require_pieces
 from evosearch.training.trainer import Training
 
 
@@ -36,6 +37,9 @@ class TrainConfig(BaseModel):
         batch_size: images per step, at most: an epoch is cut into batches of nearly equal size.
         lr: learning rate of the first step; a cosine takes it to zero.
         weight_decay: L2 penalty on all parameters.
+        accumulate: pieces that a batch goes through the network in, one after the other, for
+            memory: gradients are those of the whole batch, but BatchNorm normalises by the
+            statistics of a piece.
         label_smoothing: probability that is spread evenly over the classes, in [0, 1); not with
             a loss of the task's own.
         freeze: share of its first change in an epoch under which a layer counts as at rest: the
@@ -51,12 +55,14 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.1, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
+    accumulate: int | None = Field(default=None, ge=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     freeze: float | None = Field(default=None, gt=0, lt=1)
     penalties: dict[str, float] | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        require_pieces(self, "train")
         require_penalties(self.penalties or {}, "[train.penalties]")
         if self.penalties and self.freeze is not None:
             raise InputError(

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Self, final
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -25,13 +24,14 @@ from evosearch.training.attention import attention_layers
 from evosearch.training.averaging import Averaging
 from evosearch.training.bestepoch import BestEpoch
 from evosearch.training.checkpoint import Checkpoint
-from evosearch.training.epochs import EpochRecord, OnEpoch
+from evosearch.training.epochs import Distillation, OnEpoch
 from evosearch.training.heads import holders_of_heads
 from evosearch.training.imitation import imitating
 from evosearch.training.objective import require_comparable
 from evosearch.training.optimizers import Optimizer, resolve_optimizer
 from evosearch.training.parts import Part
 from evosearch.training.reparametrised import fold
+from evosearch.training.schedule import require_pieces
 from evosearch.training.towards import Goal
 from evosearch.training.trainer import Training
 
@@ -45,6 +45,7 @@ class FinetuneConfig(AdditionsConfig):
         lr: SGD's learning rate in the first step, of which Muon takes a share; a cosine takes it
             to zero.
         weight_decay: L2 penalty on all parameters that SGD moves.
+        accumulate: pieces that a batch goes through the network in, as in `[train]`.
         optimizer: "sgd", or "muon" for the kernels of convolutions and SGD for the rest (see
             `OPTIMIZERS`), or "auto" for Muon where the device is fast with bfloat16. Muon gets
             further in few epochs; in many it need not be better.
@@ -63,6 +64,7 @@ class FinetuneConfig(AdditionsConfig):
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.05, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
+    accumulate: int | None = Field(default=None, ge=1)
     optimizer: Optimizer = "sgd"
     temperature: float = Field(default=4.0, gt=0)
     alpha: float = Field(default=0.9, ge=0, le=1)
@@ -72,32 +74,9 @@ class FinetuneConfig(AdditionsConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        require_pieces(self, "finetune")
         require_additions(self, self.epochs)
         return self
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Distillation:
-    """How a fine-tuning went.
-
-    Attributes:
-        history: one record per epoch, the first of the network before its first step.
-        best_epoch: the epoch of least loss on the search split, whose weights the student has.
-        attention_layers: the modules whose attention maps were matched.
-    """
-
-    history: tuple[EpochRecord, ...]
-    best_epoch: int
-    attention_layers: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        return f"Distillation(best epoch {self.best_epoch} of {len(self.history) - 1})"
-
-    @property
-    def best(self) -> EpochRecord:
-        """The record of the best epoch."""
-        return self.history[self.best_epoch]
 
 
 def distil(

@@ -8,7 +8,7 @@ Gradients meet by torch's DistributedDataParallel (Li et al. 2020, arXiv 2006.15
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, final
 
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from evosearch.calling import Inputs
+from evosearch.calling import Inputs, slices
 from evosearch.data.labels import Labels
 from evosearch.errors import InputError
 from evosearch.machine import device_of
@@ -50,21 +50,28 @@ def joined_processes() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def require_shares(images: int, steps: int) -> None:
-    """Checks that every process gets two images of each batch or more.
+def require_shares(images: int, steps: int, pieces: int) -> None:
+    """Checks that no piece of a batch is empty, and every process gets two images of each or more.
 
     Args:
         images: of an epoch.
         steps: that they are divided into.
+        pieces: that a batch is divided into.
 
     Raises:
         InputError: it does not.
     """
-    least, count = images // steps, process_count()
+    least, count = images // steps // pieces, process_count()
+    kind, remedy = ("batches", "") if pieces == 1 else ("pieces", "lower accumulate, ")
+    if not least:
+        raise InputError(
+            f"batches of {images // steps} images in {pieces} pieces: each needs one or more, so"
+            " lower accumulate or raise batch_size"
+        )
     if count > 1 and least < 2 * count:
         raise InputError(
-            f"batches of {least} images for {count} processes: each needs two or more, so raise"
-            " batch_size or start fewer"
+            f"{kind} of {least} images for {count} processes: each needs two or more, so"
+            f" {remedy}raise batch_size or start fewer"
         )
 
 
@@ -77,9 +84,18 @@ def agreed(mask: Mask) -> Mask:
     return Mask.from_json(told[0], {name: bits.size for name, bits in mask.items()})
 
 
+def process_mean(value: Tensor) -> Tensor:
+    """Returns the mean of what each process has, which is without gradient."""
+    if process_count() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / process_count()
+
+
 @final
-class SharedLoss:
-    """The objective of a training, computed in shares; called like one that is not."""
+class SharedGradient:
+    """The gradient of an objective that is computed in shares."""
 
     def __init__(
         self,
@@ -90,33 +106,37 @@ class SharedLoss:
         """Takes what is shared.
 
         Args:
-            model: what learns; it may be cut between calls.
+            model: what learns; it may be cut between batches.
             loss: images and labels of a share -> the mean over its images.
-            terms: what does not depend on images.
+            terms: what else is added.
         """
         self._step = _Step(model, loss, terms)
-        self._parallel: nn.Module = self._step
+        self._parallel: DistributedDataParallel | None = None
         self._known: list[nn.Parameter] = []
 
-    def __call__(self, images: Inputs, labels: Labels) -> Tensor:
-        """Returns the objective of a whole batch; its gradient is the mean over the processes.
+    def add(self, images: Inputs, labels: Labels, weight: float, *, is_last: bool) -> Tensor:
+        """Adds the gradient of a piece of a batch to that in the model's parameters.
 
         Args:
-            images: of the whole batch.
+            images: of the piece, for all processes.
             labels: likewise.
-        """
-        count = process_count()
-        share = torch.arange(len(images)).tensor_split(count)[dist.get_rank()]
-        weight = len(share) * count / len(images)
-        own: Tensor = self._wrapped()(images[share], labels[share], weight)
-        whole = own.detach().clone()
-        dist.all_reduce(whole)
-        # The value of the whole batch, with the gradient of the share, which the wrapper averages.
-        return own + (whole / count - own.detach())
+            weight: of the piece in its batch.
+            is_last: whether none follows: gradients then become their mean over the processes.
 
-    def _wrapped(self) -> nn.Module:
+        Returns:
+            This process's share: the mean over the processes is what the piece adds.
+        """
+        count, parallel = process_count(), self._wrapped()
+        share = slices(len(images), count)[dist.get_rank()]
+        own = (share.stop - share.start) * count / len(images)
+        with nullcontext() if is_last else parallel.no_sync():
+            loss: Tensor = parallel(images[share], labels[share], own, weight)
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _wrapped(self) -> DistributedDataParallel:
         parameters = list(self._step.parameters())
-        if [id(p) for p in parameters] != [id(p) for p in self._known]:
+        if self._parallel is None or [id(p) for p in parameters] != [id(p) for p in self._known]:
             place = device_of(self._step)
             self._parallel = DistributedDataParallel(
                 self._step,
@@ -141,10 +161,10 @@ class _Step(nn.Module):
         self.model = model
         self._loss, self._terms = loss, terms
 
-    def forward(self, images: Inputs, labels: Labels, weight: float) -> Tensor:
+    def forward(self, images: Inputs, labels: Labels, share: float, weight: float) -> Tensor:
         with synchronised_norms(self.model):
-            loss = self._loss(images, labels) * weight
-        return sum(self._terms(), start=loss)
+            loss = self._loss(images, labels) * share
+        return sum(self._terms(), start=loss) * weight
 
 
 @contextmanager

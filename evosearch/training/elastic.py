@@ -6,10 +6,10 @@ the base network's outputs, as those of Cai et al. 2020 (arXiv 1908.09791) do.
 """
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Self, final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from evosearch.calling import Inputs, call
@@ -29,6 +29,7 @@ from evosearch.training.checkpoint import Checkpoint
 from evosearch.training.heads import holders_of_heads
 from evosearch.training.objective import students_loss
 from evosearch.training.parts import Moment, Part
+from evosearch.training.schedule import require_pieces
 from evosearch.training.trainer import Training
 
 
@@ -40,6 +41,7 @@ class ElasticConfig(BaseModel):
         batch_size: images per step, at most.
         lr: SGD's learning rate in the first step; a cosine takes it to zero.
         weight_decay: L2 penalty on all parameters.
+        accumulate: pieces that a batch goes through the networks in, as in `[train]`.
         temperature: softens the logits of both networks.
         alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
             to 0 where the task's output is no logits.
@@ -57,12 +59,18 @@ class ElasticConfig(BaseModel):
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.05, gt=0)
     weight_decay: float = Field(default=5e-4, ge=0)
+    accumulate: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=4.0, gt=0)
     alpha: float = Field(default=0.9, ge=0, le=1)
     plans: int = Field(default=3, ge=1)
     palette: int = Field(default=24, ge=0)
     spread: float = Field(default=1.0, ge=0)
     precision: Precision = "auto"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        require_pieces(self, "elastic")
+        return self
 
 
 def train_elastic(

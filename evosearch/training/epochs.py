@@ -1,4 +1,4 @@
-"""The record of one epoch of a training, and the callback that is told of it.
+"""The records of an epoch and of a whole fine-tuning, and the callback that is told of them.
 
 Imported without torch.
 """
@@ -33,3 +33,27 @@ class EpochRecord:
 
 
 OnEpoch = Callable[[EpochRecord], None]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """How a fine-tuning went.
+
+    Attributes:
+        history: one record per epoch, the first of the network before its first step.
+        best_epoch: the epoch of least loss on the search split, whose weights the student has.
+        attention_layers: the modules whose attention maps were matched.
+    """
+
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    attention_layers: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Distillation(best epoch {self.best_epoch} of {len(self.history) - 1})"
+
+    @property
+    def best(self) -> EpochRecord:
+        """The record of the best epoch."""
+        return self.history[self.best_epoch]

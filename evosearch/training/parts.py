@@ -114,7 +114,7 @@ class Part:
         """Is called before every step; the place for a cut."""
 
     def term(self) -> Tensor | None:
-        """Returns what is added to the objective of a batch, a scalar with gradient."""
+        """Returns what is added to the objective of a batch or of a piece of it, with gradient."""
         return None
 
     def after_step(self, images: int) -> None:

@@ -83,9 +83,10 @@ class Training:
         self.mask = None if discovery is None else discovery.space.full_mask()
         self._done = begun
         self._steps = math.ceil(len(train) / schedule.batch_size)
-        require_shares(len(train), self._steps)
+        self._pieces = schedule.accumulate or 1
+        require_shares(len(train), self._steps, self._pieces)
         self._loss = EpochLoss(schedule, begun)
-        self._gradient = Gradient(model, batch_loss, self._parts, numerics)
+        self._gradient = Gradient(model, batch_loss, self._parts, numerics, self._pieces)
         for part in self._parts:
             part.joined(self)
         undecayed = frozenset[str]().union(*(part.undecayed() for part in self._parts))
@@ -113,7 +114,7 @@ class Training:
             self._done += 1
             yield self._epoch(self._done)
 
-    @memory_needed("training, lower batch_size")
+    @memory_needed("training, raise accumulate or lower batch_size")
     def _epoch(self, epoch: int) -> float:
         model, schedule = self._model, self._schedule
         model.train()
@@ -211,8 +212,10 @@ class Training:
         """
         place, count = device_of(self._model), min(len(self._train), NORM_IMAGES)
         order = torch.randperm(len(self._train), generator=self._rng)[:count]
-        parts = order.tensor_split(math.ceil(count / self._schedule.batch_size))
-        batches = (self._train.batch(part, self._rng)[0] for part in parts)
+        # As many at once as in training, also where a batch goes through in pieces.
+        batch_count = math.ceil(count * self._pieces / self._schedule.batch_size)
+        chosen = order.tensor_split(batch_count)
+        batches = (self._train.batch(positions, self._rng)[0] for positions in chosen)
         laid = (self._numerics.images(batch.to(place)) for batch in batches)
         with self._numerics.computing(place):
             recalibrate(self._model, laid)

@@ -17,8 +17,8 @@ from evosearch.data.config import DataConfig
 from evosearch.models.weights import weights_digest
 from evosearch.models.zoo import digits_resnet
 from evosearch.training.base_training import TrainConfig, train_base
-from evosearch.training.distillation import Distillation, FinetuneConfig, distil
-from evosearch.training.epochs import EpochRecord
+from evosearch.training.distillation import FinetuneConfig, distil
+from evosearch.training.epochs import Distillation, EpochRecord
 from tests.test_cli import QUICK, evosearch
 
 CONFIG = FinetuneConfig(epochs=4, batch_size=32, attention=1.0, optimizer="muon")

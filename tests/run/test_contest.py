@@ -22,8 +22,8 @@ from evosearch.space.mask import Mask
 from evosearch.study.networks import NamedNetwork
 from evosearch.study.scores import Score
 from evosearch.tasks.classification import CLASSIFICATION
-from evosearch.training.distillation import Distillation, FinetuneConfig, distil
-from evosearch.training.epochs import EpochRecord
+from evosearch.training.distillation import FinetuneConfig, distil
+from evosearch.training.epochs import Distillation, EpochRecord
 
 CONFIG = FinetuneConfig(epochs=6, batch_size=32, lr=0.1, average=True)
 SEED = 3

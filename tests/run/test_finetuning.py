@@ -167,6 +167,7 @@ BAD = {
     ),
     "unknown kernels": ('[finetune]\nkernels = "4:4"', "N:M with 1 <= N < M"),
     "a pace that ends late": ('[finetune]\npace = { name = "linear", end = 1 }', "ends after"),
+    "more pieces than images": ("[finetune]\naccumulate = 65", "at most batch_size = 64, an"),
     "a pace and kernels": ('[finetune]\npace = "cubic"\nkernels = "zeros"', "leave one of"),
 }
 

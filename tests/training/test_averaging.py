@@ -16,7 +16,8 @@ from evosearch.study.scores import Score
 from evosearch.training import bestepoch
 from evosearch.training.averaging import SHARE, Averaging
 from evosearch.training.base_training import TrainConfig
-from evosearch.training.distillation import Distillation, FinetuneConfig, distil
+from evosearch.training.distillation import FinetuneConfig, distil
+from evosearch.training.epochs import Distillation
 from evosearch.training.trainer import Training
 
 CONFIG = FinetuneConfig(epochs=4, batch_size=48, average=True)

@@ -6,15 +6,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from evosearch.errors import InputError
 from evosearch.training import distributed
 from evosearch.training.distributed import (
+    SharedGradient,
     process_count,
     require_shares,
     synchronised_norms,
@@ -33,7 +36,10 @@ def one_process() -> Iterator[None]:
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
-    """Shares of five and six images, a penalty, a cut on the way that both have to agree on."""
+    """A penalty, a cut on the way that both have to agree on; batches whole and in pieces.
+
+    Shares are of five images, and in pieces of two and three.
+    """
     (tmp_path / "alone").mkdir()
     twoprocesses.main(tmp_path / "alone")
     alone = json.loads((tmp_path / "alone" / "0.json").read_text())
@@ -48,9 +54,32 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     )
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
-    assert first["sizes"] == alone["sizes"]
-    assert first["sizes"]["conv1.weight"] == [5, 1, 3, 3]
-    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    for name, found in first.items():
+        assert found["sizes"] == alone[name]["sizes"]
+        assert found["sizes"]["conv1.weight"] == [5, 1, 3, 3]
+        assert found["losses"] == pytest.approx(alone[name]["losses"], rel=1e-5)
+    assert alone["pieces"]["losses"] != pytest.approx(alone["whole"]["losses"], rel=1e-4)
+
+
+def test_gradients_meet_after_the_last_piece(
+    one_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of x = 1 to 5 with loss w x^2 the gradient is 11; until then each process has its own."""
+    model, met = nn.Linear(1, 1, bias=False), []
+    shared = SharedGradient(model, lambda x, _: (model(x) * x).mean(), list)
+    real = DistributedDataParallel.no_sync
+
+    def no_sync(parallel: DistributedDataParallel) -> Any:
+        met.append(False)
+        return real(parallel)
+
+    monkeypatch.setattr(DistributedDataParallel, "no_sync", no_sync)
+    images = torch.arange(1.0, 6).view(5, 1)
+    for piece, is_last in ((slice(0, 2), False), (slice(2, 4), False), (slice(4, 5), True)):
+        given = images[piece]
+        shared.add(given, torch.zeros(len(given)), len(given) / 5, is_last=is_last)
+    assert model.weight.grad.item() == pytest.approx(11.0, rel=1e-6)
+    assert met == [False, False]
 
 
 @pytest.mark.parametrize("momentum", [0.3, None])
@@ -80,8 +109,11 @@ def test_synchronised_norms_are_torchs(one_process: None, momentum: float | None
 
 def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert process_count() == 1
-    require_shares(3, 3)
+    require_shares(3, 3, 1)
     monkeypatch.setattr(distributed, "process_count", lambda: 4)
-    require_shares(80, 10)
+    require_shares(80, 10, 1)
     with pytest.raises(InputError, match="batches of 7 images for 4 processes: each needs two"):
-        require_shares(79, 10)
+        require_shares(79, 10, 1)
+    require_shares(320, 10, 4)
+    with pytest.raises(InputError, match=r"pieces of 7 images for 4 processes: .* lower accumul"):
+        require_shares(319, 10, 4)

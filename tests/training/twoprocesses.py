@@ -1,4 +1,4 @@
-"""A training with a cut on its way, for torchrun or alone; writes what came of it.
+"""Trainings with a cut on their way, for torchrun or alone; writes what came of them.
 
 python -m torch.distributed.run --nproc-per-node 2 -m tests.training.twoprocesses FOLDER
 """
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +61,8 @@ class CutOnce(Part):
         return 1e-3 * torch.stack([weight.square().sum() for weight in weights]).sum()
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
+def trained(accumulate: int | None) -> dict[str, Any]:
+    """Returns what comes of it with batches that go through the network in so many pieces."""
     torch.manual_seed(0)
     model = Network()
     images = torch.randn(50, 1, 4, 4)
@@ -72,13 +73,18 @@ def main(folder: Path) -> None:
         assert isinstance(labels, Tensor)
         return functional.cross_entropy(model(images), labels)
 
-    config = TrainConfig(epochs=2, batch_size=11, lr=0.05)
+    config = TrainConfig(epochs=2, batch_size=11, lr=0.05, accumulate=accumulate)
     rng = torch.Generator().manual_seed(1)
-    with joined_processes():
-        training = Training(model, split, config, loss, rng, discovery=found, parts=[CutOnce()])
-        losses = list(training.epochs())
+    training = Training(model, split, config, loss, rng, discovery=found, parts=[CutOnce()])
+    losses = list(training.epochs())
     sizes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
-    told = {"losses": losses, "digest": weights_digest(model), "sizes": sizes}
+    return {"losses": losses, "digest": weights_digest(model), "sizes": sizes}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    with joined_processes():
+        told = {name: trained(pieces) for name, pieces in (("whole", None), ("pieces", 2))}
     (folder / f"{RANK}.json").write_text(json.dumps(told))
 
 
