@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from evosearch.data.splits import load_test_split
-from evosearch.engine.evaluator import EvaluatorConfig
+from evosearch.engine.config import EvaluatorConfig
 from evosearch.engine.loop import Limits
 from evosearch.machine import environment
 from evosearch.run.config import SearchConfig

@@ -15,7 +15,8 @@ from evosearch.data.config import DataConfig
 from evosearch.data.images import Images
 from evosearch.data.splits import SearchData, load_search_data
 from evosearch.engine import evaluator as evaluator_module
-from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.engine.config import EvaluatorConfig
+from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.engine.executor import Job, carried_out
 from evosearch.errors import EvaluationError, MemoryExhausted
 from evosearch.models.zoo import digits_resnet
