@@ -4,7 +4,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar, final
 
 from torch import nn
@@ -100,8 +100,11 @@ class MaskEvaluator:
         ]
         self._batches = [batch for batch, _ in self._labelled]
         self._seed = seed
-        judging = calibration.shuffled(seed, config.build_images)
-        self._judging = ResidentSplit(judging, place, numerics)
+        weights = None
+        if elastic is not None:
+            few = calibration.shuffled(seed, config.build_images)
+            loss = partial(self._loss_on, ResidentSplit(few, place, numerics))
+            weights = ElasticWeights(weights=elastic, loss=loss)
         self.builder = Builder(
             model=model.eval(),
             discovery=discovery,
@@ -111,9 +114,7 @@ class MaskEvaluator:
             numerics=numerics,
             seed=seed,
             rescale=config.rescale,
-            elastic=None
-            if elastic is None
-            else ElasticWeights(weights=elastic, loss=self._calibration_loss),
+            elastic=weights,
         )
 
     def prepare(self, *, errors: bool) -> None:
@@ -140,10 +141,10 @@ class MaskEvaluator:
         fold_batchnorms(network, self._discovery.layers)
         return network
 
-    def _calibration_loss(self, network: nn.Module) -> float:
-        """Returns the loss on calibration images that candidates are built on."""
+    def _loss_on(self, split: ResidentSplit, network: nn.Module) -> float:
+        """Returns the loss of a network on all images of a split; infinite where it has none."""
         try:
-            return self._scores(network, self._judging, 0, len(self._judging)).loss
+            return self._scores(network, split, 0, len(split)).loss
         except EvaluationError:
             return math.inf
 
