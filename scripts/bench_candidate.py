@@ -17,7 +17,8 @@ from torchvision.models import resnet50
 
 from evosearch.data.images import Images, StoredPixels
 from evosearch.data.splits import CalibrationSplit, SearchSplit
-from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.engine.config import EvaluatorConfig
+from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.machine import torch_seeded
 from evosearch.models.precision import fastest_numerics
 from evosearch.models.zoo import cifar_resnet

@@ -34,7 +34,8 @@ from evosearch.criteria.activations import OnActivations
 from evosearch.criteria.base import Batches, ImportanceScores, Needs
 from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.data.splits import SearchSplit
-from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.engine.config import EvaluatorConfig
+from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.engine.loop import Limits
 from evosearch.report.searches import reference_point
 from evosearch.run.config import SearchConfig

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from evosearch.data.splits import load_test_split
-from evosearch.engine.evaluator import EvaluatorConfig
+from evosearch.engine.config import EvaluatorConfig
 from evosearch.engine.loop import Limits
 from evosearch.machine import environment
 from evosearch.run.config import SearchConfig
@@ -44,7 +44,7 @@ PLANS = (SEARCHED, ALLOCATED, UNIFORM, GLOBAL, DRAWN)
 
 def measured(build: str, seed: int, trials: int, folder: Path) -> dict[str, Any]:
     """Returns the test accuracy of each plan at each budget, of one search with a build."""
-    file, began = load_space_file(SPACE), time.perf_counter()
+    file, began = load_space_file(SPACE), time.process_time()
     session = Session.create(
         folder,
         space_file=file,
@@ -52,7 +52,7 @@ def measured(build: str, seed: int, trials: int, folder: Path) -> dict[str, Any]
         search=SearchConfig(seed=seed, evaluator=EvaluatorConfig.model_validate({"build": build})),
         request=BudgetRequest.of(flops=RANGE),
     )
-    prepared_in = time.perf_counter() - began
+    prepared_in = time.process_time() - began
     session.search(Limits(trials=trials))
     prepared, subject = session.prepared, session.prepared.subject
     space, knowledge = subject.discovery.space, prepared.knowledge
@@ -108,7 +108,10 @@ def page(results: Mapping[str, Sequence[Mapping[str, Any]]], trials: int) -> str
                 lines.append(f"| {name} | {' | '.join(map(_mean, cells))} |")
     taken = {build: [row["prepared_in"] for row in rows] for build, rows in results.items()}
     shown = ", ".join(f"{build} {statistics.median(own):.0f}" for build, own in taken.items())
-    return "\n".join([*lines, "", f"Seconds before the first trial, median: {shown}."]) + "\n"
+    return (
+        "\n".join([*lines, "", f"Processor seconds before the first trial, median: {shown}."])
+        + "\n"
+    )
 
 
 def _mean(values: Sequence[float]) -> str:

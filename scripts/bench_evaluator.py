@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from evosearch.engine.evaluator import EvaluatorConfig
+from evosearch.engine.config import EvaluatorConfig
 from evosearch.engine.executor import Job
 from evosearch.engine.loop import Limits
 from evosearch.engine.parallel import OneByOne, Workers

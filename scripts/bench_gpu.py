@@ -37,7 +37,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from evosearch.data.splits import TrainSplit, load_test_split
-from evosearch.engine.evaluator import EvaluatorConfig
+from evosearch.engine.config import EvaluatorConfig
 from evosearch.engine.loop import Limits
 from evosearch.machine import device_name, torch_seeded
 from evosearch.models.weights import save_weights

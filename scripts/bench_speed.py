@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.engine.config import EvaluatorConfig
+from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.run.evaluating import make_evaluator
 from evosearch.run.preparation import Prepared
 from evosearch.run.reopening import reopen

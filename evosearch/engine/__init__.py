@@ -7,6 +7,7 @@
 `executor`      a job, the evaluator that does it, and this process as its executor
 `parallel`      worker processes and dask clusters as executors
 `numbering`     the number of a worker process, by which it takes a GPU of its own
+`config`        `[search.evaluator]`: how candidates are built and scored
 `evaluator`     candidates built, scored on the search split, and described by knowledge
 `probes`        how the loss rises when one group alone is cut, and what a rung costs
 ==============  ========================================================================

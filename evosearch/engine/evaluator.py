@@ -4,24 +4,21 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar, final
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from evosearch.criteria import criterion_class, score_channels
 from evosearch.criteria.scored_network import ScoredNetwork
 from evosearch.data.splits import CalibrationSplit, SearchSplit
+from evosearch.engine.config import EvaluatorConfig
 from evosearch.errors import EvaluationError
 from evosearch.machine import device_of
 from evosearch.memory import largest_fitting, memory_needed
-from evosearch.models.precision import Layout, Numerics, Precision, fastest_numerics
 from evosearch.refit.building import (
     LARGEST_BATCH_MAP,
     STATISTICS,
-    Build,
     Builder,
     ElasticWeights,
     divided,
@@ -40,47 +37,6 @@ from evosearch.tasks.classification import CLASSIFICATION
 from evosearch.tasks.resident import ResidentSplit, range_scores
 from evosearch.tasks.scoring import batch_size_on
 from evosearch.tasks.task import Task
-
-
-class EvaluatorConfig(BaseModel):
-    """How candidates are scored.
-
-    Attributes:
-        batch_size: images per forward pass when scoring; by default 64 on a CPU, and 1024
-            elsewhere.
-        calibration_batch: images per forward pass when statistics are measured, at most: fewer
-            where the network's feature maps are large.
-        build: what makes a candidate of a compact network: "compensated" refits its weights and
-            BatchNorm statistics, "recalibrated" its statistics alone, which is several times
-            faster; the network that a search is for is compensated either way. "elastic" takes a
-            slice of weights that are trained before the search (`[elastic]`), and its statistics.
-        build_images: calibration images that candidates are built on; fewer where the network's
-            feature maps are large.
-        rescale: whether the outputs of refitted layers are given the variances that they had,
-            which the refit takes from them; behind a BatchNorm it makes no difference.
-        precision: what candidates compute in: "bfloat16", "float32", or "auto" for the first
-            where the device is faster with it.
-        layout: of images and kernels in memory: "channels_last", "contiguous", or "auto" for the
-            first. A run falls back from both where its base network does not work in them.
-        recovery_images: train images of a short recovery, one epoch of distillation, before a
-            candidate is scored; 0 is none.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    batch_size: int | None = Field(default=None, ge=1)
-    calibration_batch: int = Field(default=128, ge=2)
-    build: Build = "compensated"
-    build_images: int = Field(default=512, ge=2)
-    rescale: bool = False
-    precision: Precision = "auto"
-    layout: Layout = "auto"
-    recovery_images: int = Field(default=0, ge=0)
-
-    def numerics(self, device: torch.device) -> Numerics:
-        """Returns what candidates compute in on a device."""
-        return fastest_numerics(device, precision=self.precision, layout=self.layout)
-
 
 T = TypeVar("T")
 
@@ -144,8 +100,11 @@ class MaskEvaluator:
         ]
         self._batches = [batch for batch, _ in self._labelled]
         self._seed = seed
-        judging = calibration.shuffled(seed, config.build_images)
-        self._judging = ResidentSplit(judging, place, numerics)
+        weights = None
+        if elastic is not None:
+            few = calibration.shuffled(seed, config.build_images)
+            loss = partial(self._loss_on, ResidentSplit(few, place, numerics))
+            weights = ElasticWeights(weights=elastic, loss=loss)
         self.builder = Builder(
             model=model.eval(),
             discovery=discovery,
@@ -155,9 +114,7 @@ class MaskEvaluator:
             numerics=numerics,
             seed=seed,
             rescale=config.rescale,
-            elastic=None
-            if elastic is None
-            else ElasticWeights(weights=elastic, loss=self._calibration_loss),
+            elastic=weights,
         )
 
     def prepare(self, *, errors: bool) -> None:
@@ -184,10 +141,10 @@ class MaskEvaluator:
         fold_batchnorms(network, self._discovery.layers)
         return network
 
-    def _calibration_loss(self, network: nn.Module) -> float:
-        """Returns the loss on calibration images that candidates are built on."""
+    def _loss_on(self, split: ResidentSplit, network: nn.Module) -> float:
+        """Returns the loss of a network on all images of a split; infinite where it has none."""
         try:
-            return self._scores(network, self._judging, 0, len(self._judging)).loss
+            return self._scores(network, split, 0, len(split)).loss
         except EvaluationError:
             return math.inf
 

@@ -79,6 +79,7 @@ class Builder:
             elastic: weights that networks can be slices of.
         """
         self._elastic = elastic
+        self._are_slices: dict[Mask, bool] = {}
         self._rescale = rescale
         self._model, self._discovery, self._seed = model, discovery, seed
         self._batches, self._build = batches, build
@@ -106,9 +107,9 @@ class Builder:
             return self.numerics.network(self._compact(mask))
         if self._build == "recalibrated":
             return self._recalibrated(mask, self._model)
-        compensated = self._compensated(mask)
-        better = self._better_slice(mask, compensated)
-        return compensated if better is None else better
+        if self._elastic is None:
+            return self._compensated(mask)
+        return self._better(mask, self._elastic)
 
     def final(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is worth keeping as, in float32.
@@ -142,20 +143,21 @@ class Builder:
         """Returns whether the network of a mask is a slice of elastic weights.
 
         It is where the slice has no more loss on calibration images than the compensated network
-        of the same mask. So plans that the weights were trained for are slices; those far from
-        them, and probes of a single group, are not. The full mask is the base network.
+        of the same mask; both are built where that is not known. So plans that the weights were
+        trained for are slices; those far from them, and probes of a single group, are not. The
+        full mask is the base network.
         """
         if self._elastic is None or mask == self._discovery.space.full_mask():
             return False
-        return self._better_slice(mask, self._compensated(mask)) is not None
+        if mask not in self._are_slices:
+            self._better(mask, self._elastic)
+        return self._are_slices[mask]
 
-    def _better_slice(self, mask: Mask, compensated: nn.Module) -> nn.Module | None:
-        """Returns the slice of a mask where it is as good as the compensated network."""
-        if self._elastic is None:
-            return None
-        slice_ = self._recalibrated(mask, self._elastic.weights)
-        is_as_good = self._elastic.loss(slice_) <= self._elastic.loss(compensated)
-        return slice_ if is_as_good else None
+    def _better(self, mask: Mask, elastic: ElasticWeights) -> nn.Module:
+        """Returns the slice of a mask or the compensated network, and remembers which it was."""
+        compensated, slice_ = self._compensated(mask), self._recalibrated(mask, elastic.weights)
+        is_slice = self._are_slices[mask] = elastic.loss(slice_) <= elastic.loss(compensated)
+        return slice_ if is_slice else compensated
 
     def _recalibrated(self, mask: Mask, model: nn.Module) -> nn.Module:
         network = self._compact(mask, model)

@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from evosearch.config import Sectioned, read_toml, validated
-from evosearch.engine.evaluator import EvaluatorConfig
+from evosearch.engine.config import EvaluatorConfig
 from evosearch.errors import InputError
 from evosearch.latency.model import LatencyConfig
 from evosearch.run.baselines import BASELINES

@@ -10,7 +10,8 @@ from typing import final
 from torch import nn
 
 from evosearch.config import validated
-from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.engine.config import EvaluatorConfig
+from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.engine.loop import Limits
 from evosearch.errors import InputError
 from evosearch.files import write_json

@@ -13,9 +13,10 @@ from evosearch import memory
 from evosearch.criteria import reconstruction
 from evosearch.data.config import DataConfig
 from evosearch.data.images import Images
-from evosearch.data.splits import SearchData, load_search_data
+from evosearch.data.splits import CalibrationSplit, SearchData, load_search_data
 from evosearch.engine import evaluator as evaluator_module
-from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.engine.config import EvaluatorConfig
+from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.engine.executor import Job, carried_out
 from evosearch.errors import EvaluationError, MemoryExhausted
 from evosearch.models.zoo import digits_resnet
@@ -168,6 +169,26 @@ def test_no_elastic_weights_can_make_a_candidate_worse(
         for mask in masks:
             assert not ours.builder.is_slice(mask)
             assert ours.evaluate(mask).score.loss == theirs.evaluate(mask).score.loss
+
+
+def test_images_that_elastic_weights_alone_are_judged_on_are_read_for_them_alone(
+    model: nn.Module,
+    data: SearchData,
+    discovery: Discovery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts: list[int | None] = []
+    original = CalibrationSplit.shuffled
+
+    def noting(split: CalibrationSplit, seed: int, count: int | None = None) -> CalibrationSplit:
+        counts.append(count)
+        return original(split, seed, count)
+
+    monkeypatch.setattr(CalibrationSplit, "shuffled", noting)
+    make(model, data, discovery, build_images=200)
+    assert counts == [None]
+    elastic(model, data, discovery, model)
+    assert counts == [None, None, 200]
 
 
 def test_a_recalibrated_candidate_is_the_plain_network(

@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-from evosearch.engine.evaluator import EvaluatorConfig
+from evosearch.engine.config import EvaluatorConfig
 from evosearch.engine.measurements import Measurements
 from evosearch.engine.parallel import OneByOne
 from evosearch.engine.probes import measure_sensitivity

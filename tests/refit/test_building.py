@@ -6,7 +6,7 @@ from torch import nn
 
 from evosearch.models.precision import PLAIN
 from evosearch.refit import building
-from evosearch.refit.building import Builder
+from evosearch.refit.building import Build, Builder, ElasticWeights
 from evosearch.space.mask import Mask
 from evosearch.surgery.discovery import GroupRules, discover
 
@@ -24,8 +24,25 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+def compacted(monkeypatch: pytest.MonkeyPatch) -> list[Mask]:
+    """Returns a list that collects the mask of every network that is built."""
+    masks: list[Mask] = []
+    original = building.compact
+
+    def noting(model, groups, mask):
+        masks.append(mask)
+        return original(model, groups, mask)
+
+    monkeypatch.setattr(building, "compact", noting)
+    return masks
+
+
 @pytest.fixture
 def builder() -> Builder:
+    return make("compensated")
+
+
+def make(build: Build, elastic: ElasticWeights | None = None) -> Builder:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1),
@@ -42,9 +59,10 @@ def builder() -> Builder:
         discovery=found,
         batches=list(torch.randn(60, 1, 4, 4).split(20)),
         images=30,
-        build="compensated",
+        build=build,
         numerics=PLAIN,
         seed=0,
+        elastic=elastic,
     )
 
 
@@ -59,6 +77,20 @@ def test_without_elastic_weights_nothing_is_built_to_say_that_there_is_no_slice(
     counts = seen(monkeypatch)
     assert not builder.is_slice(mask_of(builder))
     assert counts == []
+
+
+@pytest.mark.parametrize("is_slice", [True, False])
+def test_a_candidate_is_judged_once(is_slice: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was is known when it is built for keeps, and when its card is written."""
+    losses = iter([0.0, 1.0] if is_slice else [1.0, 0.0])
+    weights = make("compensated")._model  # of equal shapes
+    builder = make("elastic", ElasticWeights(weights=weights, loss=lambda _: next(losses)))
+    built, mask = compacted(monkeypatch), mask_of(builder)
+    builder.candidate(mask)
+    assert built == [mask] * 2
+    builder.final(mask)
+    assert builder.is_slice(mask) is is_slice
+    assert built == [mask] * 3
 
 
 def test_candidates_take_few_images_and_the_kept_network_all(

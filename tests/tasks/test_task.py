@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from evosearch.data import splits as data
-from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.engine.config import EvaluatorConfig
+from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.errors import EvaluationError, InputError
 from evosearch.models.zoo import digits_resnet
 from evosearch.surgery.discovery import GroupRules, discover

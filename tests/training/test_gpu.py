@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from evosearch import memory
-from evosearch.engine.evaluator import EvaluatorConfig, MaskEvaluator
+from evosearch.engine.config import EvaluatorConfig
+from evosearch.engine.evaluator import MaskEvaluator
 from evosearch.machine import resolve_device
 from evosearch.models.zoo import digits_resnet
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
