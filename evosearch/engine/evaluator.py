@@ -4,7 +4,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TypeVar, final
 
 from torch import nn
@@ -45,6 +45,8 @@ STATISTICS_KEPT = 2**28
 WEIGHTS_KEPT = 2**25
 """Weights of the compact networks that are kept for the next rung of the same candidates: 128 MiB.
 All of a genetic round of small networks, a few of ResNet-50's."""
+JUDGING = 512
+"""Search images that tell whether a slice of elastic weights is a candidate, at most."""
 
 
 @final
@@ -102,9 +104,7 @@ class MaskEvaluator:
         self._seed = seed
         weights = None
         if elastic is not None:
-            few = calibration.shuffled(seed, config.build_images)
-            loss = partial(self._loss_on, ResidentSplit(few, place, numerics))
-            weights = ElasticWeights(weights=elastic, loss=loss)
+            weights = ElasticWeights(weights=elastic, loss=self._judged_loss)
         self.builder = Builder(
             model=model.eval(),
             discovery=discovery,
@@ -141,10 +141,13 @@ class MaskEvaluator:
         fold_batchnorms(network, self._discovery.layers)
         return network
 
-    def _loss_on(self, split: ResidentSplit, network: nn.Module) -> float:
-        """Returns the loss of a network on all images of a split; infinite where it has none."""
+    def _judged_loss(self, network: nn.Module) -> float:
+        """Returns the loss on the search images that judge builds; infinite where it has none.
+
+        Calibration images would favour the network that is compensated on them.
+        """
         try:
-            return self._scores(network, split, 0, len(split)).loss
+            return self._scores(network, 0, min(JUDGING, self.images)).loss
         except EvaluationError:
             return math.inf
 
@@ -184,14 +187,12 @@ class MaskEvaluator:
         return Evaluation(score=scores.score, seconds=time.perf_counter() - began)
 
     def _scored(self, network: nn.Module, start: int, stop: int) -> ImageScores:
-        return _healthy(lambda: self._scores(network, self._search, start, stop))
+        return _healthy(lambda: self._scores(network, start, stop))
 
-    def _scores(
-        self, network: nn.Module, split: ResidentSplit, start: int, stop: int
-    ) -> ImageScores:
+    def _scores(self, network: nn.Module, start: int, stop: int) -> ImageScores:
         return range_scores(
             network,
-            split,
+            self._search,
             range(start, stop),
             batch_size=self._batch_size,
             task=self._task,

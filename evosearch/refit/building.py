@@ -39,7 +39,7 @@ class ElasticWeights:
 
     Attributes:
         weights: the copy, in eval mode; its BatchNorm statistics are no slice's.
-        loss: a candidate -> its loss on calibration images; infinite where it has none.
+        loss: a candidate -> its loss on images that it was not built on; infinite if it has none.
     """
 
     weights: nn.Module
@@ -142,9 +142,9 @@ class Builder:
     def is_slice(self, mask: Mask) -> bool:
         """Returns whether the network of a mask is a slice of elastic weights.
 
-        It is where the slice has no more loss on calibration images than the compensated network
-        of the same mask; both are built where that is not known. So plans that the weights were
-        trained for are slices; those far from them, and probes of a single group, are not. The
+        It is where the slice has no more loss than the compensated network of the same mask; both
+        are built where that is not known. So plans that the weights were trained for are slices;
+        those far from them, and probes of a single group, are not. The
         full mask is the base network.
         """
         if self._elastic is None or mask == self._discovery.space.full_mask():

@@ -13,7 +13,7 @@ from evosearch import memory
 from evosearch.criteria import reconstruction
 from evosearch.data.config import DataConfig
 from evosearch.data.images import Images
-from evosearch.data.splits import CalibrationSplit, SearchData, load_search_data
+from evosearch.data.splits import SearchData, load_search_data
 from evosearch.engine import evaluator as evaluator_module
 from evosearch.engine.config import EvaluatorConfig
 from evosearch.engine.evaluator import MaskEvaluator
@@ -171,24 +171,22 @@ def test_no_elastic_weights_can_make_a_candidate_worse(
             assert ours.evaluate(mask).score.loss == theirs.evaluate(mask).score.loss
 
 
-def test_images_that_elastic_weights_alone_are_judged_on_are_read_for_them_alone(
-    model: nn.Module,
-    data: SearchData,
-    discovery: Discovery,
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_elastic_candidate_is_the_better_one_on_the_images_that_score_it(
+    model: nn.Module, data: SearchData, discovery: Discovery
 ) -> None:
-    counts: list[int | None] = []
-    original = CalibrationSplit.shuffled
-
-    def noting(split: CalibrationSplit, seed: int, count: int | None = None) -> CalibrationSplit:
-        counts.append(count)
-        return original(split, seed, count)
-
-    monkeypatch.setattr(CalibrationSplit, "shuffled", noting)
-    make(model, data, discovery, build_images=200)
-    assert counts == [None]
-    elastic(model, data, discovery, model)
-    assert counts == [None, None, 200]
+    """Not on those that compensation was fitted to, on which some would be the other one."""
+    masks = [half(discovery, seed) for seed in range(6)]
+    config = ElasticConfig(epochs=4, plans=2, palette=3, lr=0.05)
+    weights = train_elastic(model, discovery.space.groups, masks[:4], data.train, config, 0)
+    images = {"build_images": 200, "calibration_batch": 100}
+    ours = elastic(model, data, discovery, weights)
+    compensated = make(model, data, discovery, **images)
+    slices = make(weights, data, discovery, build="recalibrated", **images)
+    for mask in masks:
+        both = [its.evaluate(mask).score.loss for its in (slices, compensated)]
+        assert ours.evaluate(mask).score.loss == min(both)
+        assert ours.builder.is_slice(mask) == (both[0] <= both[1])
+    assert {ours.builder.is_slice(mask) for mask in masks} == {True, False}
 
 
 def test_a_recalibrated_candidate_is_the_plain_network(
