@@ -1,13 +1,14 @@
 """Measures int8 against float: latency, accuracy and size, of base networks and at half the FLOPs.
 
     .venv/bin/python scripts/bench_int8.py --space search_spaces/digits_resnet.toml [--space ...]
-        [--untrained search_spaces/mobilenet_v2.toml] [--search search_spaces/digits_resnet.toml]
-        [--runs DIR]
+        [--untrained search_spaces/mobilenet_v2.toml]
+        [--search SPACE [--against SPACE] [--latency 60%] [--flops 30%..80%]] [--runs DIR]
 
 Prints Markdown. `--space`: networks with weights and data, cut and not trained, exported in float
 and in int8, and scored once more in a fresh process. `--untrained`: random weights, so speed and
 size only. `--search`: two searches, under int8 latency and under FLOPs, and networks of equal loss
-of both, timed in turn in int8. What was measured is kept in DIR: a bench that was stopped goes on.
+of both, timed in turn in int8; the second is of the space `--against`, where that is another of
+the same network. What was measured is kept in DIR: a bench that was stopped goes on.
 Set OMP_NUM_THREADS=1.
 """
 
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--space", type=Path, action="append", default=[])
     parser.add_argument("--untrained", type=Path, action="append", default=[])
     parser.add_argument("--search", type=Path)
+    parser.add_argument("--against", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/bench_int8"))
     parser.add_argument("--flops", default="30%..80%")
     parser.add_argument("--latency", default="60%")
@@ -85,7 +87,8 @@ def main() -> None:
         make = networks if space in options.space else untrained
         rows(space.stem, make(space, folder, kept), kept)
     if options.search:
-        searches(options.search, options.runs, options.latency, options.flops)
+        against = options.against or options.search
+        searches(options.search, against, options.runs, options.latency, options.flops)
 
 
 class Kept:
@@ -249,17 +252,23 @@ def repeated(first: Runner, second: Runner, stopwatch: Stopwatch) -> str:
     return f"{ratio:.1f} ({low:.1f} to {high:.1f})"
 
 
-def searches(space: Path, runs: Path, latency: str, flops: str) -> None:
+def searches(space: Path, against: Path, runs: Path, latency: str, flops: str) -> None:
     """Searches under int8 latency and under FLOPs, and times networks of equal loss in int8."""
-    folders = {"latency": runs / "latency", "flops": runs / "flops"}
-    asked: dict[str, dict[str, Any]] = {"latency": {"latency": latency}, "flops": {"flops": flops}}
-    for name, folder in folders.items():
-        if not folder.exists():
+    asked: dict[str, tuple[Path, dict[str, Any]]] = {
+        "latency": (space, {"latency": latency}),
+        "flops": (against, {"flops": flops}),
+    }
+    folders = {name: runs / f"{name} of {of.stem}" for name, (of, _) in asked.items()}
+    for name, (of, limit) in asked.items():
+        if not folders[name].exists():
             runtime = {"runtime": "onnxruntime-int8", "batch": SEARCH_BATCH}
-            evosearch.search(space, trials=TRIALS, out=folder, **runtime, **asked[name])
+            evosearch.search(of, trials=TRIALS, out=folders[name], **runtime, **limit)
     studies = {name: Study.open(folder) for name, folder in folders.items()}
     meter = reopen_meter(folders["latency"], studies["latency"].header)
-    print(f"\n| under {latency} of the int8 latency | under FLOPs {flops} | int8 latency, % |")
+    print(
+        f"\n| `{space.stem}` under {latency} of the int8 latency | `{against.stem}` under FLOPs"
+        f" {flops} | int8 latency, % |"
+    )
     print("|---|---|--:|")
     for trial in studies["latency"].front().members:
         other = equal_in_loss(trial, studies["flops"])
