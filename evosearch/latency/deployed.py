@@ -1,6 +1,7 @@
 """What an artifact's network costs to run, measured beside the base network, for its card."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -58,15 +59,16 @@ def measure_deployed(
         build_model: makes the original, unpruned model, which is the base network.
         configs: a runtime each, with batch and threads.
         device: torch's name of it.
-        base_weights: of the base network; None leaves those that it is built with, which time
-            does not depend on; energy may, a little.
+        base_weights: of the base network; where they are None, or another network's, it keeps
+            those that it is built with, which time does not depend on; energy may, a little.
         powercap: where the counters of CPUs lie.
         stopwatch: the clock; None is torch's.
         on_stage: told what is being done.
 
     Raises:
         InputError: a runtime is not there, or the artifact cannot be loaded, and nothing is
-            timed; or a runtime cannot run the network, and what was measured before stays.
+            timed; or a runtime cannot run the network, or another network took its place, and
+            what was measured before stays.
         StorageError: the card cannot be written.
     """
     section = model_section(artifact)
@@ -74,7 +76,8 @@ def measure_deployed(
     on_stage("base network and artifact")
     base = build_model()
     if base_weights is not None:
-        load_weights(base, base_weights)
+        with suppress(InputError):  # the run's name is another run's by now
+            load_weights(base, base_weights)
     base, network = base.to(device).eval(), artifact.load(build_model).to(device).eval()
     costs: list[RuntimeCost] = []
     no_energy = None
@@ -87,9 +90,24 @@ def measure_deployed(
                 f" {one_line(error)}"
             ) from error
         costs.append(cost)
-        artifact = replace(artifact, card=with_runtime_cost(artifact.card, cost))
-        write_card(artifact.folder, artifact.card)
+        artifact = _noted(artifact, cost)
     return Deployed(artifact=artifact, costs=tuple(costs), no_energy=no_energy)
+
+
+def _noted(artifact: Artifact, cost: RuntimeCost) -> Artifact:
+    """Writes what a network costs on the card that its folder has by then.
+
+    Raises:
+        InputError: the folder holds another network by then.
+    """
+    found = Artifact.open(artifact.folder)
+    if found.plan != artifact.plan or found.card.get("files") != artifact.card.get("files"):
+        raise InputError(
+            f"{artifact.folder}: holds another network than when measuring began: measure again"
+        )
+    found = replace(found, card=with_runtime_cost(found.card, cost))
+    write_card(found.folder, found.card)
+    return found
 
 
 def _cost(

@@ -124,7 +124,7 @@ def _zones(powercap: Path) -> dict[str, Path]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
         raise NoCounter(f"{path}: {error.strerror}") from error
 

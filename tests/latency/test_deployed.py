@@ -166,6 +166,33 @@ def test_a_runtime_that_fails_is_one_line_and_what_was_measured_stays(
     assert cost.conditions.runtime == "fake"
 
 
+def test_measurements_at_once_both_stand_on_the_card(saved: Artifact, machine: Machine) -> None:
+    measured(saved, machine, "fake")
+    measured(saved, machine, "other")  # opened before the first one was done
+    costs = runtime_costs(Artifact.open(saved.folder).card)
+    assert [cost.conditions.runtime for cost in costs] == ["fake", "other"]
+
+
+def test_a_network_that_took_the_artifact_s_place_keeps_its_card(
+    saved: Artifact, machine: Machine
+) -> None:
+    other = {**saved.card, "plan": "another", "files": {"weights.safetensors": {"bytes": 1}}}
+    (saved.folder / "card.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match="holds another network than when measuring began"):
+        measured(saved, machine, "fake")
+    assert json.loads((saved.folder / "card.json").read_text()) == other
+
+
+def test_a_run_that_is_another_by_now_does_not_matter(
+    saved: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployed, "compare", lambda *_: TIMING)
+    save_weights(make(5), RunFolder(tmp_path).base)
+    write_card(saved.folder, {**saved.card, "run": str(tmp_path)})
+    done = evosearch.measure_artifact(saved.folder, device="cpu", trust=True)
+    assert done.costs[0].timing == TIMING
+
+
 def test_the_base_network_has_the_weights_of_the_run(
     saved: Artifact, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,10 +77,10 @@ def test_one_counter_that_cannot_be_read_is_no_energy(
     machine(tmp_path, first=1, second=1, memory=1, elsewhere=1)
     refused, read = tmp_path / "intel-rapl:1" / "energy_uj", Path.read_text
 
-    def read_text(path: Path, encoding: str | None = None) -> str:
+    def read_text(path: Path, encoding: str | None = None, errors: str | None = None) -> str:
         if path == refused:
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path, encoding=encoding)
+        return read(path, encoding=encoding, errors=errors)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", read_text)
@@ -88,6 +88,9 @@ def test_one_counter_that_cannot_be_read_is_no_energy(
             open_counter("cpu", tmp_path)
     refused.write_text("many\n")
     with pytest.raises(NoCounter, match="expected microjoules, got 'many'"):
+        open_counter("cpu", tmp_path)
+    refused.write_bytes(b"\xff\n")
+    with pytest.raises(NoCounter, match="expected microjoules, got"):
         open_counter("cpu", tmp_path)
     refused.unlink()
     with pytest.raises(NoCounter, match=r"intel-rapl:1/energy_uj: No such file"):
