@@ -193,6 +193,14 @@ def test_names_are_listed_and_hide_no_module() -> None:
         (lambda: evosearch.search("s.toml", flop="50%"), "unknown budget 'flop': did you mean"),
         (lambda: evosearch.search("s.toml"), "needs a budget"),
         (lambda: evosearch.train("s.toml", recipe="snip"), "--recipe is for a training under a"),
+        (
+            lambda: evosearch.measure_artifact("a", runtime="eager"),
+            r"--runtime 'eager': expected a list, \['eager'\]",
+        ),
+        (
+            lambda: evosearch.export_artifact("a", to="b", keep_float="layer1.*"),
+            "--keep-float 'layer1",
+        ),
         (lambda: evosearch.load_run("none"), "not a run"),
         (lambda: evosearch.pareto("run", at="flops=9%", plot="a.png"), "leave --x, --plot"),
         (lambda: evosearch.export_artifact("a"), "--to names the new folder"),

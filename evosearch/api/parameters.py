@@ -59,14 +59,17 @@ Shape = Annotated[
 def public(function: Callable[P, R]) -> Callable[P, R]:
     """Makes a function one that Python and the command line share.
 
-    Its `**budgets` show as a keyword for each resource, named as users call it, and a value under
-    the least one that its parameter is annotated with is refused.
+    Its `**budgets` show as a keyword for each resource, named as users call it. A value under the
+    least one that its parameter is annotated with is refused, and a text where several are taken,
+    which would be those of its letters.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for name, value in signature.bind(*args, **kwargs).arguments.items():
+            if isinstance(value, str) and _takes_several(signature.parameters[name]):
+                raise InputError(f"{option_name(name)} {value!r}: expected a list, [{value!r}]")
             for least in _limits(signature.parameters[name]):
                 if value is not None and value < least:
                     raise InputError(f"{option_name(name)} {value}: expected {least} or more")
@@ -97,6 +100,10 @@ def option_name(parameter: str) -> str:
 def _limits(parameter: inspect.Parameter) -> list[int]:
     notes = get_args(parameter.annotation)
     return [note.value for note in notes if isinstance(note, AtLeast)]
+
+
+def _takes_several(parameter: inspect.Parameter) -> bool:
+    return Sequence[str] in (parameter.annotation, *get_args(parameter.annotation))
 
 
 def _with_resources(signature: inspect.Signature) -> inspect.Signature:
