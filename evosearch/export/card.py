@@ -111,14 +111,14 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         scores = [Score(**entry[split]).accuracy_text for split in splits]
         yield f"| {' | '.join([entry['name'], *sizes, *scores])} |"
     yield ""
-    yield from _runtimes(runtime_costs(card))
+    exported = card.get("export")
+    yield from _runtimes(runtime_costs(card), None if exported is None else exported["file"])
     yield from details(card)
     if card.get("certificate"):
         yield f"- Before fine-tuning: {card['certificate']}."
     if card.get("confirmed"):
         trained = card.get("best_epoch") is not None
         yield f"- {'Fine-tuned, it' if trained else 'It'} {_confirmed(card['confirmed'])}."
-    exported = card.get("export")
     if exported is not None:
         yield (
             f"- Exported as {exported['format']} ({exported['file']}): outputs differ from the"
@@ -160,13 +160,20 @@ def _lines(card: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _runtimes(costs: Sequence[RuntimeCost]) -> Iterator[str]:
-    """Yields a table of time and energy, the network beside the base network."""
+def _runtimes(costs: Sequence[RuntimeCost], file: str | None) -> Iterator[str]:
+    """Yields a table of time and energy, the network beside the base network.
+
+    Args:
+        costs: what was measured, of the artifact's network.
+        file: that was exported from it; None is the artifact itself.
+    """
     if not costs:
         return
     counters = dict.fromkeys(cost.energy.covers for cost in costs if cost.energy is not None)
     yield "## What it costs to run"
     yield ""
+    if file is not None:
+        yield f"Of the network that {file} was made from, not of that file."
     yield "Measured in turn with the base network: medians, with their 95 % intervals."
     for covers in counters:
         yield f"Energy is what a counter of the hardware counted: {covers}."

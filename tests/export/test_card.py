@@ -74,6 +74,13 @@ def test_energy_stands_beside_time_where_it_was_read() -> None:
     assert "nergy" not in card_markdown(CARD)
 
 
+def test_time_is_not_that_of_an_exported_file() -> None:
+    line = "\nOf the network that model.onnx was made from, not of that file.\n"
+    assert line in card_markdown(CARD)
+    artifact = {key: value for key, value in CARD.items() if key != "export"}
+    assert "not of that file" not in card_markdown(artifact)
+
+
 def test_the_latency_of_an_older_card_is_one_runtime() -> None:
     rest = {key: value for key, value in CARD.items() if key != "runtimes"}
     older = {**rest, "latency": LATENCY}
