@@ -14,6 +14,7 @@ seeds can work at once.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ import torch
 from torch import nn
 
 from bench_recipes import scoring_cost
+from equalcost import affordable_finals, elastic_cost, epoch_cost
 from equalpage import Row, page, read_rows
 from evosearch.config import validated
 from evosearch.data.splits import load_test_split
@@ -39,7 +41,6 @@ from evosearch.run.session import Session
 from evosearch.run.spacefile import load_space_file
 from evosearch.space.budget import BudgetRequest
 from evosearch.space.mask import Mask
-from evosearch.study.halving import epochs_of, halving
 from evosearch.surgery.compaction import compact
 from evosearch.tasks.scoring import image_scores, score
 from evosearch.training.distillation import distil
@@ -55,8 +56,6 @@ SEARCHES = {
 }
 """Method -> strategy, and whether it searches on elastic weights."""
 METHODS = (GLOBAL, "rates", "rates, elastic", FINALS, "genetic, elastic", UNIFORM, SCRATCH)
-FINALISTS = (4, 3, 2)
-"""How many plans finals have, at most: the first count that the cost allows for."""
 SHARE = 0.5
 """Of the cost, what elastic training takes; a whole epoch at least."""
 
@@ -146,7 +145,8 @@ class Bench:
     ) -> Session:
         """Returns a run, begun or gone on with."""
         about = "compensated" if elastic is None else f"elastic {elastic.epochs}"
-        folder = self._given.runs / f"{strategy}, {about}, {ratio:g}, seed {seed}"
+        name = f"{self._given.space.stem}, {strategy}, {about}, {ratio:g}, seed {seed}"
+        folder = self._given.runs / name
         if folder.exists():
             return Session.resume(folder)
         settings = {**self._file.search, "strategy": strategy, "seed": seed, "threads": 1}
@@ -202,7 +202,10 @@ class Bench:
     def _finals(self, folder: Path, worth: int) -> Finished:
         """Returns the winner of finals among a run's plans and the global one."""
         count, epochs = affordable_finals(worth)
-        finals = run_finals(folder, count=count, epochs=epochs).finals
+        decided = run_finals(folder, count=count, epochs=epochs)
+        # Finals of another length would find its place taken.
+        shutil.rmtree(decided.artifact.folder)
+        finals = decided.finals
         winner = finals.finalists[finals.winner]
         best = winner.history[winner.best_epoch]
         return Finished(
@@ -213,38 +216,6 @@ class Bench:
             search=best.accuracy,
             test=finals.test.accuracy,
         )
-
-
-def epoch_cost(share: float) -> float:
-    """Returns what an image of distillation costs, in passes of the base network.
-
-    Args:
-        share: of the base network's MACs that the student has.
-    """
-    return 3 * share + 1
-
-
-def elastic_cost(share: float, plans: int) -> float:
-    """Returns likewise what an image of elastic training costs, where all plans have a size."""
-    return 3 * share * plans + 1
-
-
-def affordable_finals(worth: int) -> tuple[int, int]:
-    """Returns the finals that cost no more than so many epochs of one network.
-
-    Args:
-        worth: two epochs or more.
-
-    Returns:
-        Their networks, the most of `FINALISTS` that can be paid for, and epochs of the whole
-        training, as many as can be.
-    """
-    for count in FINALISTS:
-        rounds = len(halving(count, worth)) if worth >= count - 1 else worth + 1
-        possible = [e for e in range(rounds, worth + 1) if epochs_of(halving(count, e)) <= worth]
-        if possible:
-            return count, max(possible)
-    raise ValueError(f"finals of two networks cost two epochs or more, and there is {worth}")
 
 
 def measure(given: argparse.Namespace) -> None:

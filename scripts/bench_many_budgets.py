@@ -25,7 +25,8 @@ import optuna
 import torch
 from torch import nn
 
-from bench_equal import SPACE, epoch_cost
+from bench_equal import SPACE
+from equalcost import epoch_cost
 from evosearch.config import validated
 from evosearch.data.splits import load_test_split
 from evosearch.engine.loop import Limits
@@ -195,6 +196,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    about = f"{given.space.stem}, {given.elastic_epochs} epochs, {given.trials} trials"
+    given.runs = given.runs / f"{about}, seed {given.seed}"
     given.runs.mkdir(parents=True, exist_ok=True)
     kept = given.runs / "answers.json"
     try:

@@ -110,6 +110,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
     methods: dict[str, list[Row]] = {}
     for row in rows:
         methods.setdefault(row.method, []).append(row)
+    seeds = {row.seed for row in methods.get(GLOBAL, ())}
     lines = [
         "| method | finished, % of test (seeds) | minus global | before distillation, % | cost |"
         " scoring | elastic + distillation, epochs | MACs, % |",
@@ -118,7 +119,8 @@ def _table(rows: Sequence[Row]) -> list[str]:
     for name in sorted(methods, key=lambda m: -statistics.mean(r.test for r in methods[m])):
         own = methods[name]
         starts = [row.start for row in own if row.start is not None]
-        gain = "" if name == GLOBAL else minus_global(own, methods[GLOBAL])
+        is_paired = name != GLOBAL and seeds & {row.seed for row in own}
+        gain = minus_global(own, methods[GLOBAL]) if is_paired else ""
         lines.append(
             f"| {name} | {spread([r.test for r in own])} ({len(own)}) | {gain}"
             f" | {spread(starts) if starts else ''} | {statistics.mean(r.cost for r in own):.2f}"
