@@ -79,7 +79,7 @@ class Builder:
             elastic: weights that networks can be slices of.
         """
         self._elastic = elastic
-        self._are_slices: dict[Mask, bool] = {}
+        self._are_slices: dict[str, bool] = {}  # by the masks' keys, which are small
         self._rescale = rescale
         self._model, self._discovery, self._seed = model, discovery, seed
         self._batches, self._build = batches, build
@@ -149,14 +149,18 @@ class Builder:
         """
         if self._elastic is None or mask == self._discovery.space.full_mask():
             return False
-        if mask not in self._are_slices:
+        if mask.key not in self._are_slices:
             self._better(mask, self._elastic)
-        return self._are_slices[mask]
+        return self._are_slices[mask.key]
 
     def _better(self, mask: Mask, elastic: ElasticWeights) -> nn.Module:
         """Returns the slice of a mask or the compensated network, and remembers which it was."""
+        known = self._are_slices.get(mask.key)
+        if known is not None:
+            return self._recalibrated(mask, elastic.weights) if known else self._compensated(mask)
         compensated, slice_ = self._compensated(mask), self._recalibrated(mask, elastic.weights)
-        is_slice = self._are_slices[mask] = elastic.loss(slice_) <= elastic.loss(compensated)
+        is_slice = elastic.loss(slice_) <= elastic.loss(compensated)
+        self._are_slices[mask.key] = is_slice
         return slice_ if is_slice else compensated
 
     def _recalibrated(self, mask: Mask, model: nn.Module) -> nn.Module:

@@ -27,6 +27,8 @@ from evosearch.study.identity import VERSIONS, Identity, Part
 from evosearch.training.checkpoint import Checkpoint
 from evosearch.training.elastic import ElasticConfig, train_elastic
 
+JUDGED = "judged on search images"
+"""How candidates of elastic weights are chosen, in a run's identity: to be changed with that."""
 _ELASTIC = '[search.evaluator] build = "elastic" trains the weights for a range of sizes'
 
 
@@ -181,7 +183,7 @@ def _loaded(base: nn.Module, path: Path) -> nn.Module:
 
 def _with_weights(subject: Subject, network: nn.Module) -> Subject:
     known = subject.identity
-    parts = {**known.parts, Part.ELASTIC: weights_digest(network)}
+    parts = {**known.parts, Part.ELASTIC: f"{weights_digest(network)}, {JUDGED}"}
     return replace(
         subject,
         elastic=network,

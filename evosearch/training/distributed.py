@@ -50,22 +50,26 @@ def joined_processes() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def require_shares(images: int, steps: int, pieces: int) -> None:
+def require_shares(images: int, steps: int, pieces: int, *, has_norms: bool) -> None:
     """Checks that no piece of a batch is empty, and every process gets two images of each or more.
+
+    BatchNorm cannot take statistics of a single image: where there is one, pieces have two.
 
     Args:
         images: of an epoch.
         steps: that they are divided into.
         pieces: that a batch is divided into.
+        has_norms: whether there is a BatchNorm in what learns.
 
     Raises:
         InputError: it does not.
     """
     least, count = images // steps // pieces, process_count()
     kind, remedy = ("batches", "") if pieces == 1 else ("pieces", "lower accumulate, ")
-    if not least:
+    if pieces > 1 and least < (2 if has_norms else 1):
+        needed = "two or more for BatchNorm" if has_norms else "one or more"
         raise InputError(
-            f"batches of {images // steps} images in {pieces} pieces: each needs one or more, so"
+            f"batches of {images // steps} images in {pieces} pieces: each needs {needed}, so"
             " lower accumulate or raise batch_size"
         )
     if count > 1 and least < 2 * count:

@@ -14,7 +14,7 @@ from evosearch.machine import device_of
 from evosearch.memory import memory_needed
 from evosearch.models.precision import PLAIN, Numerics
 from evosearch.models.weights import load_state
-from evosearch.refit.norms import recalibrate
+from evosearch.refit.norms import recalibrate, with_statistics
 from evosearch.space.mask import Mask
 from evosearch.surgery.compaction import cut, dropped_readers
 from evosearch.surgery.discovery import Discovery
@@ -84,7 +84,8 @@ class Training:
         self._done = begun
         self._steps = math.ceil(len(train) / schedule.batch_size)
         self._pieces = schedule.accumulate or 1
-        require_shares(len(train), self._steps, self._pieces)
+        has_norms = bool(with_statistics(model))
+        require_shares(len(train), self._steps, self._pieces, has_norms=has_norms)
         self._loss = EpochLoss(schedule, begun)
         self._gradient = Gradient(model, batch_loss, self._parts, numerics, self._pieces)
         for part in self._parts:

@@ -91,6 +91,8 @@ def test_a_candidate_is_judged_once(is_slice: bool, monkeypatch: pytest.MonkeyPa
     builder.final(mask)
     assert builder.is_slice(mask) is is_slice
     assert built == [mask] * 3
+    builder.candidate(mask)
+    assert built == [mask] * 4
 
 
 def test_candidates_take_few_images_and_the_kept_network_all(

@@ -1,5 +1,6 @@
 """A search on elastic weights: trained once, cached, opened again, shipped as slices."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from evosearch.run import identity as identity_module
 from evosearch.run import subject as subject_module
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import read_run_config
-from evosearch.run.elastic import cost_in_epochs
+from evosearch.run.elastic import JUDGED, cost_in_epochs
 from evosearch.run.folder import RunFolder
 from evosearch.run.reopening import RunEvaluator
 from evosearch.run.saving import SLICED, UNTRAINED
@@ -172,8 +173,19 @@ def test_other_elastic_weights_than_the_run_began_with_are_refused_by_name(place
     with torch.no_grad():
         network.linear.bias += 1e-6
     save_weights(network, path)
-    with pytest.raises(InputError, match="no longer the same: the elastic weights;"):
+    with pytest.raises(InputError, match="no longer the same: the elastic weights, or how"):
         RunEvaluator(str(place / "changed"))()
+
+
+def test_a_run_whose_candidates_were_chosen_otherwise_is_refused(place: Path) -> None:
+    """Its scores, and the networks that it would ship, would be of two kinds."""
+    shutil.copytree(place / "run", place / "before")
+    (log,) = (place / "before").glob("study.log")
+    text = log.read_text()
+    assert f", {JUDGED}" in text
+    log.write_text(text.replace(f", {JUDGED}", ""))
+    with pytest.raises(InputError, match="no longer the same: the elastic weights, or how"):
+        RunEvaluator(str(place / "before"))()
 
 
 def test_the_cost_counts_the_teacher_and_the_plans_of_a_step() -> None:

@@ -109,11 +109,11 @@ def test_synchronised_norms_are_torchs(one_process: None, momentum: float | None
 
 def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert process_count() == 1
-    require_shares(3, 3, 1)
+    require_shares(3, 3, 1, has_norms=True)
     monkeypatch.setattr(distributed, "process_count", lambda: 4)
-    require_shares(80, 10, 1)
+    require_shares(80, 10, 1, has_norms=True)
     with pytest.raises(InputError, match="batches of 7 images for 4 processes: each needs two"):
-        require_shares(79, 10, 1)
-    require_shares(320, 10, 4)
+        require_shares(79, 10, 1, has_norms=True)
+    require_shares(320, 10, 4, has_norms=True)
     with pytest.raises(InputError, match=r"pieces of 7 images for 4 processes: .* lower accumul"):
-        require_shares(319, 10, 4)
+        require_shares(319, 10, 4, has_norms=True)

@@ -177,3 +177,18 @@ def test_so_are_they_where_the_data_make_smaller_batches(few: Splits) -> None:
     train, config = few[0].take(torch.arange(17)), TrainConfig(batch_size=16, accumulate=9)
     with pytest.raises(InputError, match="batches of 8 images in 9 pieces: each needs one or"):
         Training(slope(), train, config, lambda x, _: x.mean(), torch.Generator())
+
+
+def test_with_batchnorm_a_piece_has_two_images_or_more(few: Splits) -> None:
+    """It takes no statistics of one value per channel; torch would say so, in the first step."""
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    few_images = few[0].take(torch.arange(8))
+
+    def trained(accumulate: int) -> list[float]:
+        config = TrainConfig(epochs=1, batch_size=8, accumulate=accumulate)
+        objective = lambda x, y: functional.cross_entropy(model(x), y)  # noqa: E731
+        return list(Training(model, few_images, config, objective, torch.Generator()).epochs())
+
+    assert len(trained(4)) == 1
+    with pytest.raises(InputError, match="8 images in 5 pieces: each needs two or more for Batch"):
+        trained(5)
