@@ -56,6 +56,11 @@ class Pixels(Protocol):
         """Channels, height and width of every image."""
         ...
 
+    @property
+    def thread_safe(self) -> bool:
+        """Whether several threads may read at once."""
+        ...
+
     def __len__(self) -> int:
         """Number of images."""
         ...
@@ -68,6 +73,8 @@ class Pixels(Protocol):
 @final
 class StoredPixels:
     """Images in an array; one that is mapped from a file is read by the system as needed."""
+
+    thread_safe = True
 
     def __init__(self, array: NDArray[Any], files: Files | None = None) -> None:
         """Takes `(images, channels, height, width)`, uint8 or float32, and the files of each."""
@@ -136,6 +143,11 @@ class LazyPixels:
             with ThreadPoolExecutor(workers) as pool:
                 images = list(pool.map(self._one, map(int, positions)))
         return torch.stack(images)
+
+    @property
+    def thread_safe(self) -> bool:
+        """See `Pixels.thread_safe`: a dataset that is no files may be anything."""
+        return self.files is not None
 
     def decoded(self, image: Any, position: int) -> Tensor:
         """Returns an image that was loaded, transformed, as `read` does.
@@ -227,6 +239,11 @@ class Images:
     def shape(self) -> tuple[int, ...]:
         """Channels, height and width of every image."""
         return self.pixels.shape
+
+    @property
+    def thread_safe(self) -> bool:
+        """See `Pixels.thread_safe`."""
+        return self.pixels.thread_safe
 
     @property
     def files(self) -> Files | None:

@@ -42,6 +42,11 @@ class SeveralImages:
         """None: these images are not a file each."""
 
     @property
+    def thread_safe(self) -> bool:
+        """See `Pixels.thread_safe`."""
+        return all(images.thread_safe for images in self.each)
+
+    @property
     def shape(self) -> Any:
         """The shapes of one image's tensors."""
         return mapped(lambda images: images.shape, self.parts)

@@ -72,6 +72,14 @@ class TrainSplit(Split):
 
     augmentation: Augmentation = field(default_factory=Augmentation)
 
+    @property
+    def thread_safe(self) -> bool:
+        """Whether a thread may make a batch while others draw and read.
+
+        Not where transforms draw from torch's own generator, which is that of dropout as well.
+        """
+        return self.augmentation.transform is None and self.images.thread_safe
+
     def batch(self, positions: Tensor, rng: torch.Generator) -> tuple[Inputs, Labels]:
         """Returns the augmented images and the labels at `positions`."""
         if isinstance(self.images, SeveralImages):  # which no augmentation is for

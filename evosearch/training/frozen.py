@@ -163,6 +163,8 @@ class FrozenPrefix(Part):
 class Kept:
     """What a prefix put out for the images of a train split, and their labels."""
 
+    thread_safe = True
+
     def __init__(self, outputs: Tensor, labels: Labels) -> None:
         """Takes outputs `(images, ...)`, and labels."""
         self._outputs, self._labels = outputs, labels

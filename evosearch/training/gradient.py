@@ -1,12 +1,13 @@
 """The gradient of a step: of its batch, whole or in pieces, and of what parts add to it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from evosearch.calling import Inputs, slices
+from evosearch.calling import Inputs, each, slices
 from evosearch.data.labels import Labels
 from evosearch.machine import device_of
 from evosearch.models.precision import Numerics
@@ -82,11 +83,18 @@ class Gradient:
     def _loss(self, images: Inputs, labels: Labels) -> Tensor:
         """Returns the mean objective of images, in the numerics of the training."""
         place = device_of(self._model)
+        images = each(partial(_brought, place=place), images)
+        labels = _brought(labels, place) if isinstance(labels, Tensor) else labels.to(place)
         with self._numerics.computing(place):
-            return self._batch_loss(self._numerics.images(images.to(place)), labels.to(place))
+            return self._batch_loss(self._numerics.images(images), labels)
 
     def _terms(self) -> list[Tensor]:
         """Returns what the parts add to it."""
         with self._numerics.computing(device_of(self._model)):
             terms = [part.term() for part in self._parts]
         return [term for term in terms if term is not None]
+
+
+def _brought(tensor: Tensor, place: torch.device) -> Tensor:
+    """Returns a tensor on a device, which fetches it in its turn where it is pinned."""
+    return tensor.to(place, non_blocking=True)

@@ -47,6 +47,11 @@ class Moment:
 class Batches(Protocol):
     """What a training draws from; a `TrainSplit` is one."""
 
+    @property
+    def thread_safe(self) -> bool:
+        """Whether a thread may make a batch beside a step, which draws and reads other things."""
+        ...
+
     def __len__(self) -> int:
         """Number of images."""
         ...

@@ -24,6 +24,7 @@ from evosearch.training.epochloss import EpochLoss
 from evosearch.training.gradient import BatchLoss, Gradient
 from evosearch.training.optimizers import OPTIMIZERS, Optimizer, clear, follow, spare
 from evosearch.training.parts import Batches, Moment, Part
+from evosearch.training.prefetch import Prefetch
 from evosearch.training.schedule import Schedule
 
 NORM_IMAGES = 4096
@@ -124,18 +125,21 @@ class Training:
         self._loss = EpochLoss(schedule, epoch)
         order = torch.randperm(len(self._train), generator=self._rng)
         # Batches of nearly equal size: a last batch of one image would break BatchNorm.
-        for step, positions in enumerate(order.tensor_split(self._steps)):
-            done = (epoch - 1) * self._steps + step
-            moment = Moment(step=done, epoch_steps=self._steps, epochs=schedule.epochs)
-            for part in self._parts:
-                part.before_step(moment)
-            images, labels = self._drawn.batch(positions, self._rng)
-            self._loss.add(self._gradient(images, labels), len(positions))
-            for optimizer, cosine in zip(self._optimizers, self._cosines, strict=True):
-                optimizer.step()
-                cosine.step()
-            for part in self._parts:
-                part.after_step(len(positions))
+        chosen = order.tensor_split(self._steps)
+        followed = zip(chosen, (*chosen[1:], None), strict=True)
+        with Prefetch(self._rng, device_of(model)) as prefetch:
+            for step, (positions, following) in enumerate(followed):
+                done = (epoch - 1) * self._steps + step
+                moment = Moment(step=done, epoch_steps=self._steps, epochs=schedule.epochs)
+                for part in self._parts:
+                    part.before_step(moment)
+                images, labels = prefetch.batch(self._drawn, positions, following)
+                self._loss.add(self._gradient(images, labels), len(positions))
+                for optimizer, cosine in zip(self._optimizers, self._cosines, strict=True):
+                    optimizer.step()
+                    cosine.step()
+                for part in self._parts:
+                    part.after_step(len(positions))
         return self._loss.mean()
 
     def cut(self, mask: Mask) -> None:

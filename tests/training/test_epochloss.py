@@ -143,13 +143,17 @@ def test_no_step_reads_a_value(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
-def test_no_step_waits_for_a_gpu(few: Splits, recwarn: pytest.WarningsRecorder) -> None:
-    """With the batches on it: to bring one there is to wait."""
+@pytest.mark.parametrize("resident", [True, False], ids=["on the GPU", "brought there"])
+def test_no_step_waits_for_a_gpu(
+    resident: bool, few: Splits, recwarn: pytest.WarningsRecorder
+) -> None:
     model = digits_resnet(width=4).to("cuda")
     images, labels = few[0].images[:].to("cuda"), few[0].labels.to("cuda")
     counts = []
 
     class Resident:
+        thread_safe = False
+
         def __len__(self) -> int:
             return len(labels)
 
@@ -166,7 +170,8 @@ def test_no_step_waits_for_a_gpu(few: Splits, recwarn: pytest.WarningsRecorder) 
             lambda x, y: functional.cross_entropy(model(x), y),
             torch.Generator().manual_seed(0),
         )
-        training.learn_from(Resident())
+        if resident:
+            training.learn_from(Resident())
         epochs = training.epochs()
         next(epochs)  # code is loaded
         recwarn.clear()
