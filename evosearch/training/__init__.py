@@ -7,6 +7,7 @@
 `schedule`        what the loop has to know of a config: how long, how fast
 `gradient`        the gradient of a step: of its batch, whole or in pieces
 `epochloss`       the mean objective of an epoch, read off the device seldom
+`prefetch`        the batches of an epoch, each made while the step before it computes
 `distributed`     its batches in shares, one for each process of torchrun
 `parts`           the protocol of what takes part: losses, cuts, the best epoch
 `optimizers`      SGD, or Muon for the kernels of convolutions

@@ -240,7 +240,7 @@ def test_workers_compare_code_and_scores_and_read_no_image_twice(space, run, mon
 
 def test_timing_opens_no_data(space, run):
     shutil.rmtree(space / "pets")
-    assert reopen_meter(run, Study.open(run).header).conditions.runtime == "eager"
+    assert reopen_meter(run, Study.open(run).header).bench.conditions.runtime == "eager"
 
 
 def test_what_no_digest_sees_shows_in_the_score_of_the_base_network(run, monkeypatch, caplog):
