@@ -13,12 +13,10 @@ seeds can work at once.
 """
 
 import argparse
-import json
 import shutil
-import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -27,14 +25,13 @@ import torch
 from torch import nn
 
 from bench_recipes import scoring_cost
+from benchfiles import append_row, commit, opened_run, read_rows
 from equalcost import affordable_finals, elastic_cost, epoch_cost
-from equalpage import Row, page, read_rows
-from evosearch.config import validated
+from equalpage import Row, page
 from evosearch.data.splits import load_test_split
 from evosearch.engine.loop import Limits
 from evosearch.errors import EvosearchError, unknown_name
 from evosearch.models.build import build_model
-from evosearch.run.config import SearchConfig
 from evosearch.run.finals import run_finals
 from evosearch.run.references import GLOBAL, UNIFORM, plans_without_search
 from evosearch.run.session import Session
@@ -89,10 +86,7 @@ class Bench:
         self._given = given
         self._file = load_space_file(given.space)
         self._test = load_test_split(self._file.data, given.space.parent)
-        git = ("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
-        self._commit = subprocess.run(
-            git, capture_output=True, check=True, text=True
-        ).stdout.strip()
+        self._commit = commit()
 
     def row(self, method: str, ratio: float, worth: int, seed: int) -> Row:
         """Returns a row: a method's finished network, at the cost of `worth` epochs."""
@@ -147,20 +141,18 @@ class Bench:
         about = "compensated" if elastic is None else f"elastic {elastic.epochs}"
         name = f"{self._given.space.stem}, {strategy}, {about}, {ratio:g}, seed {seed}"
         folder = self._given.runs / name
-        if folder.exists():
-            return Session.resume(folder)
-        settings = {**self._file.search, "strategy": strategy, "seed": seed, "threads": 1}
         file = self._file
         if elastic is not None:
-            evaluator = {**self._file.search.get("evaluator", {}), "build": "elastic"}
-            settings["evaluator"] = evaluator
             file = file.model_copy(update={"elastic": elastic})
-        return Session.create(
+        return opened_run(
             folder,
-            space_file=file,
-            space_folder=self._given.space.parent,
-            search=validated(SearchConfig, settings, "[search]"),
-            request=BudgetRequest.of(flops=f"{100 * ratio:g}%"),
+            file,
+            self._given.space.parent,
+            BudgetRequest.of(flops=f"{100 * ratio:g}%"),
+            evaluator={} if elastic is None else {"build": "elastic"},
+            strategy=strategy,
+            seed=seed,
+            threads=1,
         )
 
     def _distilled(self, session: Session, method: str, seed: int, left: float) -> Finished:
@@ -231,11 +223,10 @@ def measure(given: argparse.Namespace) -> None:
         given.worth, given.seeds, given.ratios, given.methods
     ):
         key = (given.space.stem, ratio, worth, method, seed)
-        if key in {row.key for row in read_rows(given.results)}:
+        if key in {row.key for row in read_rows(given.results, Row)}:
             continue
         row = bench.row(method, ratio, worth, seed)
-        with given.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
+        append_row(given.results, row)
         print(f"{method}, {ratio}, {worth}, seed {seed}: {row.test:.2f} %", file=sys.stderr)
 
 
@@ -257,7 +248,7 @@ def main() -> None:
     writing.add_argument("--out", type=Path, required=True)
     writing.add_argument("--hardware", required=True)
     writing.set_defaults(
-        job=lambda given: given.out.write_text(page(read_rows(given.results), given.hardware))
+        job=lambda given: given.out.write_text(page(read_rows(given.results, Row), given.hardware))
     )
     given = parser.parse_args()
     try:

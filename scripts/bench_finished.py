@@ -10,11 +10,10 @@ row that is in the results file is not measured again, and what was killed goes 
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import get_args
@@ -23,12 +22,11 @@ import numpy as np
 import optuna
 import torch
 
-from evosearch.config import validated
+from benchfiles import append_row, opened_run, read_rows
 from evosearch.engine.loop import Limits
 from evosearch.errors import EvosearchError, InputError, unknown_name
 from evosearch.models.weights import weights_digest
 from evosearch.refit.building import Build
-from evosearch.run.config import SearchConfig
 from evosearch.run.planning import plans_near
 from evosearch.run.references import GLOBAL, UNIFORM, plans_without_search
 from evosearch.run.session import Session
@@ -189,34 +187,19 @@ class Bench:
         """Returns the run of a build, begun or gone on with."""
         given = self._given
         folder = given.runs / build
-        if folder.exists():
-            return Session.resume(folder)
-        evaluator = dict(self._file.search.get("evaluator", {}))
+        evaluator: dict[str, object] = {"build": build}
         if build == RECOVERED:
-            evaluator |= {"build": SEARCHING, "recovery_images": given.recovery_images}
-        else:
-            evaluator |= {"build": build}
-        settings = {
-            **self._file.search,
-            "strategy": "rates",
-            "seed": SEED,
-            "threads": given.threads,
-            "evaluator": evaluator,
-        }
-        return Session.create(
+            evaluator = {"build": SEARCHING, "recovery_images": given.recovery_images}
+        return opened_run(
             folder,
-            space_file=self._file,
-            space_folder=given.space.parent,
-            search=validated(SearchConfig, settings, "[search]"),
-            request=BudgetRequest.of(flops=f"{100 * given.ratio:g}%"),
+            self._file,
+            given.space.parent,
+            BudgetRequest.of(flops=f"{100 * given.ratio:g}%"),
+            evaluator=evaluator,
+            strategy="rates",
+            seed=SEED,
+            threads=given.threads,
         )
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Returns the rows of a results file; none where there is no file."""
-    if not path.exists():
-        return []
-    return [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -262,21 +245,20 @@ def main() -> None:
         bench = Bench(given)
         for name in names_of(given.networks):
             for build in given.builds:
-                known = read_rows(given.results)
+                known = read_rows(given.results, Row)
                 key = (given.space.stem, given.ratio, build, name, given.epochs)
                 if key in {row.key for row in known}:
                     continue
                 began = time.perf_counter()
                 row = bench.row(build, name, known)
-                with given.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(row)) + "\n")
+                append_row(given.results, row)
                 print(
                     f"{name}, {build}: loss {row.loss:.4f}, finished {100 * row.finished_test:.2f}"
                     f" % ({time.perf_counter() - began:.1f} s)",
                     file=sys.stderr,
                     flush=True,
                 )
-        print(table(read_rows(given.results)))
+        print(table(read_rows(given.results, Row)))
     except EvosearchError as error:
         print(f"bench_finished: {error}", file=sys.stderr)
         sys.exit(2)

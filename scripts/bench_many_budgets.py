@@ -26,21 +26,17 @@ import torch
 from torch import nn
 
 from bench_equal import SPACE
+from benchfiles import opened_run
 from equalcost import epoch_cost
-from evosearch.config import validated
 from evosearch.data.splits import load_test_split
 from evosearch.engine.loop import Limits
 from evosearch.errors import EvosearchError
-from evosearch.run.config import SearchConfig
-from evosearch.run.elastic import cost_in_epochs, sizes_of
+from evosearch.run.elastic import cost_in_epochs, palette_of
 from evosearch.run.planning import measured_plan
 from evosearch.run.session import Session
 from evosearch.run.spacefile import load_space_file
-from evosearch.seeding import Stream, generator
 from evosearch.space.budget import BudgetRequest
 from evosearch.space.mask import Mask
-from evosearch.strategies.palette import drawn_palette
-from evosearch.strategies.two_step import TwoStep
 from evosearch.tasks.scoring import image_scores
 from evosearch.training.distillation import distil
 from evosearch.training.elastic import ElasticConfig
@@ -86,14 +82,8 @@ class Bench:
         """What elastic training costs, in epochs of the whole network."""
         prepared = self._searched["elastic"].prepared
         space = prepared.subject.discovery.space
-        palette = drawn_palette(
-            space,
-            sizes_of(BudgetRequest.of(flops=RANGE).resolve(space.base_cost)),
-            TwoStep(space, prepared.knowledge.gram),
-            drawn=self.elastic.palette,
-            spread=self.elastic.spread,
-            rng=generator(self._given.seed, Stream.ELASTIC, "palette"),
-        )
+        budget = BudgetRequest.of(flops=RANGE).resolve(space.base_cost)
+        palette = palette_of(space, self.elastic, self._given.seed, budget, prepared.knowledge)
         return cost_in_epochs(space, palette, self.elastic)
 
     @cached_property
@@ -142,17 +132,15 @@ class Bench:
         return sessions
 
     def _session(self, build: str) -> Session:
-        folder = self._given.runs / build
-        if folder.exists():
-            return Session.resume(folder)
-        evaluator = {**self._file.search.get("evaluator", {}), "build": build}
-        own = {"strategy": "rates", "seed": self._given.seed, "threads": 1, "evaluator": evaluator}
-        return Session.create(
-            folder,
-            space_file=self._file.model_copy(update={"elastic": self.elastic}),
-            space_folder=self._given.space.parent,
-            search=validated(SearchConfig, {**self._file.search, **own}, "[search]"),
-            request=BudgetRequest.of(flops=RANGE),
+        return opened_run(
+            self._given.runs / build,
+            self._file.model_copy(update={"elastic": self.elastic}),
+            self._given.space.parent,
+            BudgetRequest.of(flops=RANGE),
+            evaluator={"build": build},
+            strategy="rates",
+            seed=self._given.seed,
+            threads=1,
         )
 
 

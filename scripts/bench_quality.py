@@ -20,12 +20,13 @@ from pathlib import Path
 import optuna
 import torch
 
+from benchfiles import append_row
 from evosearch.errors import EvosearchError, InputError, unknown_name
 from evosearch.run.spacefile import load_space_file
 from quality.bench import Bench
 from quality.methods import BASE, METHODS, UNTUNED
 from quality.page import headline, write_page
-from quality.results import append_row, read_rows
+from quality.results import read_rows
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
 DEPTHS = {"resnet20": 20, "resnet56": 56}

@@ -14,17 +14,15 @@ and two processes with different methods can work at once.
 """
 
 import argparse
-import json
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 import torch
 
+from benchfiles import append_row, commit, read_rows
 from evosearch.data.splits import load_test_split
 from evosearch.engine.loop import Limits
 from evosearch.errors import unknown_name
@@ -64,10 +62,7 @@ class Bench:
         self._path, self._whole, self._runs = given.space, given.epochs, given.runs
         file = load_space_file(given.space)
         fresh = file.model.model_copy(update={"weights": None})
-        git = ("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
-        self._commit = subprocess.run(
-            git, capture_output=True, check=True, text=True
-        ).stdout.strip()
+        self._commit = commit()
         self._file = file.model_copy(update={"model": fresh, "prune": None})
 
     def rows(
@@ -197,13 +192,6 @@ def scoring_cost(trial: Trial, calibration: int) -> int:
     return (calibration + sum(step.images for step in trial.steps)) * trial.cost.macs
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Returns the rows of a results file; none where there is no file."""
-    if not path.exists():
-        return []
-    return [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def measure(given: argparse.Namespace) -> None:
     """Measures the rows that were selected and are not there."""
     for name in given.methods:
@@ -212,14 +200,14 @@ def measure(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     bench = Bench(given)
     for budget, seed, method in product(given.budgets, range(given.seeds), given.methods):
-        rows = [r for r in read_rows(given.results) if (r.method, r.budget) == (method, budget)]
+        known = read_rows(given.results, Row)
+        rows = [r for r in known if (r.method, r.budget) == (method, budget)]
         alike = [r for r in rows if (r.space, r.whole) == (given.space.stem, given.epochs)]
         if any(row.seed == seed for row in alike):
             continue
         epochs = nearest(alike).epochs if alike else None
         tried = list(bench.rows(method, budget, seed, epochs, first_guess(rows, given.epochs)))
-        with given.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(nearest(tried))) + "\n")
+        append_row(given.results, nearest(tried))
 
 
 def first_guess(rows: Sequence[Row], whole: int) -> int:
@@ -252,7 +240,7 @@ def main() -> None:
     writing.add_argument("--out", type=Path, required=True)
     writing.add_argument("--hardware", required=True)
     writing.set_defaults(
-        job=lambda given: given.out.write_text(page(read_rows(given.results), given.hardware))
+        job=lambda given: given.out.write_text(page(read_rows(given.results, Row), given.hardware))
     )
     given = parser.parse_args()
     given.job(given)

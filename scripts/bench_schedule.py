@@ -13,12 +13,9 @@ results file is not measured again, so what was killed goes on.
 
 import argparse
 import copy
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -26,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchfiles import append_row, commit, read_rows
 from evosearch.data.splits import TrainSplit, load_test_split
 from evosearch.errors import unknown_name
 from evosearch.machine import resolve_device
@@ -52,10 +50,7 @@ class Bench:
         self._path, self._ratio, self._images = given.space, given.ratio, given.images
         self._file = load_space_file(given.space)
         self._start = lru_cache(maxsize=1)(self._started)
-        git = ("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
-        self._commit = subprocess.run(
-            git, capture_output=True, check=True, text=True
-        ).stdout.strip()
+        self._commit = commit()
 
     def row(self, name: str, epochs: int, seed: int) -> Row:
         """Returns the row of a variant."""
@@ -121,27 +116,19 @@ class Bench:
         return subject, evaluator.builder.final(mask), space.cost(mask)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Returns the rows of a results file; none where there is no file."""
-    if not path.exists():
-        return []
-    return [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def measure(given: argparse.Namespace) -> None:
     """Measures the rows that were selected and are not there."""
     for name in given.variants:
         if name not in VARIANTS:
             raise unknown_name("variant", name, VARIANTS)
     torch.set_num_threads(1)
-    bench, known = Bench(given), {row.key for row in read_rows(given.results)}
+    bench, known = Bench(given), {row.key for row in read_rows(given.results, Row)}
     setting = (given.space.stem, given.ratio, given.images)
     for seed, epochs, name in product(given.seeds, given.epochs, given.variants):
         if (*setting, epochs, seed, name) in known:
             continue
         row = bench.row(name, epochs, seed)
-        with given.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
+        append_row(given.results, row)
         print(
             f"{name}, {epochs} epochs, seed {seed}: search {row.search:.2f}, test {row.test:.2f}"
             f" % ({row.seconds:.1f} s)",
@@ -152,7 +139,7 @@ def measure(given: argparse.Namespace) -> None:
 
 def write_page(given: argparse.Namespace) -> None:
     """Writes the page of all rows."""
-    given.out.write_text(page(read_rows(given.results), given.hardware), encoding="utf-8")
+    given.out.write_text(page(read_rows(given.results, Row), given.hardware), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

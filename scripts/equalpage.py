@@ -1,12 +1,10 @@
 """The page of a comparison at equal training cost: a table for each size and length."""
 
-import json
 import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
@@ -63,13 +61,6 @@ class Row:
     def setting(self) -> tuple[str, int, float]:
         """What it can be compared with: the same space, cost and size."""
         return self.space, self.worth, self.ratio
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Returns the rows of a results file; none where there is no file."""
-    if not path.exists():
-        return []
-    return [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def page(rows: Sequence[Row], hardware: str) -> str:

@@ -97,7 +97,7 @@ def test_runs_of_several_spaces_lie_side_by_side(modules, tmp_path, monkeypatch)
         create=lambda folder, **_: folder.mkdir() or created.append(folder),
         resume=lambda folder: pytest.fail(f"{folder} is another space's"),
     )
-    monkeypatch.setattr(bench, "Session", session)
+    monkeypatch.setattr("benchfiles.Session", session)
     for space in ("one.toml", "other.toml"):
         own = object.__new__(bench.Bench)
         own._given = SimpleNamespace(space=Path(space), runs=tmp_path)

@@ -144,8 +144,8 @@ class Builder:
 
         It is where the slice has no more loss than the compensated network of the same mask; both
         are built where that is not known. So plans that the weights were trained for are slices;
-        those far from them, and probes of a single group, are not. The
-        full mask is the base network.
+        those far from them, and probes of a single group, are not. The full mask is the base
+        network.
         """
         if self._elastic is None or mask == self._discovery.space.full_mask():
             return False

@@ -86,15 +86,7 @@ def with_elastic(
         EvaluationError: a loss is no longer finite.
         StorageError: the cache cannot be written.
     """
-    sizes = sizes_of(budget)
-    palette = drawn_palette(
-        subject.discovery.space,
-        sizes,
-        TwoStep(subject.discovery.space, knowledge.gram),
-        drawn=config.palette,
-        spread=config.spread,
-        rng=generator(search.seed, Stream.ELASTIC, "palette"),
-    )
+    palette = palette_of(subject.discovery.space, config, search.seed, budget, knowledge)
     path = cached_elastic(subject, config, search, palette)
     if path.exists():
         return _with_weights(subject, _loaded(subject.model, path))
@@ -133,6 +125,28 @@ def with_elastic(
         save_weights(network, path)
         progress.unlink(missing_ok=True)
     return _with_weights(subject, network)
+
+
+def palette_of(
+    space: SearchSpace, config: ElasticConfig, seed: int, budget: Budget, knowledge: Knowledge
+) -> tuple[Mask, ...]:
+    """Returns the plans that elastic weights are trained for, the one of every step first.
+
+    Args:
+        space: what is searched.
+        config: the `[elastic]` section.
+        seed: of the run.
+        budget: of the run; its exact resources say for which sizes.
+        knowledge: has the Gram matrices, whose removal order the plans' channels follow.
+    """
+    return drawn_palette(
+        space,
+        sizes_of(budget),
+        TwoStep(space, knowledge.gram),
+        drawn=config.palette,
+        spread=config.spread,
+        rng=generator(seed, Stream.ELASTIC, "palette"),
+    )
 
 
 def cost_in_epochs(space: SearchSpace, palette: Sequence[Mask], config: ElasticConfig) -> float:

@@ -1,9 +1,9 @@
-"""Measured rows, one JSON line each, in a file that several processes may append to."""
+"""Measured rows of networks that several methods cut."""
 
-import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+import benchfiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +55,4 @@ class Row:
 
 def read_rows(path: Path) -> list[Row]:
     """Returns the rows of a results file, each key once; none where there is no file."""
-    if not path.exists():
-        return []
-    rows = (Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
-    return list({row.key: row for row in rows}.values())
-
-
-def append_row(path: Path, row: Row) -> None:
-    """Appends a row in one write, so that rows of several processes never mix."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(file, f"{json.dumps(asdict(row))}\n".encode())
-    finally:
-        os.close(file)
+    return list({row.key: row for row in benchfiles.read_rows(path, Row)}.values())
