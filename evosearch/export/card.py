@@ -1,6 +1,6 @@
 """The card of an artifact: its networks' measurements as JSON, and all of it in Markdown."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -184,31 +184,30 @@ def _runtimes(costs: Sequence[RuntimeCost], file: str | None) -> Iterator[str]:
     yield f"| {' | '.join(['measured in', *heads])} |"
     yield f"|{'---|' * (1 + len(heads))}"
     for cost in costs:
-        cells = [str(cost.conditions), *_timed(cost.timing)]
-        if counters:
-            cells += ["not read"] * 3 if cost.energy is None else _spent(cost.energy)
-        yield f"| {' | '.join(cells)} |"
+        timing, energy = cost.timing, cost.energy
+        cells = _in_turn(timing, timing.base_seconds, timing.seconds, _time)
+        if energy is not None:
+            cells += _in_turn(energy, energy.base_joules, energy.joules, format_energy)
+        elif counters:
+            cells += ["not read"] * 3
+        yield f"| {' | '.join([str(cost.conditions), *cells])} |"
     yield ""
 
 
-def _timed(timing: Timing) -> list[str]:
-    base, own, low, high = (
-        format_time(1e12 * seconds)
-        for seconds in (timing.base_seconds, timing.seconds, timing.low, timing.high)
-    )
-    return [base, f"{own} ({low} to {high})", _share(timing)]
+def _time(seconds: float) -> str:
+    return format_time(1e12 * seconds)
 
 
-def _spent(energy: Energy) -> list[str]:
-    base, own, low, high = map(
-        format_energy, (energy.base_joules, energy.joules, energy.low, energy.high)
-    )
-    return [base, f"{own} ({low} to {high})", _share(energy)]
-
-
-def _share(of: Timing | Energy) -> str:
+def _in_turn(
+    of: Timing | Energy, base: float, own: float, text: Callable[[float], str]
+) -> list[str]:
+    """Returns the cells of what was measured in turn: base network, this network, share."""
     interval = f"{of.ratio_low:.1%} to {of.ratio_high:.1%}, {of.rounds} rounds"
-    return f"{of.ratio:.1%} ({interval})"
+    return [
+        text(base),
+        f"{text(own)} ({text(of.low)} to {text(of.high)})",
+        f"{of.ratio:.1%} ({interval})",
+    ]
 
 
 def _confirmed(entry: Mapping[str, Any]) -> str:
