@@ -17,9 +17,9 @@ class EvaluatorConfig(BaseModel):
             where the network's feature maps are large.
         build: what makes a candidate of a compact network: "compensated" refits its weights and
             BatchNorm statistics, "recalibrated" its statistics alone, which is several times
-            faster; the network that a search is for is compensated either way. "elastic" takes a
-            slice of weights that are trained before the search (`[elastic]`) and its statistics,
-            where that has no more loss than the compensated network.
+            faster; the network that a search is for is compensated either way. "elastic" adds to
+            refitted weights what one training before the search changed for many plans at once
+            (`[elastic]`), where that has no more loss.
         build_images: calibration images that candidates are built on; fewer where the network's
             feature maps are large.
         rescale: whether the outputs of refitted layers are given the variances that they had,

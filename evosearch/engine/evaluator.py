@@ -46,7 +46,7 @@ WEIGHTS_KEPT = 2**25
 """Weights of the compact networks that are kept for the next rung of the same candidates: 128 MiB.
 All of a genetic round of small networks, a few of ResNet-50's."""
 JUDGING = 512
-"""Search images that tell whether a slice of elastic weights is a candidate, at most."""
+"""Search images that tell whether elastic weights make a candidate better, at most."""
 
 
 @final
@@ -78,7 +78,7 @@ class MaskEvaluator:
             task: what candidates are judged by.
             recover: trains a compact network for a moment before it is scored, in place; always
                 in the same way.
-            elastic: weights that candidates are slices of, where that makes them better.
+            elastic: weights whose changes candidates take over, where that makes them better.
         """
         self._task = task
         self._recover = recover

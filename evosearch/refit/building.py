@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeVar, final
 
+import torch
 from torch import nn
 
 from evosearch.calling import Inputs, joined, pieces
 from evosearch.memory import largest_fitting, memory_needed
+from evosearch.models.copying import copied
 from evosearch.models.precision import Numerics
 from evosearch.refit.compensation import Compensation
 from evosearch.refit.norms import recalibrate
@@ -35,10 +37,11 @@ LARGEST_BATCH_MAP = 2**25
 @final
 @dataclass(frozen=True, kw_only=True)
 class ElasticWeights:
-    """One copy of the base network whose slices work, and what tells which of them do.
+    """What one training for many plans changed, and what tells which of them are better for it.
 
     Attributes:
-        weights: the copy, in eval mode; its BatchNorm statistics are no slice's.
+        weights: a copy of the base network. What its weights changed by is added to those of a
+            compensated network, at the channels that it keeps.
         loss: a candidate -> its loss on images that it was not built on; infinite if it has none.
     """
 
@@ -72,14 +75,14 @@ class Builder:
             images: how many of them candidates are built on; compensation takes no more than
                 `LARGEST_MAP` allows.
             build: whether candidates' weights are refitted, or their statistics alone; "elastic"
-                refits those whose slices are worse.
+                changes refitted ones where that makes them better.
             numerics: what candidates compute in.
             seed: the run's.
             rescale: whether refitted outputs are given the variances that they had.
-            elastic: weights that networks can be slices of.
+            elastic: weights whose changes networks can take over.
         """
         self._elastic = elastic
-        self._are_slices: dict[str, bool] = {}  # by the masks' keys, which are small
+        self._are_elastic: dict[str, bool] = {}  # by the masks' keys, which are small
         self._rescale = rescale
         self._model, self._discovery, self._seed = model, discovery, seed
         self._batches, self._build = batches, build
@@ -106,7 +109,7 @@ class Builder:
         if mask == self._discovery.space.full_mask():
             return self.numerics.network(self._compact(mask))
         if self._build == "recalibrated":
-            return self._recalibrated(mask, self._model)
+            return self._recalibrated(mask)
         if self._elastic is None:
             return self._compensated(mask)
         return self._better(mask, self._elastic)
@@ -114,16 +117,18 @@ class Builder:
     def final(self, mask: Mask) -> nn.Module:
         """Returns the network that a mask is worth keeping as, in float32.
 
-        A slice of elastic weights has its statistics of all calibration images. What is no slice
-        is compensated on them, or on as many as `LARGEST_MAP` allows. The full mask gives a copy
-        of the base network, exactly.
+        It is compensated on all calibration images, or on as many as `LARGEST_MAP` allows; elastic
+        weights change it where that is better, and BatchNorm statistics are of all images then.
+        The full mask gives a copy of the base network, exactly.
         """
-        if self._elastic is not None and self.is_slice(mask):
-            return self.plain(mask, self._elastic.weights)
+        elastic = self._elastic if self.is_elastic(mask) else None
 
         def built() -> nn.Module:
             network = self._compact(mask)
             self._compensate(network, mask, self.thorough)
+            if elastic is not None:
+                self._change(network, mask, elastic.weights)
+                recalibrate(network, self._batches)
             return network
 
         return self._fitting(built)
@@ -139,32 +144,42 @@ class Builder:
         self._fitting(lambda: recalibrate(network, self._batches))
         return network
 
-    def is_slice(self, mask: Mask) -> bool:
-        """Returns whether the network of a mask is a slice of elastic weights.
+    def is_elastic(self, mask: Mask) -> bool:
+        """Returns whether elastic weights change the network of a mask.
 
-        It is where the slice has no more loss than the compensated network of the same mask; both
-        are built where that is not known. So plans that the weights were trained for are slices;
-        those far from them, and probes of a single group, are not. The full mask is the base
-        network.
+        They do where the changed network has no more loss than the compensated one; both are
+        built where that is not known. The full mask is the base network.
         """
         if self._elastic is None or mask == self._discovery.space.full_mask():
             return False
-        if mask.key not in self._are_slices:
+        if mask.key not in self._are_elastic:
             self._better(mask, self._elastic)
-        return self._are_slices[mask.key]
+        return self._are_elastic[mask.key]
 
     def _better(self, mask: Mask, elastic: ElasticWeights) -> nn.Module:
-        """Returns the slice of a mask or the compensated network, and remembers which it was."""
-        known = self._are_slices.get(mask.key)
-        if known is not None:
-            return self._recalibrated(mask, elastic.weights) if known else self._compensated(mask)
-        compensated, slice_ = self._compensated(mask), self._recalibrated(mask, elastic.weights)
-        is_slice = elastic.loss(slice_) <= elastic.loss(compensated)
-        self._are_slices[mask.key] = is_slice
-        return slice_ if is_slice else compensated
+        """Returns the compensated network of a mask or the changed one, and remembers which."""
+        known, network = self._are_elastic.get(mask.key), self._compensated(mask)
+        if known is False:
+            return network
+        changed = network if known else copied(network)
+        self._change(changed, mask, elastic.weights)
+        with self.numerics.computing(self._device):
+            self._fitting(lambda: recalibrate(changed, self._few))
+        if known is None:
+            known = elastic.loss(changed) <= elastic.loss(network)
+            self._are_elastic[mask.key] = known
+        return changed if known else network
 
-    def _recalibrated(self, mask: Mask, model: nn.Module) -> nn.Module:
-        network = self._compact(mask, model)
+    def _change(self, network: nn.Module, mask: Mask, weights: nn.Module) -> None:
+        """Adds what weights differ by from the base network's to those of a mask, in place."""
+        before, after = self._compact(mask), self._compact(mask, weights)
+        parts = zip(network.parameters(), before.parameters(), after.parameters(), strict=True)
+        with torch.no_grad():
+            for own, old, new in parts:
+                own += new - old
+
+    def _recalibrated(self, mask: Mask) -> nn.Module:
+        network = self._compact(mask)
         with self.numerics.computing(self._device):
             self._fitting(lambda: recalibrate(network, self._few))
         return self.numerics.network(network)

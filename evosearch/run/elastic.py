@@ -1,6 +1,6 @@
 """The elastic weights of a run: trained once before its search, cached by contents."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -27,8 +27,9 @@ from evosearch.study.identity import VERSIONS, Identity, Part
 from evosearch.training.checkpoint import Checkpoint
 from evosearch.training.elastic import ElasticConfig, train_elastic
 
-JUDGED = "judged on search images"
-"""How candidates of elastic weights are chosen, in a run's identity: to be changed with that."""
+MADE = "changes of compensated networks, judged on search images"
+"""How candidates of elastic weights are made and chosen, in a run's identity: to be changed with
+that."""
 _ELASTIC = '[search.evaluator] build = "elastic" trains the weights for a range of sizes'
 
 
@@ -67,6 +68,7 @@ def with_elastic(
     search: SearchConfig,
     budget: Budget,
     knowledge: Knowledge,
+    start: Callable[[Mask], nn.Module],
     callbacks: Callbacks,
 ) -> Subject:
     """Returns a subject with elastic weights for a budget: cached, or trained here.
@@ -79,6 +81,7 @@ def with_elastic(
         search: seed, threads and device.
         budget: of the run; its exact resources say for which sizes.
         knowledge: has the Gram matrices, whose removal order the plans' channels follow.
+        start: a plan -> its compensated network.
         callbacks: told what the training costs, and how far it is.
 
     Raises:
@@ -117,6 +120,7 @@ def with_elastic(
         subject.data.train,
         config,
         search.seed,
+        start=start,
         task=subject.task,
         progress=Checkpoint(progress, path.stem),
         on_epoch=on_epoch,
@@ -182,9 +186,12 @@ def cached_elastic(
         "space": subject.discovery.space.digest,
         "elastic": config.model_dump(mode="json", exclude_none=True),
         "palette": [mask.key for mask in palette],
+        "made": MADE,
+        "evaluator": search.evaluator.model_dump(include={"calibration_batch", "rescale"}),
         **search.model_dump(mode="json", include={"seed", "threads", "device"}),
     }
-    parts = (Part.GRAPH, Part.WEIGHTS, Part.TRAIN, Part.PREPARATION, Part.TASK, *VERSIONS)
+    images = (Part.TRAIN, Part.CALIBRATION, Part.PREPARATION)
+    parts = (Part.GRAPH, Part.WEIGHTS, *images, Part.TASK, *VERSIONS)
     key = subject.identity.key(*parts, settings=settings)
     return cache_folder() / "elastic" / f"{key}.safetensors"
 
@@ -197,7 +204,7 @@ def _loaded(base: nn.Module, path: Path) -> nn.Module:
 
 def _with_weights(subject: Subject, network: nn.Module) -> Subject:
     known = subject.identity
-    parts = {**known.parts, Part.ELASTIC: f"{weights_digest(network)}, {JUDGED}"}
+    parts = {**known.parts, Part.ELASTIC: f"{weights_digest(network)}, {MADE}"}
     return replace(
         subject,
         elastic=network,

@@ -155,7 +155,8 @@ def prepare(
         knowledge = evaluator.knowledge(criteria_of(search))
         budget = request.resolve(base_cost, base.score.accuracy)
         if elastic is not None:
-            subject = with_elastic(subject, elastic, search, budget, knowledge, callbacks)
+            start = evaluator.builder.final
+            subject = with_elastic(subject, elastic, search, budget, knowledge, start, callbacks)
             evaluator = make_evaluator(search, subject, space_file.finetune)
         references = measure_references(
             evaluator, space, budget, base, knowledge, search.criterion, on_stage

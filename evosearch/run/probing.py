@@ -120,7 +120,7 @@ def worthwhile(
         StorageError: it cannot be written.
     """
     search = prepared.config.search
-    if search.evaluator.build == "elastic":  # the compensated error says nothing of slices
+    if search.evaluator.build == "elastic":  # the compensated error is that of refitted weights
         plans = [plan for plan in plans if plan.rung is not Rung.COMPENSATED]
     if not plans:
         return plans

@@ -22,11 +22,12 @@ UNTRAINED = (
     " layers, and BatchNorm statistics measured, on calibration images"
 )
 """The note of a network that was cut and no more."""
-SLICED = (
-    "a slice of elastic weights, which were trained before the search on the base network's"
-    " outputs so that slices work; BatchNorm statistics measured on calibration images"
+ELASTIC = (
+    "not trained by itself: the weights that stay were refitted by least squares to the base"
+    " network's layers on calibration images, and changed by what elastic weights learned before"
+    " the search, for many plans at once, from the base network's outputs"
 )
-"""The note of a network that is a slice and no more."""
+"""The note of a network that elastic weights changed, and that was cut and no more."""
 AVERAGED = "its weights are the mean over the last quarter of the steps"
 SELECTED = "search accuracy is optimistic: the search was selected on that split"
 
@@ -88,7 +89,7 @@ def about(config: RunConfig, subject: Subject) -> dict[str, Any]:
 
 def cut_note(builder: Builder, mask: Mask) -> str:
     """Returns what the card says of how a network was made that was not trained by itself."""
-    return SLICED if builder.is_slice(mask) else UNTRAINED
+    return ELASTIC if builder.is_elastic(mask) else UNTRAINED
 
 
 def opened_note(opened: int) -> str:

@@ -85,7 +85,7 @@ class SpaceFile(BaseModel):
         train: base training, for networks whose weights are made here.
         search: defaults for `evosearch search`, and per-strategy settings; the run checks them.
         finetune: distillation of the network that is picked.
-        elastic: training of the weights that candidates are slices of, where the search's
+        elastic: training of the weights whose changes candidates take over, where the search's
             evaluator has `build = "elastic"`.
         prune: how the network shrinks where it is trained under a budget.
         traced: the search space that `evosearch space new` found; where it is present, a search

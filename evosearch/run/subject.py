@@ -60,7 +60,7 @@ class Subject(ProvenNetwork):
     Attributes:
         data: the splits that a search may see.
         task: what networks are judged by.
-        elastic: weights that candidates are slices of, where the search has such.
+        elastic: weights whose changes candidates take over, where the search has such.
     """
 
     data: SearchData

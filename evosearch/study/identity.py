@@ -40,7 +40,7 @@ VERSIONS = (Part.EVOSEARCH, Part.TORCH, Part.TORCHVISION, Part.PILLOW)
 _WORDS = {
     Part.GRAPH: "the model's graph (its code)",
     Part.WEIGHTS: "the weights of the base network",
-    Part.ELASTIC: "the elastic weights, or how candidates of them are chosen",
+    Part.ELASTIC: "the elastic weights, or how candidates are made of them",
     Part.PREPARATION: "what is done to images ([data] mean, std, transforms, augment)",
     Part.TASK: "the code of the task ([task])",
     Part.EVOSEARCH: "evosearch's arithmetic",

@@ -18,6 +18,9 @@ class Slice:
     Gradients of what it puts out go to the whole network's parameters, at the places that the
     slice was read from, and are zero at all others. BatchNorm normalises by the batch; the whole
     network's buffers are neither read nor changed.
+
+    A slice can begin as a network with weights of its own: what it computes with is then those,
+    plus what the whole network's have changed by since.
     """
 
     def __init__(
@@ -26,6 +29,7 @@ class Slice:
         groups: Iterable[ChannelGroup],
         mask: Mask,
         *,
+        start: nn.Module | None = None,
         evaluating: Collection[str] = (),
     ) -> None:
         """Cuts the structure once.
@@ -34,6 +38,8 @@ class Slice:
             model: the whole network; its parameters must stay the same tensors.
             groups: its channel groups.
             mask: the channels that stay.
+            start: a compact network of the mask, which the slice begins as; None is the whole
+                network's part. It is read once.
             evaluating: names of modules that stay in evaluation mode; not those inside them.
         """
         drops = dropped_positions(groups, mask)
@@ -49,6 +55,11 @@ class Slice:
             name: (parameter, kept_positions(parameter, cuts.get(id(parameter), {})))
             for name, parameter in model.named_parameters()
         }
+        self._apart: dict[str, Tensor] = {}
+        if start is not None:
+            with torch.no_grad():
+                begun, own = dict(start.named_parameters()), self.weights()
+                self._apart = {name: begun[name] - tensor for name, tensor in own.items()}
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Returns what the slice puts out for its inputs, as the model does."""
@@ -65,5 +76,6 @@ class Slice:
         for name, (tensor, kept) in self._read.items():
             for dim, positions in kept.items():
                 tensor = torch.index_select(tensor, dim, positions)
-            found[name] = tensor
+            apart = self._apart.get(name)
+            found[name] = tensor if apart is None else tensor + apart
         return found

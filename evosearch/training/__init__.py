@@ -13,7 +13,7 @@
 `optimizers`      SGD, or Muon for the kernels of convolutions
 `base_training`   the training of a base network from scratch, and `[train]`
 `distillation`    the training of a compact network by its teacher, and `[finetune]`
-`elastic`         the training of weights whose slices work, and `[elastic]`
+`elastic`         the training of weights for many plans at once, and `[elastic]`
 `additions`       what may take part in it: penalties, kernels, a pace
 `imitation`       its objective: the teacher's outputs, its attention, the labels
 `objective`       the distillation loss: softened logits, and labels

@@ -1,8 +1,10 @@
-"""Elastic weights: one copy of a network, trained so that slices of it work as they are.
+"""Elastic weights: one copy of a network, whose changes in training serve many plans alike.
 
-Each step takes the smallest plan and some of the drawn ones: the sandwich rule of Yu and Huang
-2019 (arXiv 1903.05134) without its largest plan. That is the teacher here: every slice learns from
-the base network's outputs, as those of Cai et al. 2020 (arXiv 1908.09791) do.
+A plan's network begins compensated, and has added to it what the copy's weights change by, where
+they are the same channels: a `Slice` with a start. Each step takes the smallest plan and some of
+the drawn ones: the sandwich rule of Yu and Huang 2019 (arXiv 1903.05134) without its largest plan.
+That is the teacher here: every slice learns from the base network's outputs, as those of Cai et
+al. 2020 (arXiv 1908.09791) do.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,15 +83,18 @@ def train_elastic(
     config: ElasticConfig,
     seed: int,
     *,
+    start: Callable[[Mask], nn.Module],
     task: Task = CLASSIFICATION,
     progress: Checkpoint | None = None,
     on_epoch: Callable[[int], None] = lambda _: None,
 ) -> nn.Module:
     """Returns a copy of a network whose slices were trained on the network's own outputs.
 
-    The last epoch is kept: no score chooses. Its BatchNorm statistics are the base network's,
-    which are no slice's: they have to be estimated for each. The weights are a function of the
-    network, the palette, the data, the config, the seed and the number of threads.
+    What a plan gains by it is what the copy's weights differ by from the network's, at the
+    channels that the plan keeps. The last epoch is kept: no score chooses. BatchNorm statistics
+    are the network's, which are no slice's: they have to be estimated for each. The weights are a
+    function of the network, the palette, what its plans begin as, the data, the config, the seed
+    and the number of threads.
 
     Args:
         base: the teacher, and what the weights begin as; not changed.
@@ -98,6 +103,7 @@ def train_elastic(
         train: what is learned from.
         config: the `[elastic]` section.
         seed: of plans, order and augmentation.
+        start: a plan -> the compact network that its slice begins as; called once for each.
         task: whose loss is the hard part, and which output is compared.
         progress: keeps how far this went, epoch by epoch, so that one that was killed goes on
             and ends as it would have; None keeps nothing.
@@ -113,7 +119,9 @@ def train_elastic(
     fastest = fastest_numerics(place, precision=config.precision)
     numerics, _ = working_numerics(base, train, fastest, task=task)
     heads = holders_of_heads(base, train, task)
-    slices = [Slice(elastic, groups, mask, evaluating=heads) for mask in palette]
+    slices = [
+        Slice(elastic, groups, mask, start=start(mask), evaluating=heads) for mask in palette
+    ]
     sandwich = Sandwich(base, slices, config, seed, task)
     rng = torch.Generator().manual_seed(integer(seed, Stream.ELASTIC, "images"))
     dropout = torch_seeded(integer(seed, Stream.ELASTIC, "dropout"), place)

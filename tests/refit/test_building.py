@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from evosearch.models.copying import copied
 from evosearch.models.precision import PLAIN
 from evosearch.refit import building
 from evosearch.refit.building import Build, Builder, ElasticWeights
+from evosearch.refit.norms import recalibrate
 from evosearch.space.mask import Mask
 from evosearch.surgery.discovery import GroupRules, discover
 
@@ -22,19 +24,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(building, "Compensation", counting)
     return counts
-
-
-def compacted(monkeypatch: pytest.MonkeyPatch) -> list[Mask]:
-    """Returns a list that collects the mask of every network that is built."""
-    masks: list[Mask] = []
-    original = building.compact
-
-    def noting(model, groups, mask):
-        masks.append(mask)
-        return original(model, groups, mask)
-
-    monkeypatch.setattr(building, "compact", noting)
-    return masks
 
 
 @pytest.fixture
@@ -71,28 +60,60 @@ def mask_of(builder: Builder) -> Mask:
     return Mask({name: [i > 1 for i in range(len(bits))] for name, bits in full.items()})
 
 
-def test_without_elastic_weights_nothing_is_built_to_say_that_there_is_no_slice(
+def test_without_elastic_weights_nothing_is_built_to_say_that_nothing_is_elastic(
     builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = seen(monkeypatch)
-    assert not builder.is_slice(mask_of(builder))
+    assert not builder.is_elastic(mask_of(builder))
     assert counts == []
 
 
-@pytest.mark.parametrize("is_slice", [True, False])
-def test_a_candidate_is_judged_once(is_slice: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_elastic", [True, False])
+def test_a_candidate_is_judged_once(is_elastic: bool) -> None:
     """What it was is known when it is built for keeps, and when its card is written."""
-    losses = iter([0.0, 1.0] if is_slice else [1.0, 0.0])
+    losses = iter([0.0, 1.0] if is_elastic else [1.0, 0.0])
     weights = make("compensated")._model  # of equal shapes
     builder = make("elastic", ElasticWeights(weights=weights, loss=lambda _: next(losses)))
-    built, mask = compacted(monkeypatch), mask_of(builder)
+    mask = mask_of(builder)
     builder.candidate(mask)
-    assert built == [mask] * 2
     builder.final(mask)
-    assert builder.is_slice(mask) is is_slice
-    assert built == [mask] * 3
+    assert builder.is_elastic(mask) is is_elastic
     builder.candidate(mask)
-    assert built == [mask] * 4
+    assert next(losses, None) is None
+
+
+def test_elastic_weights_change_what_was_compensated(builder: Builder) -> None:
+    """The changes of the channels that stay are added, and BatchNorm measured for the sum."""
+    weights = copied(builder._model)
+    with torch.no_grad():
+        for parameter in weights.parameters():
+            parameter += torch.randn_like(parameter)
+    before = dict(builder._model.named_parameters())
+    changes = {name: after - before[name] for name, after in weights.named_parameters()}
+    elastic = make("elastic", ElasticWeights(weights=weights, loss=lambda _: 0.0))
+    mask = mask_of(elastic)
+    kept, network = elastic.final(mask), builder.final(mask)
+    stays = slice(2, None)  # `mask_of` drops the first two channels
+    features = changes["6.weight"].view(4, 6, 16)[:, stays].flatten(1)
+    with torch.no_grad():
+        for name in ("0.weight", "0.bias", "1.weight", "1.bias", "3.bias"):
+            network.get_parameter(name).add_(changes[name][stays])
+        network.get_parameter("3.weight").add_(changes["3.weight"][stays, stays])
+        network.get_parameter("6.weight").add_(features)
+        network.get_parameter("6.bias").add_(changes["6.bias"])
+    recalibrate(network, builder._batches)
+    images = torch.randn(5, 1, 4, 4)
+    torch.testing.assert_close(kept(images), network(images))
+    candidate = elastic.candidate(mask)(images)  # of half of the images
+    torch.testing.assert_close(candidate, network(images), rtol=0.5, atol=0.5)
+
+
+def test_elastic_weights_that_changed_nothing_change_no_weight(builder: Builder) -> None:
+    alike = make("elastic", ElasticWeights(weights=builder._model, loss=lambda _: 0.0))
+    mask = mask_of(builder)
+    assert alike.is_elastic(mask)
+    both = alike.final(mask).parameters(), builder.final(mask).parameters()
+    assert all(torch.equal(one, other) for one, other in zip(*both, strict=True))
 
 
 def test_candidates_take_few_images_and_the_kept_network_all(

@@ -1,4 +1,4 @@
-"""A search on elastic weights: trained once, cached, opened again, shipped as slices."""
+"""A search on elastic weights: trained once, cached, opened again, shipped."""
 
 import shutil
 from pathlib import Path
@@ -18,10 +18,10 @@ from evosearch.run import identity as identity_module
 from evosearch.run import subject as subject_module
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import read_run_config
-from evosearch.run.elastic import JUDGED, cost_in_epochs
+from evosearch.run.elastic import MADE, cost_in_epochs
 from evosearch.run.folder import RunFolder
 from evosearch.run.reopening import RunEvaluator
-from evosearch.run.saving import SLICED, UNTRAINED
+from evosearch.run.saving import ELASTIC, UNTRAINED
 from evosearch.study.identity import Part
 from evosearch.study.study import Study
 from evosearch.study.trial import Rung
@@ -117,7 +117,7 @@ def test_a_worker_scores_what_the_run_did(place: Path) -> None:
     study = Study.open(place / "run")
     evaluator = RunEvaluator(str(place / "run"))()
     trial = next(trial for trial in study.trials if trial.is_complete)
-    assert evaluator.builder.is_slice(trial.mask)
+    assert evaluator.builder.is_elastic(trial.mask)
     assert trial.evaluation is not None
     assert evaluator.evaluate(trial.mask).score == trial.evaluation.score
 
@@ -155,10 +155,10 @@ def test_a_killed_preparation_goes_on_and_ends_as_it_would_have(place: Path) -> 
     assert not progress.exists()
 
 
-def test_a_plan_is_shipped_as_a_slice(place: Path) -> None:
+def test_a_plan_is_shipped_as_elastic_weights_changed_it(place: Path) -> None:
     finetuned = evosearch.finetune(place / "run", at="flops=40%", epochs=0)
     notes = finetuned.artifact.card["notes"]
-    assert SLICED in notes
+    assert ELASTIC in notes
     assert UNTRAINED not in notes
     network = evosearch.load_run(place / "run").network(at="flops=40%")
     shipped = finetuned.artifact.load(lambda: digits_resnet(width=4))
@@ -177,13 +177,13 @@ def test_other_elastic_weights_than_the_run_began_with_are_refused_by_name(place
         RunEvaluator(str(place / "changed"))()
 
 
-def test_a_run_whose_candidates_were_chosen_otherwise_is_refused(place: Path) -> None:
+def test_a_run_whose_candidates_were_made_otherwise_is_refused(place: Path) -> None:
     """Its scores, and the networks that it would ship, would be of two kinds."""
     shutil.copytree(place / "run", place / "before")
     (log,) = (place / "before").glob("study.log")
     text = log.read_text()
-    assert f", {JUDGED}" in text
-    log.write_text(text.replace(f", {JUDGED}", ""))
+    assert f", {MADE}" in text
+    log.write_text(text.replace(f", {MADE}", ""))
     with pytest.raises(InputError, match="no longer the same: the elastic weights, or how"):
         RunEvaluator(str(place / "before"))()
 

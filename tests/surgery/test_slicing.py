@@ -90,6 +90,26 @@ def test_a_slice_reads_the_weights_of_the_moment_and_leaves_buffers_alone() -> N
         assert torch.equal(buffer, buffers[name])
 
 
+def test_a_slice_begins_as_its_start_and_takes_over_what_the_whole_network_changes() -> None:
+    model, images, discovery = whole("resnet")
+    groups, mask = discovery.space.groups, random_masks(discovery.space, 2)[1]
+    start = compact(model, groups, mask)
+    with torch.no_grad():
+        for parameter in start.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    begun = {name: parameter.clone() for name, parameter in start.named_parameters()}
+    network = Slice(model, groups, mask, start=start)
+    torch.testing.assert_close(network(images), start.train()(images))
+    before = compact(model, groups, mask)
+    with torch.no_grad():
+        for parameter in (*model.parameters(), *start.parameters()):
+            parameter.add_(torch.randn_like(parameter))
+    after = dict(compact(model, groups, mask).named_parameters())
+    for name, old in before.named_parameters():
+        expected = begun[name] + (after[name] - old)
+        torch.testing.assert_close(network.weights()[name], expected)
+
+
 def test_modules_that_are_to_evaluate_do() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.5), nn.Flatten())
     images = torch.randn(2, 3, 4, 4)

@@ -1,6 +1,8 @@
 """Elastic weights: what a step is, and that a training cut short ends as it would have."""
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from evosearch.models.weights import weights_digest
 from evosearch.models.zoo import digits_resnet
 from evosearch.seeding import Stream, integer
 from evosearch.space.mask import Mask
+from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from evosearch.surgery.slicing import Slice
 from evosearch.tasks.task import Task
@@ -51,10 +54,16 @@ class Killed(Exception):
     pass
 
 
-def test_one_plan_that_keeps_all_is_ordinary_distillation(base, discovery, few):
+@pytest.fixture
+def start(base: nn.Module, discovery: Discovery) -> Callable[[Mask], nn.Module]:
+    """What slices begin as: parts of the base network."""
+    return lambda mask: compact(base, discovery.space.groups, mask)
+
+
+def test_one_plan_that_keeps_all_is_ordinary_distillation(base, discovery, few, start):
     config = CONFIG.model_copy(update={"epochs": 1, "plans": 1})
     full = discovery.space.full_mask()
-    elastic = train_elastic(base, discovery.space.groups, [full], few[0], config, 5)
+    elastic = train_elastic(base, discovery.space.groups, [full], few[0], config, 5, start=start)
 
     student = copied(base)
 
@@ -74,10 +83,11 @@ def test_one_plan_that_keeps_all_is_ordinary_distillation(base, discovery, few):
         assert not torch.equal(parameter, dict(base.named_parameters())[name]), name
 
 
-def test_a_training_that_was_killed_ends_as_it_would_have(base, discovery, few, tmp_path):
+def test_a_training_that_was_killed_ends_as_it_would_have(base, discovery, few, start, tmp_path):
     palette, digest = masks(discovery, 3), weights_digest(base)
     train, groups = few[0], discovery.space.groups
-    whole = train_elastic(base, groups, palette, train, CONFIG, 0)
+    train_three = partial(train_elastic, base, groups, palette, train, CONFIG, start=start)
+    whole = train_three(0)
 
     def kill(done: int) -> None:
         if done == 2:
@@ -85,22 +95,20 @@ def test_a_training_that_was_killed_ends_as_it_would_have(base, discovery, few, 
 
     progress = Checkpoint(tmp_path / "elastic.progress", "this")
     with pytest.raises(Killed):
-        train_elastic(base, groups, palette, train, CONFIG, 0, progress=progress, on_epoch=kill)
+        train_three(0, progress=progress, on_epoch=kill)
     told: list[int] = []
-    resumed = train_elastic(
-        base, groups, palette, train, CONFIG, 0, progress=progress, on_epoch=told.append
-    )
+    resumed = train_three(0, progress=progress, on_epoch=told.append)
     assert told == [2, 3]
     assert weights_digest(resumed) == weights_digest(whole)
     assert weights_digest(base) == digest != weights_digest(whole)
-    other = train_elastic(base, groups, palette, train, CONFIG, 1)
+    other = train_three(1)
     assert weights_digest(other) != weights_digest(whole)
 
 
-def test_what_no_plan_keeps_only_decays(base, discovery, few):
+def test_what_no_plan_keeps_only_decays(base, discovery, few, start):
     """Momentum of a zero gradient is the decay's alone, so these weights keep their direction."""
     plan = masks(discovery, 1)
-    elastic = train_elastic(base, discovery.space.groups, plan, few[0], CONFIG, 0)
+    elastic = train_elastic(base, discovery.space.groups, plan, few[0], CONFIG, 0, start=start)
     shares = (elastic.conv1.weight / base.conv1.weight).detach()
     assert torch.allclose(shares[-1], shares[-1].mean().expand_as(shares[-1]), rtol=1e-4)
     assert 0.99 < float(shares[-1].mean()) < 1
@@ -152,7 +160,7 @@ def test_an_output_that_is_no_logits_is_refused_by_the_key(base, discovery, few)
         part.loss(few[0].images[:8], few[0].labels[:8])
 
 
-def test_damaged_progress_begins_anew(base, discovery, few, tmp_path: Path):
+def test_damaged_progress_begins_anew(base, discovery, few, start, tmp_path: Path):
     path = tmp_path / "elastic.progress"
     path.write_bytes(b"torn")
     told: list[int] = []
@@ -164,6 +172,7 @@ def test_damaged_progress_begins_anew(base, discovery, few, tmp_path: Path):
         few[0],
         config,
         0,
+        start=start,
         progress=Checkpoint(path, "this"),
         on_epoch=told.append,
     )

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from evosearch.data.splits import SearchSplit, TrainSplit
 from evosearch.errors import EvaluationError
 from evosearch.models.zoo import digits_resnet
 from evosearch.space.mask import Mask
+from evosearch.surgery.compaction import compact
 from evosearch.surgery.discovery import Discovery, GroupRules, discover
 from evosearch.training import epochloss
 from evosearch.training.base_training import TrainConfig, train_base
@@ -121,7 +123,9 @@ def make_elastic(model: nn.Module, discovery: Discovery, few: Splits, size: int)
     groups, whole = discovery.space.groups, discovery.space.full_mask()
     first = groups[0].name
     halves = [Mask({**whole, first: np.arange(groups[0].size) % 2 == odd}) for odd in (0, 1)]
-    train_elastic(model, groups, halves, few[0], ElasticConfig(epochs=1, batch_size=size), 0)
+    config = ElasticConfig(epochs=1, batch_size=size)
+    start = partial(compact, model, groups)
+    train_elastic(model, groups, halves, few[0], config, 0, start=start)
 
 
 @pytest.mark.parametrize("training", [train_a_base, finetune, make_elastic])
