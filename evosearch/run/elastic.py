@@ -26,6 +26,7 @@ from evosearch.strategies.two_step import TwoStep
 from evosearch.study.identity import VERSIONS, Identity, Part
 from evosearch.training.checkpoint import Checkpoint
 from evosearch.training.elastic import ElasticConfig, train_elastic
+from evosearch.training.optimizers import resolve_optimizer
 
 MADE = "changes of compensated networks, judged on search images"
 """How candidates of elastic weights are made and chosen, in a run's identity: to be changed with
@@ -187,6 +188,7 @@ def cached_elastic(
         "elastic": config.model_dump(mode="json", exclude_none=True),
         "palette": [mask.key for mask in palette],
         "made": MADE,
+        "optimizer": resolve_optimizer(config.optimizer, search.device),
         "evaluator": search.evaluator.model_dump(include={"calibration_batch", "rescale"}),
         **search.model_dump(mode="json", include={"seed", "threads", "device"}),
     }

@@ -30,6 +30,7 @@ from evosearch.tasks.task import Task
 from evosearch.training.checkpoint import Checkpoint
 from evosearch.training.heads import holders_of_heads
 from evosearch.training.objective import students_loss
+from evosearch.training.optimizers import Optimizer, resolve_optimizer
 from evosearch.training.parts import Moment, Part
 from evosearch.training.schedule import require_pieces
 from evosearch.training.trainer import Training
@@ -41,8 +42,10 @@ class ElasticConfig(BaseModel):
     Attributes:
         epochs: passes over the train split.
         batch_size: images per step, at most.
-        lr: SGD's learning rate in the first step; a cosine takes it to zero.
-        weight_decay: L2 penalty on all parameters.
+        lr: SGD's learning rate in the first step, of which Muon takes a share; a cosine takes it
+            to zero.
+        optimizer: as in `[finetune]`.
+        weight_decay: L2 penalty on all parameters that SGD moves.
         accumulate: pieces that a batch goes through the networks in, as in `[train]`.
         temperature: softens the logits of both networks.
         alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
@@ -60,6 +63,7 @@ class ElasticConfig(BaseModel):
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.05, gt=0)
+    optimizer: Optimizer = "auto"
     weight_decay: float = Field(default=5e-4, ge=0)
     accumulate: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=4.0, gt=0)
@@ -127,7 +131,14 @@ def train_elastic(
     dropout = torch_seeded(integer(seed, Stream.ELASTIC, "dropout"), place)
     with dropout, evaluating(base):
         training = Training(
-            elastic, train, config, sandwich.loss, rng, numerics=numerics, parts=[sandwich]
+            elastic,
+            train,
+            config,
+            sandwich.loss,
+            rng,
+            numerics=numerics,
+            optimizer=resolve_optimizer(config.optimizer, str(place)),
+            parts=[sandwich],
         )
         if progress is not None and (saved := progress.load()) is not None:
             training.restore(saved)

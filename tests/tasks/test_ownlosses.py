@@ -229,7 +229,7 @@ def test_slices_of_a_network_learn_from_labels_alone():
         for group in found.space.groups
     ]
     palette = [Mask({g.name: np.arange(g.size) < g.size // 2 for g in groups})]
-    config = ElasticConfig(epochs=1, lr=0.01, alpha=0.0, plans=1)
+    config = ElasticConfig(epochs=1, lr=0.01, optimizer="sgd", alpha=0.0, plans=1)
     start = partial(compact, network, groups)
     elastic = train_elastic(
         network, groups, palette, train, config, 0, start=start, task=DETECTION

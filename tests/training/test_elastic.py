@@ -27,7 +27,7 @@ from evosearch.training.objective import distillation_loss
 from evosearch.training.parts import Moment
 from evosearch.training.trainer import Training
 
-CONFIG = ElasticConfig(epochs=3, batch_size=96, plans=2, precision="float32")
+CONFIG = ElasticConfig(epochs=3, batch_size=96, plans=2, optimizer="sgd", precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,9 @@ def start(base: nn.Module, discovery: Discovery) -> Callable[[Mask], nn.Module]:
     return lambda mask: compact(base, discovery.space.groups, mask)
 
 
-def test_one_plan_that_keeps_all_is_ordinary_distillation(base, discovery, few, start):
-    config = CONFIG.model_copy(update={"epochs": 1, "plans": 1})
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_one_plan_that_keeps_all_is_ordinary_distillation(optimizer, base, discovery, few, start):
+    config = CONFIG.model_copy(update={"epochs": 1, "plans": 1, "optimizer": optimizer})
     full = discovery.space.full_mask()
     elastic = train_elastic(base, discovery.space.groups, [full], few[0], config, 5, start=start)
 
@@ -76,7 +77,8 @@ def test_one_plan_that_keeps_all_is_ordinary_distillation(base, discovery, few, 
 
     rng = torch.Generator().manual_seed(integer(5, Stream.ELASTIC, "images"))
     numerics = fastest_numerics(torch.device("cpu"), precision="float32")
-    list(Training(student, few[0], config, loss, rng, numerics=numerics).epochs())
+    options = {"numerics": numerics, "optimizer": optimizer}
+    list(Training(student, few[0], config, loss, rng, **options).epochs())
     ordinary = dict(student.named_parameters())
     for name, parameter in elastic.named_parameters():
         assert torch.equal(parameter, ordinary[name]), name
