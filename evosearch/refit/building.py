@@ -176,7 +176,7 @@ class Builder:
         parts = zip(network.parameters(), before.parameters(), after.parameters(), strict=True)
         with torch.no_grad():
             for own, old, new in parts:
-                own += new - old
+                own.add_(new - old)
 
     def _recalibrated(self, mask: Mask) -> nn.Module:
         network = self._compact(mask)
