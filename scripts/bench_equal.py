@@ -2,7 +2,7 @@
 
 A method may cost what so many epochs of distilling the network that fits the budget cost, in
 image-MACs: forward once and backward twice through it, and once forward through the base network.
-Elastic training takes half of that before the search, and finals train several plans of the search
+Elastic training takes a fifth of that before the search, and finals train several plans of the search
 for all of it. What scoring candidates takes trains nothing; it is counted beside. A row that is in
 the results file is not measured again, so what was killed goes on, and processes with different
 seeds can work at once.
@@ -53,7 +53,7 @@ SEARCHES = {
 }
 """Method -> strategy, and whether it searches on elastic weights."""
 METHODS = (GLOBAL, "rates", "rates, elastic", FINALS, "genetic, elastic", UNIFORM, SCRATCH)
-SHARE = 0.5
+SHARE = 0.2
 """Of the cost, what elastic training takes; a whole epoch at least."""
 
 

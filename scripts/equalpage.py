@@ -76,7 +76,7 @@ def page(rows: Sequence[Row], hardware: str) -> str:
         "",
         "All networks of a table may cost the same training, in image-MACs: so many epochs of",
         "distilling a network of that size (forward and backward through it, forward through the",
-        "base network). Of that, elastic weights take about half before the search, and finals",
+        "base network). Of that, elastic weights take about a fifth before the search, and finals",
         "train all their plans for it. *Cost* is what was spent of it, as epochs are whole;",
         "*scoring* is what the search's candidates took beside, on the same scale. `global` and",
         "`uniform` are plans without a search, built as searched ones are. *From scratch* has the",
