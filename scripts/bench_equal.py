@@ -2,10 +2,10 @@
 
 A method may cost what so many epochs of distilling the network that fits the budget cost, in
 image-MACs: forward once and backward twice through it, and once forward through the base network.
-Elastic training takes a fifth of that before the search, and finals train several plans of the search
-for all of it. What scoring candidates takes trains nothing; it is counted beside. A row that is in
-the results file is not measured again, so what was killed goes on, and processes with different
-seeds can work at once.
+Elastic training takes a fifth of that before the search, and finals train several plans of the
+search for all of it. What scoring candidates takes trains nothing; it is counted beside. A row
+that is in the results file is not measured again, so what was killed goes on, and processes with
+different seeds can work at once.
 
     EVOSEARCH_DATA=DIR .venv/bin/python scripts/bench_equal.py measure --results FILE --runs DIR
         [--space FILE] [--ratios 0.5 0.3 0.15] [--worth 3 10] [--seeds 0 1 2] [--methods ...]
