@@ -113,6 +113,7 @@ def with_elastic(
 
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+    callbacks.on_stage("compensating the plans that elastic weights begin with")
     progress = path.with_suffix(".checkpoint")
     network = train_elastic(
         subject.model,
