@@ -63,7 +63,7 @@ class ElasticConfig(BaseModel):
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.05, gt=0)
-    optimizer: Optimizer = "auto"
+    optimizer: Optimizer = "sgd"
     weight_decay: float = Field(default=5e-4, ge=0)
     accumulate: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=4.0, gt=0)
