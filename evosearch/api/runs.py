@@ -120,7 +120,7 @@ class Run:
     ) -> "nn.Module":
         """Returns one network of the run as a module that can be used, trained or saved.
 
-        It is compact and compensated, and changed by the run's elastic weights, if any; not
+        It is compact and compensated, changed by elastic weights where that is better; not
         trained by itself, on the CPU and in eval mode, and the same every time. `torch.save` of it
         loads wherever the model's code can be imported: of a `net.py` beside the space file, in a
         process that was started in that folder.

@@ -176,7 +176,8 @@ class Builder:
         parts = zip(network.parameters(), before.parameters(), after.parameters(), strict=True)
         with torch.no_grad():
             for own, old, new in parts:
-                own.add_(new - old)
+                if not torch.equal(old, new):  # what did not learn may be infinite, or no number
+                    own.add_(new - old)
 
     def _recalibrated(self, mask: Mask) -> nn.Module:
         network = self._compact(mask)

@@ -48,7 +48,7 @@ class Cut:
     Attributes:
         base: the base network as it was measured beside.
         plan: its channels, cost, and score on the search split.
-        network: compact and compensated, or a slice; on the CPU, in eval mode.
+        network: compact and compensated, elastic where that is better; on the CPU, in eval mode.
         artifact: the same on disk, where that was asked for.
     """
 

@@ -10,6 +10,7 @@ from torch import nn
 from evosearch.errors import InputError
 from evosearch.files import cache_folder, writing
 from evosearch.models.copying import copied
+from evosearch.models.precision import resolve_precision
 from evosearch.models.weights import load_weights, save_weights, weights_digest
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.config import SearchConfig
@@ -74,12 +75,13 @@ def with_elastic(
 ) -> Subject:
     """Returns a subject with elastic weights for a budget: cached, or trained here.
 
-    A training that was killed goes on from its last epoch when the same is asked for again.
+    A training that was killed goes on from its last epoch when the same is asked for again, and
+    ends as it would have, unless memory let plans begin with other numbers of calibration images.
 
     Args:
         subject: base network, on the run's device; data and space.
         config: the `[elastic]` section.
-        search: seed, threads and device.
+        search: seed, threads, device, and how plans are compensated.
         budget: of the run; its exact resources say for which sizes.
         knowledge: has the Gram matrices, whose removal order the plans' channels follow.
         start: a plan -> its compensated network.
@@ -190,6 +192,7 @@ def cached_elastic(
         "palette": [mask.key for mask in palette],
         "made": MADE,
         "optimizer": resolve_optimizer(config.optimizer, search.device),
+        "precision": resolve_precision(config.precision, search.device),
         "evaluator": search.evaluator.model_dump(include={"calibration_batch", "rescale"}),
         **search.model_dump(mode="json", include={"seed", "threads", "device"}),
     }

@@ -47,7 +47,7 @@ class RunFolder:
     base = _Place("base.safetensors")
     """Weights of the base network."""
     elastic = _Place("elastic.safetensors")
-    """Weights that candidates are slices of, where the search has such."""
+    """Weights whose changes candidates take over, where the search has such."""
     knowledge = _Place("knowledge.npz")
     """What strategies read; derived."""
     rungs = _Place(RUNG_TIMES)

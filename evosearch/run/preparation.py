@@ -155,8 +155,9 @@ def prepare(
         knowledge = evaluator.knowledge(criteria_of(search))
         budget = request.resolve(base_cost, base.score.accuracy)
         if elastic is not None:
-            start = evaluator.builder.final
-            subject = with_elastic(subject, elastic, search, budget, knowledge, start, callbacks)
+            subject = with_elastic(
+                subject, elastic, search, budget, knowledge, evaluator.builder.final, callbacks
+            )
             evaluator = make_evaluator(search, subject, space_file.finetune)
         references = measure_references(
             evaluator, space, budget, base, knowledge, search.criterion, on_stage

@@ -1,4 +1,4 @@
-"""A slice: a compact network that reads its weights out of the whole network's."""
+"""A slice: a compact network whose weights follow the whole network's."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, final
@@ -38,12 +38,12 @@ class Slice:
             model: the whole network; its parameters must stay the same tensors.
             groups: its channel groups.
             mask: the channels that stay.
-            start: a compact network of the mask, which the slice begins as; None is the whole
-                network's part. It is read once.
+            start: a compact network of the mask, which the slice begins as, and takes for its
+                own; None is the whole network's part.
             evaluating: names of modules that stay in evaluation mode; not those inside them.
         """
         drops = dropped_positions(groups, mask)
-        self._network = compact(model, groups, mask).train()
+        self._network = (compact(model, groups, mask) if start is None else start).train()
         for name in evaluating:
             self._network.get_submodule(name).training = False
         cuts = {
@@ -55,11 +55,15 @@ class Slice:
             name: (parameter, kept_positions(parameter, cuts.get(id(parameter), {})))
             for name, parameter in model.named_parameters()
         }
+        # What the start's weights are apart from the whole network's, where they are; in their
+        # own memory, which nothing else reads.
         self._apart: dict[str, Tensor] = {}
         if start is not None:
-            with torch.no_grad():
-                begun, own = dict(start.named_parameters()), self.weights()
-                self._apart = {name: begun[name] - tensor for name, tensor in own.items()}
+            own = self.weights()
+            for name, parameter in start.named_parameters():
+                begun, part = parameter.detach(), own[name].detach()
+                if not torch.equal(begun, part):
+                    self._apart[name] = begun.sub_(part)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Returns what the slice puts out for its inputs, as the model does."""

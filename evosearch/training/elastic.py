@@ -45,7 +45,6 @@ class ElasticConfig(BaseModel):
         lr: SGD's learning rate in the first step, of which Muon takes a share; a cosine takes it
             to zero.
         optimizer: as in `[finetune]`.
-        weight_decay: L2 penalty on all parameters that SGD moves.
         accumulate: pieces that a batch goes through the networks in, as in `[train]`.
         temperature: softens the logits of both networks.
         alpha: weight of the softened logits against the labels: 0 is labels only, 1 none. Set it
@@ -64,7 +63,6 @@ class ElasticConfig(BaseModel):
     batch_size: int = Field(default=64, ge=2)
     lr: float = Field(default=0.05, gt=0)
     optimizer: Optimizer = "sgd"
-    weight_decay: float = Field(default=5e-4, ge=0)
     accumulate: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=4.0, gt=0)
     alpha: float = Field(default=0.9, ge=0, le=1)
@@ -72,6 +70,11 @@ class ElasticConfig(BaseModel):
     palette: int = Field(default=24, ge=0)
     spread: float = Field(default=1.0, ge=0)
     precision: Precision = "auto"
+
+    @property
+    def weight_decay(self) -> float:
+        """None: plans use what weights change by, which a pull of the weights to zero is not."""
+        return 0.0
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -104,8 +104,10 @@ def test_elastic_weights_change_what_was_compensated(builder: Builder) -> None:
     recalibrate(network, builder._batches)
     images = torch.randn(5, 1, 4, 4)
     torch.testing.assert_close(kept(images), network(images))
-    candidate = elastic.candidate(mask)(images)  # of half of the images
-    torch.testing.assert_close(candidate, network(images), rtol=0.5, atol=0.5)
+    # Half of the images make candidates; without the changes outputs are several apart.
+    torch.testing.assert_close(
+        elastic.candidate(mask)(images), network(images), rtol=0.5, atol=0.5
+    )
 
 
 def test_elastic_weights_that_changed_nothing_change_no_weight(builder: Builder) -> None:

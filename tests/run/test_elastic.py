@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import evosearch
+from evosearch.engine.config import EvaluatorConfig
 from evosearch.errors import InputError
 from evosearch.export import artifact as artifact_module
 from evosearch.models.weights import load_weights, save_weights, weights_digest
@@ -17,14 +19,15 @@ from evosearch.run import elastic as elastic_module
 from evosearch.run import identity as identity_module
 from evosearch.run import subject as subject_module
 from evosearch.run.callbacks import Callbacks
-from evosearch.run.config import read_run_config
-from evosearch.run.elastic import MADE, cost_in_epochs
+from evosearch.run.config import SearchConfig, read_run_config
+from evosearch.run.elastic import MADE, cached_elastic, cost_in_epochs
 from evosearch.run.folder import RunFolder
 from evosearch.run.reopening import RunEvaluator
 from evosearch.run.saving import ELASTIC, UNTRAINED
-from evosearch.study.identity import Part
+from evosearch.study.identity import Identity, Part
 from evosearch.study.study import Study
 from evosearch.study.trial import Rung
+from evosearch.surgery.compaction import compact
 from evosearch.training.elastic import ElasticConfig
 from tests.toys import toy_knowledge, toy_space
 
@@ -132,6 +135,62 @@ def test_the_same_search_trains_no_second_time(
     assert read_run_config(place / "again").space.elastic is not None
     with pytest.raises(TypeError, match="not callable"):  # another seed's weights are others
         search(place, "other", seed=1)
+
+
+def test_plans_begin_compensated(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[torch.nn.Module] = []
+
+    def train(base: torch.nn.Module, groups: Any, palette: Any, *_: Any, **given: Any) -> None:
+        begun.extend([given["start"](palette[0]), compact(base, groups, palette[0])])
+        raise Killed
+
+    monkeypatch.setattr(elastic_module, "train_elastic", train)
+    with pytest.raises(Killed):
+        search(place, "begun", seed=2)
+    started, plain = (dict(network.named_parameters()) for network in begun)
+    refitted = [name for name in started if not torch.equal(started[name], plain[name])]
+    assert "layer1.0.conv2.weight" in refitted
+    assert not any("bn" in name for name in refitted)
+
+
+CACHED = SearchConfig(device="cpu", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("elastic", "search"),
+    [
+        ({"lr": 0.1}, {}),
+        ({"optimizer": "muon"}, {}),
+        ({"precision": "bfloat16"}, {}),
+        ({}, {"seed": 1}),
+        ({}, {"threads": 2}),
+        ({}, {"evaluator": EvaluatorConfig(calibration_batch=64)}),
+        ({}, {"evaluator": EvaluatorConfig(rescale=True)}),
+    ],
+)
+def test_what_elastic_weights_follow_from_names_their_place(
+    elastic: dict[str, Any], search: dict[str, Any]
+) -> None:
+    space = toy_space()
+    masks = [space.top_channels(w, toy_knowledge().scores["l1"]) for w in WIDTHS]
+    parts = dict.fromkeys(Part, "one")
+
+    def key(
+        elastic: dict[str, Any], search: dict[str, Any], parts: dict[Part, str] = parts
+    ) -> Path:
+        subject: Any = SimpleNamespace(
+            discovery=SimpleNamespace(space=space), identity=Identity(parts=parts)
+        )
+        config = ElasticConfig(precision="float32").model_copy(update=elastic)
+        return cached_elastic(subject, config, CACHED.model_copy(update=search), masks)
+
+    assert key({}, {}) == key({}, {})
+    assert key(elastic, search) != key({}, {})
+    # Of no consequence for the weights: what is scored, and how.
+    assert key(elastic, {**search, "trials": 7}) == key(elastic, search)
+    for part in (Part.CALIBRATION, Part.TRAIN, Part.WEIGHTS):
+        assert key({}, {}, {**parts, part: "other"}) != key({}, {})
+    assert key({}, {}, {**parts, Part.TEST: "other"}) == key({}, {})
 
 
 def test_a_killed_preparation_goes_on_and_ends_as_it_would_have(place: Path) -> None:

@@ -98,16 +98,24 @@ def test_a_slice_begins_as_its_start_and_takes_over_what_the_whole_network_chang
         for parameter in start.parameters():
             parameter.add_(torch.randn_like(parameter))
     begun = {name: parameter.clone() for name, parameter in start.named_parameters()}
-    network = Slice(model, groups, mask, start=start)
+    network = Slice(model, groups, mask, start=copied(start))
     torch.testing.assert_close(network(images), start.train()(images))
     before = compact(model, groups, mask)
     with torch.no_grad():
-        for parameter in (*model.parameters(), *start.parameters()):
+        for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
     after = dict(compact(model, groups, mask).named_parameters())
     for name, old in before.named_parameters():
         expected = begun[name] + (after[name] - old)
         torch.testing.assert_close(network.weights()[name], expected)
+
+
+def test_a_start_can_have_weights_that_are_no_numbers() -> None:
+    """Such as a mask of attention, which does not learn."""
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.register_parameter("bar", nn.Parameter(torch.tensor([0, -torch.inf])))
+    network = Slice(model, (), Mask({}), start=copied(model))
+    assert network.weights()["bar"].tolist() == [0, -torch.inf]
 
 
 def test_modules_that_are_to_evaluate_do() -> None:
