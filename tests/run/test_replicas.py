@@ -48,7 +48,8 @@ def stop_in_second(record: EpochRecord) -> None:
 
 def in_two(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Runs a command in two processes."""
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
+    launch = "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
+    torchrun = (sys.executable, "-m", *launch, "-m")
     return subprocess.run(
         [*torchrun, "evosearch", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

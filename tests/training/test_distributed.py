@@ -43,15 +43,18 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     twoprocesses.main(tmp_path / "alone")
     alone = json.loads((tmp_path / "alone" / "0.json").read_text())
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m")
-    subprocess.run(
+    launch = "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
+    torchrun = (sys.executable, "-m", *launch, "-m")
+    ended = subprocess.run(
         [*torchrun, "tests.training.twoprocesses", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
         timeout=300,
     )
+    assert ended.returncode == 0, ended.stderr
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     for name, found in first.items():

@@ -1,6 +1,6 @@
 """Trainings with a cut on their way, for torchrun or alone; writes what came of them.
 
-python -m torch.distributed.run --nproc-per-node 2 -m tests.training.twoprocesses FOLDER
+torchrun --standalone --nproc-per-node 2 -m tests.training.twoprocesses FOLDER
 """
 
 import json
