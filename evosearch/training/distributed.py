@@ -6,6 +6,7 @@ what dropout draws.
 Gradients meet by torch's DistributedDataParallel (Li et al. 2020, arXiv 2006.15704).
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -47,6 +48,9 @@ def joined_processes() -> Iterator[None]:
     try:
         yield
     finally:
+        # Trainings that are over hold the group in cycles. Where it outlives the interpreter, its
+        # threads can abort a process that has done its work.
+        gc.collect()
         dist.destroy_process_group()
 
 
