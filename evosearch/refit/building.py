@@ -82,6 +82,7 @@ class Builder:
             elastic: weights whose changes networks can take over.
         """
         self._elastic = elastic
+        self._changes = None if elastic is None else _changes(model, elastic.weights)
         self._are_elastic: dict[str, bool] = {}  # by the masks' keys, which are small
         self._rescale = rescale
         self._model, self._discovery, self._seed = model, discovery, seed
@@ -121,13 +122,13 @@ class Builder:
         weights change it where that is better, and BatchNorm statistics are of all images then.
         The full mask gives a copy of the base network, exactly.
         """
-        elastic = self._elastic if self.is_elastic(mask) else None
+        is_elastic = self.is_elastic(mask)
 
         def built() -> nn.Module:
             network = self._compact(mask)
             self._compensate(network, mask, self.thorough)
-            if elastic is not None:
-                self._change(network, mask, elastic.weights)
+            if is_elastic:
+                self._change(network, mask)
                 recalibrate(network, self._batches)
             return network
 
@@ -162,7 +163,7 @@ class Builder:
         if known is False:
             return network
         changed = network if known else copied(network)
-        self._change(changed, mask, elastic.weights)
+        self._change(changed, mask)
         with self.numerics.computing(self._device):
             self._fitting(lambda: recalibrate(changed, self._few))
         if known is None:
@@ -170,14 +171,12 @@ class Builder:
             self._are_elastic[mask.key] = known
         return changed if known else network
 
-    def _change(self, network: nn.Module, mask: Mask, weights: nn.Module) -> None:
-        """Adds what weights differ by from the base network's to those of a mask, in place."""
-        before, after = self._compact(mask), self._compact(mask, weights)
-        parts = zip(network.parameters(), before.parameters(), after.parameters(), strict=True)
+    def _change(self, network: nn.Module, mask: Mask) -> None:
+        """Adds the changes of elastic weights to the weights of a mask's network, in place."""
+        part = self._compact(mask, self._changes)
         with torch.no_grad():
-            for own, old, new in parts:
-                if not torch.equal(old, new):  # what did not learn may be infinite, or no number
-                    own.add_(new - old)
+            for own, change in zip(network.parameters(), part.parameters(), strict=True):
+                own.add_(change)
 
     def _recalibrated(self, mask: Mask) -> nn.Module:
         network = self._compact(mask)
@@ -239,6 +238,18 @@ class Builder:
         most = min(given, images_within(LARGEST_MAP, self._model, layers))
         images = _first(batches, max(2, int(share * most)))
         return Compensation(self._model, layers, images, self._seed, rescale=self._rescale)
+
+
+def _changes(model: nn.Module, weights: nn.Module) -> nn.Module:
+    """Returns a copy of a network whose parameters are what other weights differ by from its own.
+
+    What did not change is zero there, also where it is infinite.
+    """
+    result = copied(weights)
+    with torch.no_grad():
+        for change, old in zip(result.parameters(), model.parameters(), strict=True):
+            change.copy_(torch.where(change == old, torch.zeros_like(change), change - old))
+    return result
 
 
 def divided(batches: Sequence[Inputs], size: int) -> list[Inputs]:

@@ -186,13 +186,15 @@ def cached_elastic(
     subject: Subject, config: ElasticConfig, search: SearchConfig, palette: Sequence[Mask]
 ) -> Path:
     """Returns where elastic weights are kept: by all that they follow from."""
-    settings = {
-        "space": subject.discovery.space.digest,
-        "elastic": config.model_dump(mode="json", exclude_none=True),
-        "palette": [mask.key for mask in palette],
-        "made": MADE,
+    meant = {  # by "auto"
         "optimizer": resolve_optimizer(config.optimizer, search.device),
         "precision": resolve_precision(config.precision, search.device),
+    }
+    settings = {
+        "space": subject.discovery.space.digest,
+        "elastic": config.model_dump(mode="json", exclude_none=True) | meant,
+        "palette": [mask.key for mask in palette],
+        "made": MADE,
         "evaluator": search.evaluator.model_dump(include={"calibration_batch", "rescale"}),
         **search.model_dump(mode="json", include={"seed", "threads", "device"}),
     }

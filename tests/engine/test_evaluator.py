@@ -144,6 +144,9 @@ def test_elastic_weights_change_a_candidate_where_that_has_the_lesser_loss(
     with torch.no_grad():
         kept = ours.builder.final(mask)(images)
         candidate = ours._candidate(mask)(images)  # folded, in another layout
+        unfolded = ours.builder.candidate(mask)(images)
+    torch.testing.assert_close(candidate, unfolded, rtol=1e-4, atol=1e-5)
+    # What is kept had its least squares solved apart, in its own layout.
     torch.testing.assert_close(candidate, kept, rtol=1e-3, atol=1e-4)
 
 
@@ -162,6 +165,10 @@ def test_no_elastic_weights_can_make_a_candidate_worse(
         for mask in masks:
             assert not ours.builder.is_elastic(mask)
             assert ours.evaluate(mask).score.loss == theirs.evaluate(mask).score.loss
+            finals = (its.builder.final(mask) for its in (ours, theirs))
+            images = data.search.images[:32]
+            with torch.no_grad():
+                assert torch.equal(*(network(images) for network in finals))
 
 
 def test_an_elastic_candidate_is_the_better_one_on_the_images_that_score_it(

@@ -26,6 +26,19 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+def compacted(monkeypatch: pytest.MonkeyPatch) -> list[Mask]:
+    """Returns a list that collects the mask of every network that is built."""
+    masks: list[Mask] = []
+    original = building.compact
+
+    def noting(model, groups, mask):
+        masks.append(mask)
+        return original(model, groups, mask)
+
+    monkeypatch.setattr(building, "compact", noting)
+    return masks
+
+
 @pytest.fixture
 def builder() -> Builder:
     return make("compensated")
@@ -69,16 +82,20 @@ def test_without_elastic_weights_nothing_is_built_to_say_that_nothing_is_elastic
 
 
 @pytest.mark.parametrize("is_elastic", [True, False])
-def test_a_candidate_is_judged_once(is_elastic: bool) -> None:
+def test_a_candidate_is_judged_once(is_elastic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it was is known when it is built for keeps, and when its card is written."""
     losses = iter([0.0, 1.0] if is_elastic else [1.0, 0.0])
     weights = make("compensated")._model  # of equal shapes
     builder = make("elastic", ElasticWeights(weights=weights, loss=lambda _: next(losses)))
-    mask = mask_of(builder)
+    built, mask = compacted(monkeypatch), mask_of(builder)
+    each = 1 + is_elastic  # the network, and the changes of its channels
     builder.candidate(mask)
+    assert built == [mask] * 2
     builder.final(mask)
     assert builder.is_elastic(mask) is is_elastic
+    assert built == [mask] * (2 + each)
     builder.candidate(mask)
+    assert built == [mask] * (2 + 2 * each)
     assert next(losses, None) is None
 
 
