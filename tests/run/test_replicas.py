@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import evosearch
 from evosearch.run.callbacks import Callbacks
 from evosearch.run.replicas import replica
 from evosearch.training.epochs import EpochRecord
+from tests.training.twoprocesses import IN_TWO
 
 ROOT = Path(__file__).parents[2]
 SPACE = """
@@ -48,10 +48,8 @@ def stop_in_second(record: EpochRecord) -> None:
 
 def in_two(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Runs a command in two processes."""
-    launch = "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
-    torchrun = (sys.executable, "-m", *launch, "-m")
     return subprocess.run(
-        [*torchrun, "evosearch", *map(str, arguments)],
+        [*IN_TWO, "evosearch", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,8 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     twoprocesses.main(tmp_path / "alone")
     alone = json.loads((tmp_path / "alone" / "0.json").read_text())
-    launch = "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
-    torchrun = (sys.executable, "-m", *launch, "-m")
     ended = subprocess.run(
-        [*torchrun, "tests.training.twoprocesses", str(tmp_path)],
+        [*twoprocesses.IN_TWO, "tests.training.twoprocesses", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,

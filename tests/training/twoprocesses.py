@@ -25,6 +25,9 @@ from evosearch.training.trainer import Training
 from tests.data.helpers import split_of
 
 RANK = int(os.environ.get("RANK", "0"))
+LAUNCH = "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
+IN_TWO = (sys.executable, "-m", *LAUNCH, "-m")
+"""What starts a module in two processes, on a port that is free."""
 
 
 class Network(nn.Module):
